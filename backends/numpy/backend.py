@@ -1,0 +1,33 @@
+"""NumPy on the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tfx.core.array_backend import ArrayBackend
+from tfx.core.backend import Array, HostArray
+from tfx.core.errors import BackendError
+
+
+class NumpyBackend(ArrayBackend):
+    """Tensors over `numpy.ndarray`."""
+
+    name = "numpy"
+
+    def __init__(self, device: str | None = None) -> None:
+        if device not in (None, "cpu"):
+            raise BackendError(f"backend 'numpy' has no device {device!r}; it has 'cpu'")
+        super().__init__(np)
+
+    def to_numpy(self, x: Array) -> HostArray:
+        return np.array(x, order="C")
+
+    def matmul(self, x: Array, y: Array) -> Array:
+        if x.dtype == np.float16:  # NumPy's half product is a scalar loop that rounds at every step
+            return np.matmul(x.astype(np.float32), y.astype(np.float32)).astype(np.float16)
+        return np.matmul(x, y)
+
+    def scatter_add(self, x: Array, indices: Array, updates: Array, *, axis: int) -> Array:
+        out = x.copy()
+        np.add.at(out, (slice(None),) * axis + (indices,), updates)
+        return out

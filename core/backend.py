@@ -1,0 +1,346 @@
+"""The interface between tfx and an array library: what a backend must write, and what it then gets.
+
+A `Backend` instance is one array library on one device. Its primitives take and return the
+library's own arrays, called *raw* arrays here. Three rules hold for every primitive, so that
+calls can be checked, recorded and replayed by one mechanism:
+
+* arrays come first and by position, everything else by keyword;
+* where an array is expected, elementwise primitives also take a Python number, which is weak:
+  it takes the dtype of the array beside it. At least one argument is an array;
+* results are new values: no argument is changed (`write` alone may reuse its buffer), a result
+  is always an array of exactly the promised shape and dtype, never a Python or NumPy scalar.
+
+What reaches a primitive has been checked by `tfx.core.tensor`: dtypes agree, shapes fit,
+axes are non-negative, shapes contain no -1. A backend need not check again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from tfx.core import threefry
+from tfx.core.dtypes import DType
+
+if TYPE_CHECKING:
+    from tfx.core.fused import Fused
+
+Array = Any
+"""A raw array of whatever library stands behind the backend."""
+
+Operand = Any
+"""A raw array, or a Python number that takes the dtype of the array beside it."""
+
+HostArray = npt.NDArray[Any]
+
+PRIMITIVES: dict[str, str] = {}
+"""Every primitive by name, with the group it belongs to, in the order of this file."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def primitive(group: str) -> Callable[[F], F]:
+    """Mark a method of `Backend` as a primitive of `group`."""
+
+    def mark(method: F) -> F:
+        PRIMITIVES[method.__name__] = group
+        return method
+
+    return mark
+
+
+class Backend:
+    """One array library on one device.
+
+    Attributes:
+        name: the name the backend was opened by, `"torch"`.
+        device: the device within the library, `"cuda:0"`.
+        api: the interface number the class was written for.
+        dtypes: element types it computes with.
+        storage_dtypes: element types it can hold and `cast` from and to, and nothing more.
+        index_dtype: what `argmax` and `arange` give; int32 or int64.
+        device_random: False when `random_bits` draws on the host and copies.
+        deterministic: False when the same input twice may give other bits.
+        fused: overrides of fused ops, by name (see `tfx.core.fused`).
+        native_autograd: True when `value_and_grad` is the library's own.
+    """
+
+    name: str
+    device: str = "cpu"
+    api: int = 1
+    dtypes: frozenset[DType] = frozenset()
+    storage_dtypes: frozenset[DType] = frozenset()
+    index_dtype: DType = DType.int64
+    device_random: bool = False
+    deterministic: bool = True
+    native_autograd: bool = False
+
+    def __init__(self) -> None:
+        self.fused: dict[str, Fused] = {}
+        # What arithmetic is defined on: asked for at every operation, so kept as one set.
+        self.arithmetic = self.dtypes - {DType.bool}
+
+    def __str__(self) -> str:
+        return self.name if self.device == "cpu" else f"{self.name}:{self.device}"
+
+    def __repr__(self) -> str:
+        return f"<tfx backend {self}>"
+
+    def _missing(self, name: str) -> NoReturn:
+        raise NotImplementedError(f"backend {self.name!r} does not implement {name!r}")
+
+    # ---- what a raw array is -------------------------------------------------------------
+
+    def is_array(self, x: object) -> bool:
+        """Whether `x` is a raw array of this backend (library and device)."""
+        self._missing("is_array")
+
+    def shape(self, x: Array) -> tuple[int, ...]:
+        """The shape of a raw array."""
+        return tuple(x.shape)
+
+    def dtype(self, x: Array) -> DType:
+        """The element type of a raw array."""
+        self._missing("dtype")
+
+    # ---- arrays --------------------------------------------------------------------------
+
+    @primitive("arrays")
+    def asarray(self, value: HostArray, *, dtype: DType) -> Array:
+        """A copy of a host array on the device, as `dtype`. bfloat16 comes as uint16 words."""
+        self._missing("asarray")
+
+    @primitive("arrays")
+    def to_numpy(self, x: Array) -> HostArray:
+        """A copy on the host. Waits for the device. bfloat16 comes as uint16 words."""
+        self._missing("to_numpy")
+
+    @primitive("arrays")
+    def full(self, *, shape: tuple[int, ...], value: float, dtype: DType) -> Array:
+        """An array filled with one number."""
+        self._missing("full")
+
+    @primitive("arrays")
+    def arange(self, *, stop: int) -> Array:
+        """0, 1, ... stop-1 as `index_dtype`."""
+        self._missing("arange")
+
+    @primitive("arrays")
+    def cast(self, x: Array, *, dtype: DType) -> Array:
+        """`x` as `dtype`: floats round to nearest even, floats to integers truncate, to bool
+        means != 0. The only way between element types."""
+        self._missing("cast")
+
+    # ---- unary: floats, same shape and dtype (neg: integers too) -------------------------
+
+    @primitive("unary")
+    def neg(self, x: Array) -> Array:
+        """-x."""
+        self._missing("neg")
+
+    @primitive("unary")
+    def exp(self, x: Array) -> Array:
+        """e**x; 0 at -inf, inf on overflow."""
+        self._missing("exp")
+
+    @primitive("unary")
+    def log(self, x: Array) -> Array:
+        """Natural logarithm; -inf at 0, NaN below."""
+        self._missing("log")
+
+    @primitive("unary")
+    def tanh(self, x: Array) -> Array:
+        """Hyperbolic tangent."""
+        self._missing("tanh")
+
+    @primitive("unary")
+    def sqrt(self, x: Array) -> Array:
+        """Square root; NaN below 0."""
+        self._missing("sqrt")
+
+    # ---- binary: one dtype, shapes broadcast ----------------------------------------------
+
+    @primitive("binary")
+    def add(self, x: Operand, y: Operand) -> Array:
+        """x + y."""
+        self._missing("add")
+
+    @primitive("binary")
+    def sub(self, x: Operand, y: Operand) -> Array:
+        """x - y."""
+        self._missing("sub")
+
+    @primitive("binary")
+    def mul(self, x: Operand, y: Operand) -> Array:
+        """x * y."""
+        self._missing("mul")
+
+    @primitive("binary")
+    def div(self, x: Operand, y: Operand) -> Array:
+        """x / y for floats, as IEEE 754 has it."""
+        self._missing("div")
+
+    @primitive("binary")
+    def pow(self, x: Array, *, exponent: float) -> Array:
+        """x**exponent for floats and a Python number."""
+        self._missing("pow")
+
+    @primitive("binary")
+    def maximum(self, x: Operand, y: Operand) -> Array:
+        """The larger of both; NaN where either is NaN. Ties share the gradient in halves."""
+        self._missing("maximum")
+
+    # ---- select ---------------------------------------------------------------------------
+
+    @primitive("select")
+    def less(self, x: Operand, y: Operand) -> Array:
+        """x < y as bool; False where either is NaN."""
+        self._missing("less")
+
+    @primitive("select")
+    def equal(self, x: Operand, y: Operand) -> Array:
+        """x == y as bool; False where either is NaN."""
+        self._missing("equal")
+
+    @primitive("select")
+    def where(self, condition: Array, x: Operand, y: Operand) -> Array:
+        """x where the bool `condition` holds, else y; all three broadcast. x or y is an array.
+        What is not selected does not matter, NaN and inf included."""
+        self._missing("where")
+
+    # ---- reduce: `axis` a tuple of distinct axes, perhaps empty -----------------------------
+
+    @primitive("reduce")
+    def sum(self, x: Array, *, axis: tuple[int, ...], keepdims: bool) -> Array:
+        """The sum in the dtype of `x` (integers wrap); float16 and bfloat16 accumulate in float32."""
+        self._missing("sum")
+
+    @primitive("reduce")
+    def max(self, x: Array, *, axis: tuple[int, ...], keepdims: bool) -> Array:
+        """The largest element of at least one; NaN where there is one. Ties share the gradient."""
+        self._missing("max")
+
+    @primitive("reduce")
+    def argmax(self, x: Array, *, axis: int) -> Array:
+        """Where the largest element stands, the first of equals, as `index_dtype`; `axis` is gone."""
+        self._missing("argmax")
+
+    # ---- matmul -----------------------------------------------------------------------------
+
+    @primitive("matmul")
+    def matmul(self, x: Array, y: Array) -> Array:
+        """(..., n, k) @ (..., k, m) -> (..., n, m) for floats; leading axes broadcast. float32 is
+        true float32 (no TF32); halves accumulate in float32. An empty k gives zeros."""
+        self._missing("matmul")
+
+    # ---- shape: results may share memory with the argument ----------------------------------
+
+    @primitive("shape")
+    def reshape(self, x: Array, *, shape: tuple[int, ...]) -> Array:
+        """The same elements in C order."""
+        self._missing("reshape")
+
+    @primitive("shape")
+    def transpose(self, x: Array, *, axes: tuple[int, ...]) -> Array:
+        """Axis i of the result is axis axes[i] of `x`."""
+        self._missing("transpose")
+
+    @primitive("shape")
+    def broadcast_to(self, x: Array, *, shape: tuple[int, ...]) -> Array:
+        """`x` repeated along new leading axes and axes of length 1."""
+        self._missing("broadcast_to")
+
+    @primitive("shape")
+    def concat(self, *xs: Array, axis: int) -> Array:
+        """Arrays, one or more, laid one after the other along `axis`."""
+        self._missing("concat")
+
+    @primitive("shape")
+    def slice(
+        self,
+        x: Array,
+        *,
+        starts: tuple[int, ...],
+        stops: tuple[int, ...],
+        steps: tuple[int, ...],
+    ) -> Array:
+        """x[starts[0]:stops[0]:steps[0], ...]; 0 <= start <= stop <= length and step >= 1."""
+        self._missing("slice")
+
+    @primitive("shape")
+    def pad(self, x: Array, *, widths: tuple[tuple[int, int], ...], value: float) -> Array:
+        """`x` with widths[i] = (before, after) cells of `value` around axis i."""
+        self._missing("pad")
+
+    # ---- index --------------------------------------------------------------------------------
+
+    @primitive("index")
+    def take(self, x: Array, indices: Array, *, axis: int) -> Array:
+        """x[..., indices, ...]: the indices' shape stands in place of `axis`. Indices are int32 or
+        int64 in [0, length); others are outside the contract (ids are checked on the host)."""
+        self._missing("take")
+
+    @primitive("index")
+    def scatter_add(self, x: Array, indices: Array, updates: Array, *, axis: int) -> Array:
+        """`x` plus, at each index along `axis`, its update; repeated indices add up. `updates`
+        has the shape of `take(x, indices, axis=axis)`."""
+        self._missing("scatter_add")
+
+    @primitive("index")
+    def write(self, buffer: Array, slab: Array, start: Operand, *, axis: int) -> Array:
+        """`buffer` with `slab` at start, start+1, ... along `axis`. *Consumes the buffer*: in place
+        where the library can, so neither `buffer` nor a view of it may be used afterwards. `start`
+        is a Python int or a 0-d integer array, read on the device; the slab must fit."""
+        self._missing("write")
+
+    # ---- random ---------------------------------------------------------------------------------
+
+    @primitive("random")
+    def random_bits(
+        self, counter: Array, *, key: tuple[int, int], shape: tuple[int, ...], bits: int
+    ) -> Array:
+        """The highest `bits` (1 to 32) of one Threefry-2x32-20 word per element, as int32.
+
+        Word i of block j is `threefry2x32(key, (j, counter))[i]`, for element 2j+i in C order: the
+        same everywhere. `counter` is a 0-d integer array in [0, 2**31), so that a replayed step
+        draws anew. With all 32 bits the int32 is the word's two's complement. This default draws on
+        the host; a backend that draws on the device declares `device_random`.
+        """
+        words = threefry.words(key, int(self.to_numpy(counter)), int(np.prod(shape)), bits)
+        return self.asarray(words.reshape(shape), dtype=DType.int32)
+
+    # ---- beyond the primitives --------------------------------------------------------------
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all it was asked; for timing."""
+
+    def value_and_grad(
+        self, fn: Callable[..., Array], arrays: Sequence[Array]
+    ) -> tuple[Array, Sequence[Array | None]]:
+        """`fn(*arrays)`, a 0-d float, and its gradient by each array, by the library's own autograd;
+        None for an array the value does not depend on. Only where `native_autograd`."""
+        self._missing("value_and_grad")
+
+    def stop_gradient(self, x: Array) -> Array:
+        """`x` as a constant to the library's own autograd."""
+        return x
+
+    def recording_natively(self, x: Array) -> bool:
+        """Whether the library's own autograd is recording what happens to `x`."""
+        return False
+
+
+def describe(backend: Backend) -> Mapping[str, Any]:
+    """What a backend declares, as plain data."""
+    return {
+        "dtypes": sorted(backend.dtypes),
+        "storage_dtypes": sorted(backend.storage_dtypes),
+        "index_dtype": str(backend.index_dtype),
+        "device_random": backend.device_random,
+        "deterministic": backend.deterministic,
+        "native_autograd": backend.native_autograd,
+        "fused": sorted(backend.fused),
+    }

@@ -1,0 +1,168 @@
+"""The fused ops: each a plain function over primitives that a kernel may override.
+
+The composed form here is the definition; `tfx.core.fused` decides when an override may stand in.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tfx.core.errors import ShapeError
+from tfx.core.fused import fused
+from tfx.core.ops import finite_max, causal_mask, erf, relu, silu, where
+from tfx.core.tensor import Tensor, arange, full
+
+Activation = Literal["gelu_new", "gelu", "relu", "silu"]
+
+
+@fused
+def linear(
+    x: Tensor,
+    w: Tensor,
+    b: Tensor | None = None,
+    residual: Tensor | None = None,
+    *,
+    activation: Activation | None = None,
+) -> Tensor:
+    """residual + activation(x @ w + b), with x (..., n), w (n, m), b (m,), residual (..., m)."""
+    y = x @ w
+    if b is not None:
+        y = y + b
+    if activation is not None:
+        y = activate(y, activation)
+    return y if residual is None else residual + y
+
+
+def activate(x: Tensor, name: Activation) -> Tensor:
+    """The activation of that name in transformers' configuration files."""
+    match name:
+        case "gelu_new":
+            return gelu(x, approximate="tanh")
+        case "gelu":
+            return gelu(x)
+        case "relu":
+            return relu(x)
+        case "silu":
+            return silu(x)
+    raise ValueError(f"no activation named {name!r}")
+
+
+@fused
+def gelu(x: Tensor, *, approximate: Literal["none", "tanh"] = "none") -> Tensor:
+    """x times the normal distribution function of x (Hendrycks and Gimpel 2016, arXiv:1606.08415).
+
+    "none" goes through erf; "tanh" is the paper's approximation, which GPT-2 was trained with.
+    """
+    if approximate == "tanh":
+        inner = (x + x * x * x * 0.044715) * 0.7978845608028654  # sqrt(2 / pi)
+        return x * 0.5 * (inner.tanh() + 1.0)
+    return x * 0.5 * (erf(x * 0.7071067811865476) + 1.0)
+
+
+@fused
+def rms_norm(x: Tensor, gain: Tensor | None = None, *, eps: float = 1e-5) -> Tensor:
+    """x / sqrt(mean(x**2) + eps) over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467)."""
+    y = x * ((x * x).mean(-1, keepdims=True) + eps) ** -0.5
+    return y if gain is None else y * gain
+
+
+@fused
+def layer_norm(x: Tensor, gain: Tensor, bias: Tensor, *, eps: float = 1e-5) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * gain + bias over the last axis (Ba et al. 2016,
+    arXiv:1607.06450)."""
+    off = x - x.mean(-1, keepdims=True)
+    return off * ((off * off).mean(-1, keepdims=True) + eps) ** -0.5 * gain + bias
+
+
+@fused
+def softmax(x: Tensor) -> Tensor:
+    """exp(x) / sum(exp(x)) over the last axis; a row of nothing but -inf gives zeros."""
+    e = (x - finite_max(x, -1)).exp()
+    # The largest term is exp(0) = 1: the bound matters only to rows that saw nothing.
+    return e / e.sum(-1, keepdims=True).maximum(0.5)
+
+
+@fused
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: Tensor | float,
+    offset: Tensor | None = None,
+    *,
+    causal: bool = True,
+) -> Tensor:
+    """softmax(mask(scale * q @ k^T)) @ v (Vaswani et al. 2017, arXiv:1706.03762).
+
+    Args:
+        q: queries (..., T, d).
+        k, v: keys (..., S, d) and values (..., S, e).
+        scale: a number, or a tensor that broadcasts with the scores (..., T, S).
+        offset: the position of the first query among the keys, a 0-d tensor of the backend's index
+            dtype; 0 by default.
+        causal: queries see no key that comes after them.
+
+    Returns:
+        (..., T, e).
+    """
+    scores = q @ k.swapaxes(-1, -2) * scale
+    if causal:
+        if offset is None:
+            offset = full((), 0, q.backend, q.backend.index_dtype)
+        scores = where(causal_mask(q.shape[-2], k.shape[-2], offset), scores, float("-inf"))
+    return softmax(scores) @ v
+
+
+@fused
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """-log softmax(logits)[target] for each position: logits (..., V), targets (...) of integers.
+
+    Targets outside [0, V) are outside the contract: ids are checked on the host.
+    """
+    *outside, vocabulary = logits.shape
+    if tuple(outside) != targets.shape:
+        raise ShapeError(f"logits {logits.shape} want targets {tuple(outside)}, not {targets.shape}")
+    shifted = logits - finite_max(logits, -1)
+    first = (arange(targets.size, logits.backend) * vocabulary).cast(targets.dtype)
+    chosen = shifted.reshape(-1).take(first.reshape(targets.shape) + targets)
+    return shifted.exp().sum(-1).log() - chosen
+
+
+@fused
+def embedding(table: Tensor, ids: Tensor) -> Tensor:
+    """The rows of `table` (V, n) at `ids` (...): (..., n)."""
+    return table.take(ids)
+
+
+@fused
+def adamw_step(
+    p: Tensor,
+    g: Tensor,
+    m: Tensor,
+    v: Tensor,
+    lr: Tensor,
+    m_correction: Tensor,
+    v_correction: Tensor,
+    decay: Tensor | None = None,
+    *,
+    beta1: float,
+    beta2: float,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of Adam with decoupled decay (Loshchilov and Hutter 2019, arXiv:1711.05101).
+
+    Args:
+        p, g, m, v: parameters, gradients and both moments, of one shape.
+        lr: the step's learning rate, a 0-d tensor.
+        m_correction, v_correction: 1 / (1 - beta**t) of each moment, 0-d tensors.
+        decay: weight decay, 0-d or of the shape of `p`; None for plain Adam.
+
+    Returns:
+        The new p, m and v.
+    """
+    m = m * beta1 + g * (1 - beta1)
+    v = v * beta2 + g * g * (1 - beta2)
+    step = m * m_correction / ((v * v_correction).sqrt() + eps)
+    if decay is not None:
+        step = step + p * decay
+    return p - step * lr, m, v

@@ -1,0 +1,144 @@
+"""What a model plugin does for the command line: train, run and evaluate.
+
+A `Recipe` gets validated settings, a backend and a reporter, and returns the JSON object
+of its command. It never prints: stdout belongs to the reporter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from itertools import chain, count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tfx.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from tfx.core.backend import Backend
+
+
+@dataclass
+class Settings:
+    """Settings of one command. None means: not given, the recipe's default holds."""
+
+    def given(self) -> dict[str, Any]:
+        """The settings that were given, by name."""
+        pairs = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return {name: value for name, value in pairs if value not in (None, {}, ())}
+
+    def refuse_unsupported(self, model: str, supported: frozenset[str]) -> None:
+        """Raise `UsageError` for a setting the model has no use for."""
+        flags = {
+            f.name: f.metadata.get("flag", f"--{f.name.replace('_', '-')}") for f in fields(self)
+        }
+        for name in self.given():
+            if name not in supported:
+                raise UsageError(f"{model} has no use for {flags[name]}; leave it out")
+
+
+@dataclass
+class TrainSettings(Settings):
+    """The flags of `tfx train` (names as on the command line)."""
+
+    data: Path | None = None
+    dtype: str | None = None
+    autograd: str | None = None  # auto | core | native
+    steps: int | None = None
+    batch_size: int | None = None
+    grad_accum: int | None = None
+    lr: float | None = None
+    min_lr: float | None = None
+    warmup_steps: int | None = None
+    weight_decay: float | None = None
+    grad_clip: float | None = None
+    eval_every: int | None = None
+    save_every: int | None = None
+    out: Path | None = None
+    resume: Path | None = None
+    weights: Path | None = None
+    seed: int | None = None
+    num_samples: int | None = None
+    overrides: Mapping[str, str] = field(default_factory=dict, metadata={"flag": "--set"})
+
+    def run_folder(self, model: str) -> Path:
+        """Where the run writes: `--out`, else the folder it resumes, else `runs/MODEL-TIME`.
+
+        The last is a folder that does not exist yet: two runs begun in one second get two names.
+        """
+        given = self.out or self.resume
+        if given is not None:
+            return given
+        stamped = Path("runs") / f"{model}-{datetime.now():%Y%m%d-%H%M%S}"
+        numbered = (stamped.with_name(f"{stamped.name}-{n}") for n in count(2))
+        return next(folder for folder in chain([stamped], numbered) if not folder.exists())
+
+
+@dataclass
+class RunSettings(Settings):
+    """The flags of `tfx run`."""
+
+    weights: Path | None = None
+    dtype: str | None = None
+    prompt: str | None = None
+    max_new_tokens: int | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    num_beams: int | None = None
+    num_samples: int | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass
+class EvalSettings(Settings):
+    """The flags of `tfx eval`."""
+
+    weights: Path | None = None
+    data: Path | None = None
+    dtype: str | None = None
+    docs: tuple[int, int] | None = None  # half open
+    stride: int | None = None
+    batch_size: int | None = None
+
+
+class Reporter(Protocol):
+    """Where a recipe's words go. The command line's writes text, or nothing under `--json`."""
+
+    def result(self, line: str) -> None:
+        """A line of the result: stdout."""
+
+    def note(self, line: str) -> None:
+        """A remark: stderr."""
+
+    def progress(self, step: int, total: int, loss: float) -> None:
+        """Training reached `step` of `total`; called after every step whose loss was read."""
+
+    def progress_done(self) -> None:
+        """No more progress: a bar, if there is one, is closed."""
+
+
+class Recipe(Protocol):
+    """A model that the command line can train, run and evaluate.
+
+    Each method raises `TfxError` for what the user can mend, and returns the object that
+    `--json` prints: JSON types and paths, every number finite. That of `train` names under
+    `"out"` the folder of the run, where `metrics.jsonl` holds one object a line with at least
+    `"step"` (from 1) and `"loss"`.
+    """
+
+    name: str
+
+    def train(
+        self, settings: TrainSettings, backend: Backend, report: Reporter
+    ) -> dict[str, Any]: ...
+
+    def run(self, settings: RunSettings, backend: Backend, report: Reporter) -> dict[str, Any]: ...
+
+    def evaluate(
+        self, settings: EvalSettings, backend: Backend, report: Reporter
+    ) -> dict[str, Any]: ...

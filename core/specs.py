@@ -1,0 +1,73 @@
+"""What a plugin hands over: frozen descriptors with import strings, so that listing
+plugins imports no array library and no model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+API = 1
+"""The interface number this tfx speaks; a descriptor that names a higher one is refused."""
+
+
+@dataclass(frozen=True)
+class BackendSpec:
+    """One backend a plugin offers.
+
+    Attributes:
+        name: what the user types after `--backend`; lower case, no colon.
+        target: `"package.module:attribute"`, called as `attribute(device)` with the text
+            after the colon of `name:device` (or None), returning a `Backend`.
+        summary: one line for `tfx backends`.
+        probe: `"package.module:function"` called without arguments, which must not
+            import the array library unless it has to: returns a `Probe`. None: always ready.
+        install_hint: the command that installs what is missing, `pip install tfx-lm[torch]`.
+        api: the interface number the plugin was written for.
+        priority: `auto` picks the ready backend with the highest; ties go to the name first
+            in the alphabet. Third parties leave it at 0.
+    """
+
+    name: str
+    target: str
+    summary: str
+    probe: str | None = None
+    install_hint: str | None = None
+    api: int = API
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Whether a backend can run on this machine.
+
+    Attributes:
+        ready: False when the backend is not installed or finds no device.
+        devices: what may follow the colon, best first (`("cpu",)`, `("cuda:0", "cpu")`);
+            empty for a backend with only one device that needs no name.
+        version: of the array library with its distribution, `"cupy-cuda12x 14.2.0"`.
+        reason: one clause that says why it is not ready, `"no CUDA driver found"`.
+        installed: False when the array library itself is missing.
+    """
+
+    ready: bool
+    devices: tuple[str, ...] = ()
+    version: str | None = None
+    reason: str | None = None
+    installed: bool = True
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model a plugin offers.
+
+    Attributes:
+        name: what the user types after `tfx train` and `tfx run`.
+        target: `"package.module:attribute"`, a `tfx.core.recipe.Recipe` (class or instance
+            factory, called without arguments).
+        summary: one line for `tfx models`.
+        api: the interface number the plugin was written for.
+    """
+
+    name: str
+    target: str
+    summary: str
+    api: int = API

@@ -1,0 +1,607 @@
+"""`Tensor`: an array with a backend and, while a derivative is recorded, a past.
+
+Every computation of tfx passes through `apply`: it finds the backend in the arguments, calls the
+primitive on raw arrays, and notes the call on the tape. The methods here are the primitives,
+checked, and what can be said in a line of them; richer operations are in `tfx.core.ops`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+
+from tfx.core.backend import Array, Backend, HostArray
+from tfx.core.dtypes import INDICES, DType, as_dtype
+from tfx.core.errors import BackendMismatch, DTypeError, GradientError, ShapeError, TfxError
+from tfx.core.shapes import Axis, complete_shape, normal_axes, parse_index, shape_argument
+from tfx.core.tape import Node, nodes_behind, recording, walk_back
+from tfx.core.vjps import differentiable
+
+Number = int | float
+
+
+class Tensor:
+    """An array of a backend. Immutable: operations give new tensors.
+
+    Made by `tensor`, `full`, `arange` and by operations, not by its constructor. Arithmetic is
+    between tensors of one backend and one dtype, broadcast as in NumPy; Python numbers take the
+    dtype of the tensor beside them.
+
+    Attributes:
+        data: the backend's raw array.
+        backend: the backend it belongs to.
+        node: its place on the tape, or None for a constant.
+    """
+
+    __slots__ = ("backend", "data", "node")
+    __array_priority__ = 1000  # so that NumPy arrays leave mixed operations to us, which refuse them
+    __array_ufunc__ = None
+
+    def __init__(self, data: Array, backend: Backend, node: Node | None = None) -> None:
+        self.data = data
+        self.backend = backend
+        self.node = node
+
+    # ---- what it is ----------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.backend.shape(self.data)
+
+    @property
+    def dtype(self) -> DType:
+        return self.backend.dtype(self.data)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise ShapeError("a 0-d tensor has no length")
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        recorded = ", recorded" if self.node is not None else ""
+        values = np.array2string(self.numpy(), separator=", ", prefix="Tensor(")
+        return f"Tensor({values}, {self.dtype}, {self.backend}{recorded})"
+
+    # ---- to the host and across ------------------------------------------------------------
+
+    def numpy(self) -> HostArray:
+        """A copy on the host, as NumPy array. bfloat16, which NumPy lacks, comes as float32."""
+        if self.dtype is DType.bfloat16:
+            return self.cast(DType.float32).numpy()
+        return self.backend.to_numpy(self.data)
+
+    def item(self) -> Any:
+        """The one element, as a Python number."""
+        if self.size != 1:
+            raise ShapeError(f"item() needs one element; the shape is {self.shape}")
+        return self.numpy().item()
+
+    def tolist(self) -> Any:
+        return self.numpy().tolist()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def to(self, backend: Backend) -> Tensor:
+        """A copy on another backend, through the host: the only way across.
+
+        Raises:
+            GradientError: the tensor is being recorded; a tape does not cross backends.
+        """
+        if backend is self.backend:
+            return self
+        if self.node is not None:
+            raise GradientError(f"a recorded tensor cannot move to {backend}; detach() it first")
+        return tensor(self.backend.to_numpy(self.data), backend, self.dtype)
+
+    # ---- the past ----------------------------------------------------------------------------
+
+    def detach(self) -> Tensor:
+        """The same value as a constant."""
+        data = self.backend.stop_gradient(self.data) if recording.native else self.data
+        return Tensor(data, self.backend)
+
+    @property
+    def requires_grad(self) -> bool:
+        return self.node is not None
+
+    def requires_grad_(self) -> Tensor:
+        """Make this tensor a leaf: operations on it are recorded, and `backward` leaves its `grad`."""
+        if not self.dtype.is_float:
+            raise DTypeError(f"only floats have gradients; this tensor is {self.dtype}")
+        if self.node is None:
+            self.node = Node("leaf")
+        return self
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient that `backward` left on this leaf; assign None to forget it."""
+        return self.node.grad if self.node is not None else None
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if self.node is None:
+            raise GradientError("this tensor is a constant; requires_grad_() makes it a leaf")
+        self.node.grad = value
+
+    def backward(self, gradient: Tensor | None = None) -> None:
+        """Add to `grad` of every leaf the gradient of this scalar (or of `sum(self * gradient)`).
+
+        Always walks the tape. For functions of parameters, `tfx.value_and_grad` reads better and may
+        use the backend's own autograd.
+        """
+        if self.node is None:
+            raise GradientError("nothing was recorded: no tensor that led here requires_grad_()")
+        leaves = [node for node in nodes_behind(self.node) if node.is_leaf]
+        for leaf, g in zip(leaves, gradients(self, leaves, gradient), strict=True):
+            if g is not None:
+                leaf.grad = g if leaf.grad is None else leaf.grad + g
+
+    # ---- elementwise ---------------------------------------------------------------------------
+
+    def cast(self, dtype: DType | str) -> Tensor:
+        """The same numbers as `dtype`; see `Backend.cast` for rounding."""
+        dtype = as_dtype(dtype)
+        if dtype is self.dtype:
+            return self
+        if dtype not in self.backend.dtypes | self.backend.storage_dtypes:
+            raise DTypeError(f"backend {self.backend} has no {dtype}")
+        source = self if dtype.is_float else self.detach()
+        return apply("cast", source, dtype=dtype)
+
+    astype = cast
+
+    def __neg__(self) -> Tensor:
+        return _arithmetic("neg", self)
+
+    def exp(self) -> Tensor:
+        return _floating("exp", self)
+
+    def log(self) -> Tensor:
+        return _floating("log", self)
+
+    def tanh(self) -> Tensor:
+        return _floating("tanh", self)
+
+    def sqrt(self) -> Tensor:
+        return _floating("sqrt", self)
+
+    def __add__(self, other: Tensor | Number) -> Tensor:
+        return _arithmetic("add", self, other)
+
+    def __radd__(self, other: Number) -> Tensor:
+        return _arithmetic("add", other, self)
+
+    def __sub__(self, other: Tensor | Number) -> Tensor:
+        return _arithmetic("sub", self, other)
+
+    def __rsub__(self, other: Number) -> Tensor:
+        return _arithmetic("sub", other, self)
+
+    def __mul__(self, other: Tensor | Number) -> Tensor:
+        return _arithmetic("mul", self, other)
+
+    def __rmul__(self, other: Number) -> Tensor:
+        return _arithmetic("mul", other, self)
+
+    def __truediv__(self, other: Tensor | Number) -> Tensor:
+        return _floating("div", self, other)
+
+    def __rtruediv__(self, other: Number) -> Tensor:
+        return _floating("div", other, self)
+
+    def __pow__(self, exponent: Number) -> Tensor:
+        if isinstance(exponent, Tensor):
+            raise TypeError("the exponent must be a number; use exp(log(x) * y)")
+        return _floating("pow", self, exponent=exponent)
+
+    def maximum(self, other: Tensor | Number) -> Tensor:
+        return _arithmetic("maximum", self, other)
+
+    # ---- comparison: bool tensors ------------------------------------------------------------------
+
+    def __lt__(self, other: Tensor | Number) -> Tensor:
+        return _arithmetic("less", self, other)
+
+    def __gt__(self, other: Tensor | Number) -> Tensor:
+        return _arithmetic("less", other, self)
+
+    def __le__(self, other: Tensor | Number) -> Tensor:
+        return (self < other) | (self == other)
+
+    def __ge__(self, other: Tensor | Number) -> Tensor:
+        return (self > other) | (self == other)
+
+    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
+        return _same_dtype("equal", self, other)
+
+    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
+        return ~(self == other)
+
+    __hash__ = object.__hash__
+
+    def __invert__(self) -> Tensor:
+        return apply("equal", _boolean(self), False)
+
+    def __and__(self, other: Tensor) -> Tensor:
+        return apply("where", _boolean(self), _boolean(other), False)
+
+    def __or__(self, other: Tensor) -> Tensor:
+        return apply("where", _boolean(self), True, _boolean(other))
+
+    # ---- reductions ----------------------------------------------------------------------------------
+
+    def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """The sum over `axis` (all by default) in the tensor's dtype; bool is refused: cast it."""
+        return _arithmetic("sum", self, axis=normal_axes(axis, self.ndim), keepdims=keepdims)
+
+    def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """The arithmetic mean over `axis` (all by default), of floats."""
+        axes = normal_axes(axis, self.ndim)
+        count = math.prod(self.shape[i] for i in axes)
+        return _floating("sum", self, axis=axes, keepdims=keepdims) * (
+            1 / count if count else math.nan
+        )
+
+    def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """The largest over `axis` (all by default); equals share the gradient."""
+        axes = normal_axes(axis, self.ndim)
+        if any(self.shape[i] == 0 for i in axes):
+            raise ShapeError(f"max over an empty axis of shape {self.shape}")
+        return _arithmetic("max", self, axis=axes, keepdims=keepdims)
+
+    def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """The smallest over `axis` (all by default); equals share the gradient."""
+        return -((-self).max(axis, keepdims))
+
+    def argmax(self, axis: int | None = None) -> Tensor:
+        """Where the largest stands, the first of equals; without `axis`, in the flattened tensor."""
+        x = self.reshape(-1) if axis is None else self
+        (where,) = normal_axes(0 if axis is None else axis, x.ndim)
+        if x.shape[where] == 0:
+            raise ShapeError(f"argmax over an empty axis of shape {x.shape}")
+        return _arithmetic("argmax", x, axis=where)
+
+    # ---- matmul ----------------------------------------------------------------------------------------
+
+    def __matmul__(self, other: Tensor) -> Tensor:
+        """NumPy's product: vectors count as a row on the left and as a column on the right."""
+        if not isinstance(other, Tensor) or not self.shape or not other.shape:
+            raise ShapeError("@ takes two tensors of at least one axis")
+        x = self.reshape(1, -1) if self.ndim == 1 else self
+        y = other.reshape(-1, 1) if other.ndim == 1 else other
+        *rows, inner = x.shape
+        if y.ndim == 2 and len(rows) > 1 and inner == y.shape[0]:
+            # One large product, forward and back, instead of a small one for each leading index.
+            out = _floating("matmul", x.reshape(math.prod(rows), inner), y)
+            out = out.reshape(*rows, y.shape[1])
+        else:
+            out = _floating("matmul", x, y)
+        if other.ndim == 1:
+            out = out.reshape(out.shape[:-1])
+        if self.ndim == 1:
+            out = out.reshape(out.shape[:-1] if other.ndim == 1 else (*out.shape[:-2], out.shape[-1]))
+        return out
+
+    # ---- shape -------------------------------------------------------------------------------------------
+
+    def reshape(self, *shape: int | Sequence[int]) -> Tensor:
+        """The same elements in C order; one length may be -1."""
+        old = self.shape
+        new = complete_shape(shape_argument(shape), old)
+        return self if new == old else apply("reshape", self, shape=new)
+
+    def transpose(self, *axes: int | Sequence[int]) -> Tensor:
+        """Axis i of the result is axis axes[i]; without arguments, all axes in reverse."""
+        wanted = shape_argument(axes) or tuple(reversed(range(self.ndim)))
+        order = normal_axes(wanted, self.ndim)
+        if len(order) != self.ndim:
+            raise ShapeError(f"transpose of {self.ndim} axes got {wanted}")
+        return apply("transpose", self, axes=order)
+
+    @property
+    def T(self) -> Tensor:
+        """All axes in reverse."""
+        return self.transpose()
+
+    def swapaxes(self, a: int, b: int) -> Tensor:
+        (a,), (b,) = normal_axes(a, self.ndim), normal_axes(b, self.ndim)
+        order = list(range(self.ndim))
+        order[a], order[b] = b, a
+        return apply("transpose", self, axes=tuple(order))
+
+    def broadcast_to(self, *shape: int | Sequence[int]) -> Tensor:
+        return apply("broadcast_to", self, shape=shape_argument(shape))
+
+    def pad(self, widths: Sequence[tuple[int, int]], value: Number = 0) -> Tensor:
+        """`widths[i]` = (before, after) cells of `value` around axis i."""
+        pairs = tuple((int(a), int(b)) for a, b in widths)
+        if len(pairs) != self.ndim or any(a < 0 or b < 0 for a, b in pairs):
+            raise ShapeError(f"pad of {self.ndim} axes got widths {pairs}")
+        return apply("pad", self, widths=pairs, value=value)
+
+    # ---- index -------------------------------------------------------------------------------------------
+
+    def __getitem__(self, key: Any) -> Tensor:
+        """Integers, slices with a positive step, `...`, None, and one integer tensor."""
+        index = parse_index(key, self.shape)
+        x = self
+        if index.stops != self.shape or any(index.starts) or any(step != 1 for step in index.steps):
+            x = apply("slice", self, starts=index.starts, stops=index.stops, steps=index.steps)
+        x = x.reshape(index.shape)
+        return x if index.pick is None else x.take(index.pick[1], index.pick[0])
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def take(self, indices: Tensor, axis: int = 0) -> Tensor:
+        """x[..., indices, ...]: the shape of `indices` stands in place of `axis`. Unchecked range."""
+        (where,) = normal_axes(axis, self.ndim)
+        return apply("take", self, _index(indices), axis=where)
+
+    def scatter_add(self, indices: Tensor, updates: Tensor, axis: int = 0) -> Tensor:
+        """This tensor plus `updates` at `indices` along `axis`; repeated indices add up."""
+        (where,) = normal_axes(axis, self.ndim)
+        _check_dtypes("scatter_add", self, updates)
+        return apply("scatter_add", self, _index(indices), updates, axis=where)
+
+    def write(self, slab: Tensor, start: Tensor | int, axis: int = 0) -> Tensor:
+        """This tensor with `slab` at `start` along `axis`; consumes this tensor (see `Backend.write`).
+
+        While a derivative is recorded through it, the buffer is copied first.
+        """
+        (where,) = normal_axes(axis, self.ndim)
+        _check_dtypes("write", self, slab)
+        outside = self.shape[:where] + self.shape[where + 1 :]
+        if outside != slab.shape[:where] + slab.shape[where + 1 :]:
+            raise ShapeError(f"write of {slab.shape} into {self.shape} along axis {where}")
+        room = self.shape[where] - slab.shape[where]
+        if room < 0 or (isinstance(start, int) and not 0 <= start <= room):
+            raise ShapeError(f"write of {slab.shape} at {start} does not fit {self.shape}")
+        recorded = self.node is not None or slab.node is not None or recording.native
+        buffer = self + 0 if recorded else self
+        return apply("write", buffer, slab, start, axis=where)
+
+
+# ---- dispatch --------------------------------------------------------------------------------------
+
+
+def apply(op: str, *args: Tensor | Number, **params: Any) -> Tensor:
+    """Call a primitive on tensors (and weak Python numbers), and record it where a gradient asks.
+
+    Raises:
+        BackendMismatch: the tensors are of two backends.
+        ShapeError: the primitive refused the shapes.
+    """
+    backend: Backend | None = None
+    raw = []
+    parents = []
+    for i, x in enumerate(args):
+        if isinstance(x, Tensor):
+            if x.backend is not backend:
+                backend = _one_backend(op, backend, x.backend)
+            if x.node is not None:
+                parents.append((i, x.node))
+            raw.append(x.data)
+        else:
+            raw.append(x)
+    assert backend is not None, f"{op} without a tensor"
+    try:
+        data = getattr(backend, op)(*raw, **params)
+    except (ValueError, IndexError, RuntimeError) as error:
+        raise _explained(op, args, params, error) from error
+    if recording.paused:
+        if recording.native:
+            data = backend.stop_gradient(data)
+    elif parents and differentiable(op):
+        return Tensor(data, backend, Node(op, args, parents, params, data))
+    return Tensor(data, backend)
+
+
+class RecordingOps:
+    """A backend's primitives on tensors: what rules run on when their walk is itself recorded."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    def __getattr__(self, op: str) -> Any:
+        return partial(apply, op)
+
+    def shape(self, x: Tensor) -> tuple[int, ...]:
+        return x.shape
+
+    def dtype(self, x: Tensor) -> DType:
+        return x.dtype
+
+    def full(self, **params: Any) -> Tensor:
+        return Tensor(self.backend.full(**params), self.backend)
+
+    def arange(self, **params: Any) -> Tensor:
+        return Tensor(self.backend.arange(**params), self.backend)
+
+
+def gradients(
+    output: Tensor, targets: Sequence[Node], seed: Tensor | None = None, create_graph: bool = False
+) -> list[Tensor | None]:
+    """The gradient of `output` by each target node, from the tape; None where there is none.
+
+    Args:
+        output: a float tensor with one element, or of any shape together with `seed`.
+        targets: nodes of recorded tensors.
+        seed: the gradient by `output`, of its shape and dtype; 1 by default.
+        create_graph: record the walk, so that its results can be differentiated again.
+    """
+    backend = output.backend
+    if seed is None:
+        if output.size != 1:
+            raise GradientError(f"only a single number has a gradient; the shape is {output.shape}")
+        seed = full(output.shape, 1.0, backend, output.dtype)
+    elif seed.shape != output.shape or seed.dtype is not output.dtype:
+        raise GradientError(
+            f"the gradient is {seed.dtype}{seed.shape}, the value {output.dtype}{output.shape}"
+        )
+    root = cast(Node, output.node)
+    if create_graph:
+        return walk_back(
+            root,
+            seed,
+            targets,
+            RecordingOps(backend),
+            lambda x: x,
+            lambda node: Tensor(node.out, backend, node),
+        )
+    found = walk_back(root, seed.data, targets, backend, _raw, _raw_out)
+    return [g if g is None else Tensor(g, backend) for g in found]
+
+
+def _raw(x: Any) -> Any:
+    return x.data if isinstance(x, Tensor) else x
+
+
+def _raw_out(node: Node) -> Any:
+    return node.out
+
+
+# ---- making tensors ----------------------------------------------------------------------------------
+
+
+def tensor(
+    value: Any, backend: Backend, dtype: DType | str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """A tensor from numbers, nested lists or a NumPy array, copied to the backend.
+
+    Without `dtype`, a NumPy array keeps its own; Python floats become float32, integers the
+    backend's index dtype. uint16 words are taken for bfloat16 when `dtype` says so.
+
+    Raises:
+        DTypeError: the backend has no such dtype, or tfx none.
+    """
+    host = np.asarray(value)
+    if dtype is not None:
+        wanted = as_dtype(dtype)
+    elif isinstance(value, np.ndarray | np.generic) or host.dtype == np.bool_:
+        wanted = as_dtype(host.dtype.name)
+    elif host.dtype.kind == "f":
+        wanted = DType.float32
+    elif host.dtype.kind in "iu":
+        wanted = backend.index_dtype
+    else:
+        raise DTypeError(f"cannot make a tensor of {host.dtype}")
+    _check_capability(backend, wanted)
+    out = Tensor(backend.asarray(host, dtype=wanted), backend)
+    return out.requires_grad_() if requires_grad else out
+
+
+def full(
+    shape: Sequence[int], value: Number, backend: Backend, dtype: DType | str = DType.float32
+) -> Tensor:
+    """A tensor filled with one number."""
+    wanted = as_dtype(dtype)
+    _check_capability(backend, wanted)
+    return Tensor(backend.full(shape=tuple(shape), value=value, dtype=wanted), backend)
+
+
+def arange(stop: int, backend: Backend) -> Tensor:
+    """0, 1, ... stop-1 as the backend's index dtype."""
+    return Tensor(backend.arange(stop=stop), backend)
+
+
+# ---- checks ------------------------------------------------------------------------------------------
+
+
+def _arithmetic(op: str, *args: Any, **params: Any) -> Tensor:
+    """Apply to numbers of one dtype; bool and storage dtypes have no arithmetic."""
+    dtype = _check_dtypes(op, *args)
+    for x in args:
+        if isinstance(x, Tensor):
+            if dtype not in x.backend.arithmetic:
+                raise DTypeError(f"{op} of {dtype}: backend {x.backend} has no arithmetic on it; cast")
+            break
+    return apply(op, *args, **params)
+
+
+def _floating(op: str, *args: Any, **params: Any) -> Tensor:
+    """Apply to floats of one dtype."""
+    dtype = _check_dtypes(op, *args)
+    if not dtype.is_float:
+        raise DTypeError(f"{op} is for floats, not {dtype}; cast first")
+    return _arithmetic(op, *args, **params)
+
+
+def _same_dtype(op: str, *args: Any) -> Tensor:
+    _check_dtypes(op, *args)
+    return apply(op, *args)
+
+
+def _check_dtypes(op: str, *args: Any) -> DType:
+    """The one dtype among tensors and weak numbers; an integer tensor takes no float beside it."""
+    dtype: DType | None = None
+    fraction = False
+    for x in args:
+        if isinstance(x, Tensor):
+            if dtype is None:
+                dtype = x.dtype
+            elif dtype is not x.dtype:
+                raise DTypeError(f"{op} of {dtype} and {x.dtype}: dtypes are never mixed; cast one")
+        elif isinstance(x, float):
+            fraction = True
+        elif not isinstance(x, int):
+            raise TypeError(f"{op} takes tensors and Python numbers, not {type(x).__name__}")
+    assert dtype is not None, f"{op} without a tensor"
+    if fraction and not dtype.is_float:
+        raise DTypeError(f"{op} of {dtype} and a Python float: cast the tensor first")
+    return dtype
+
+
+def _boolean(x: Tensor) -> Tensor:
+    if not isinstance(x, Tensor) or x.dtype is not DType.bool:
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise DTypeError(f"&, | and ~ are for bool tensors, not {kind}")
+    return x
+
+
+def _index(x: Tensor) -> Tensor:
+    if not isinstance(x, Tensor) or x.dtype not in INDICES:
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise DTypeError(f"indices are int32 or int64 tensors, not {kind}")
+    return x
+
+
+def _check_capability(backend: Backend, dtype: DType) -> None:
+    if dtype not in backend.dtypes and dtype not in backend.storage_dtypes:
+        raise DTypeError(
+            f"backend {backend} has no {dtype}; it has {', '.join(sorted(backend.dtypes))}"
+        )
+
+
+def _one_backend(op: str, first: Backend | None, other: Backend) -> Backend:
+    if first is not None:
+        raise BackendMismatch(f"{op} of tensors on {first} and {other}; x.to(backend) moves one")
+    return other
+
+
+def _explained(op: str, args: Sequence[Any], params: Any, error: Exception) -> TfxError:
+    """A library's refusal, with the shapes it was given."""
+    shapes = ", ".join(str(x.shape) if isinstance(x, Tensor) else repr(x) for x in args)
+    said = " ".join(str(error).split())
+    given = "".join(f", {name}={value!r}" for name, value in params.items())
+    return ShapeError(f"{op}({shapes}{given}) does not fit: {said}")

@@ -1,0 +1,61 @@
+"""Threefry-2x32-20, the one generator behind `random_bits`.
+
+J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11. A counter-based
+generator: a fixed scrambling of (key, counter), so that any word can be had at any time, on any
+device, without a state to carry along.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
+_PARITY = 0x1BD11BDA
+_MASK = 0xFFFFFFFF
+
+
+def threefry2x32(key: tuple[int, int], c0: Any, c1: Any) -> tuple[Any, Any]:
+    """Twenty rounds over the counter words (c0, c1).
+
+    Arguments are Python integers, or integer arrays of one dtype of at least 64 bits of any library
+    whose arrays know `+ ^ & << >>`; values are 32-bit words. Returns two words of the same kind.
+
+    >>> [hex(word) for word in threefry2x32((0, 0), 0, 0)]
+    ['0x6b200159', '0x99ba4efe']
+    """
+    schedule = (key[0], key[1], key[0] ^ key[1] ^ _PARITY)
+    x0 = (c0 + schedule[0]) & _MASK
+    x1 = (c1 + schedule[1]) & _MASK
+    for group in range(5):
+        for rotation in _ROTATIONS[:4] if group % 2 == 0 else _ROTATIONS[4:]:
+            x0 = (x0 + x1) & _MASK
+            x1 = ((x1 << rotation) & _MASK) | (x1 >> (32 - rotation))
+            x1 = x1 ^ x0
+        x0 = (x0 + schedule[(group + 1) % 3]) & _MASK
+        x1 = (x1 + schedule[(group + 2) % 3] + group + 1) & _MASK
+    return x0, x1
+
+
+def words(key: tuple[int, int], counter: int, count: int, bits: int) -> npt.NDArray[np.int32]:
+    """The first `count` words of the draw `counter`, as `Backend.random_bits` defines them."""
+    blocks = np.arange((count + 1) // 2, dtype=np.int64)
+    pair = threefry2x32(key, blocks, np.int64(counter) + 0 * blocks)
+    interleaved = np.stack(pair, axis=-1).reshape(-1)[:count] >> (32 - bits)
+    return interleaved.astype(np.uint32).view(np.int32)
+
+
+def fold_in(key: tuple[int, int], data: int) -> tuple[int, int]:
+    """A key of its own for each `data`: one for every place in a model that draws.
+
+    >>> fold_in((0, 42), 1) != fold_in((0, 42), 2)
+    True
+    """
+    return threefry2x32(key, data & _MASK, (data >> 32) & _MASK)
+
+
+def key_from_seed(seed: int) -> tuple[int, int]:
+    """The generator's key for a seed of up to 64 bits."""
+    return (seed >> 32) & _MASK, seed & _MASK
