@@ -6,7 +6,7 @@ of its command. It never prints: stdout belongs to the reporter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from itertools import chain, count
@@ -28,7 +28,7 @@ class Settings:
         pairs = ((f.name, getattr(self, f.name)) for f in fields(self))
         return {name: value for name, value in pairs if value not in (None, {}, ())}
 
-    def refuse_unsupported(self, model: str, supported: frozenset[str]) -> None:
+    def refuse_unsupported(self, model: str, supported: Set[str]) -> None:
         """Raise `UsageError` for a setting the model has no use for."""
         flags = {
             f.name: f.metadata.get("flag", f"--{f.name.replace('_', '-')}") for f in fields(self)

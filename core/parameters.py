@@ -1,0 +1,83 @@
+"""`Parameters`: named tensors that lie side by side in one flat buffer.
+
+The names are the checkpoint's. One buffer means one optimizer update, one copy and one message to
+another machine for all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
+
+import numpy as np
+
+from tfx.core.backend import Backend, HostArray
+from tfx.core.dtypes import DType
+from tfx.core.errors import ShapeError
+from tfx.core.tensor import Tensor, tensor
+
+
+class Parameters(Mapping[str, Tensor]):
+    """A mapping from names to tensors, all cut from `flat`.
+
+    Immutable: `replaced(flat)` gives the same names over another buffer.
+
+    Attributes:
+        flat: all numbers, in the order of the names: (count,).
+        shapes: the shape of each parameter.
+    """
+
+    def __init__(self, flat: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self.flat = flat
+        self.shapes = dict(shapes)
+        sizes = [math.prod(shape) for shape in self.shapes.values()]
+        ends = list(accumulate(sizes))
+        if (ends[-1] if ends else 0) != flat.size:
+            raise ShapeError(f"parameters of {sum(sizes)} numbers cut from {flat.size}")
+        backend, data = flat.backend, flat.data
+        self._tensors = {}
+        for (name, shape), size, end in zip(self.shapes.items(), sizes, ends, strict=True):
+            cut = backend.slice(data, starts=(end - size,), stops=(end,), steps=(1,))
+            self._tensors[name] = Tensor(backend.reshape(cut, shape=shape), backend)
+
+    @classmethod
+    def from_host(
+        cls, arrays: Mapping[str, HostArray], backend: Backend, dtype: DType
+    ) -> Parameters:
+        """Copy host arrays to a backend, in one transfer."""
+        shapes = {name: array.shape for name, array in arrays.items()}
+        flat = np.concatenate([np.ravel(array) for array in arrays.values()])
+        return cls(tensor(flat, backend, dtype), shapes)
+
+    def replaced(self, flat: Tensor) -> Parameters:
+        """The same names and shapes over another buffer."""
+        return Parameters(flat, self.shapes)
+
+    def flatten(self, named: Mapping[str, Tensor]) -> Tensor:
+        """Tensors of these names and shapes, gradients for instance, as one buffer like `flat`."""
+        backend = self.flat.backend
+        parts = [
+            backend.reshape(named[name].data, shape=(math.prod(shape),))
+            for name, shape in self.shapes.items()
+        ]
+        return Tensor(backend.concat(*parts, axis=0), backend)
+
+    def to_host(self, flat: Tensor | None = None) -> dict[str, HostArray]:
+        """Host copies by name, of these parameters or of another buffer of the same form."""
+        source = self.flat if flat is None else flat
+        numbers = source.backend.to_numpy(source.data)
+        ends = accumulate(math.prod(shape) for shape in self.shapes.values())
+        return {
+            name: numbers[end - math.prod(shape) : end].reshape(shape)
+            for (name, shape), end in zip(self.shapes.items(), ends, strict=True)
+        }
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)

@@ -1,0 +1,222 @@
+"""`tfx train | run | eval microgpt`."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfx.core.autograd import value_and_grad
+from tfx.core.backend import Backend
+from tfx.core.checkpoint import (
+    SavedCheckpoint,
+    load_checkpoint,
+    prepare_run_dir,
+    restore_random,
+    save_checkpoint,
+)
+from tfx.core.errors import UsageError
+from tfx.core.optim import AdamW, TrainState
+from tfx.core.recipe import EvalSettings, Reporter, RunSettings, TrainSettings
+from tfx.core.runs import new_run_dir, newest_run
+from tfx.core.schedules import linear
+from tfx.core.tensor import Tensor
+from tfx.core.training import Loop, Metrics
+from tfx.models.microgpt.model import Params, loss
+from tfx.models.microgpt.options import Options
+from tfx.models.microgpt.run import NAME, Model, Run, data_of, shuffled
+from tfx.models.microgpt.sampling import sample
+
+_TRAIN = Options.FLAGS | {"data", "out", "resume", "overrides"}
+_RESUME = {"resume", "out", "data", "steps", "save_every", "num_samples", "autograd"}
+_RUN = {"weights", "dtype", "prompt", "max_new_tokens", "temperature", "num_samples", "seed"}
+_EVAL = {"weights", "data", "dtype", "docs"}
+
+
+class MicroGPT:
+    """The recipe behind the model name `microgpt`."""
+
+    name = NAME
+
+    def train(self, settings: TrainSettings, backend: Backend, report: Reporter) -> dict[str, Any]:
+        """Train as the original does, print what it prints, and leave a checkpoint."""
+        settings.refuse_unsupported(NAME, _TRAIN)
+        clock = [time.perf_counter()]
+        run, out = _prepare(settings, backend, report)
+        model, options = run.model, run.options
+        report.result(f"num docs: {len(run.documents)}")
+        report.result(f"vocab size: {model.config.vocab_size}")
+        report.result(f"num params: {model.params.flat.size}")
+        loop = _loop(run, out, report)
+        clock.append(time.perf_counter())
+        try:
+            model.params = loop.run(run.state, run.done, options.steps).params
+        finally:
+            loop.metrics.close()
+        clock.append(time.perf_counter())
+        if options.num_samples:
+            report.result("--- inference (new, hallucinated names) ---")
+        names = _print_samples(
+            model, run.rng, options.num_samples, report, temperature=options.temperature
+        )
+        clock.append(time.perf_counter())
+        load_s, train_s, sample_s = np.diff(clock).tolist()
+        return {
+            **_header(model),
+            "seed": options.seed,
+            "num_docs": len(run.documents),
+            "vocab_size": model.config.vocab_size,
+            "num_params": model.params.flat.size,
+            "steps": options.steps,
+            "final_loss": loop.last_loss,
+            "samples": names,
+            "timing": {"load_s": load_s, "train_s": train_s, "sample_s": sample_s},
+            "out": str(out),
+        }
+
+    def run(self, settings: RunSettings, backend: Backend, report: Reporter) -> dict[str, Any]:
+        """Print new names from a checkpoint; without a seed, those that training would print."""
+        settings.refuse_unsupported(NAME, _RUN)
+        clock = [time.perf_counter()]
+        saved = _load(settings.weights, report)
+        model = Model.of(saved, backend, settings.dtype)
+        rng = random.Random(settings.seed)
+        if settings.seed is None:
+            restore_random(rng, saved.state["random"])
+        temperature = settings.temperature
+        if temperature is None:
+            temperature = saved.state["options"]["temperature"]
+        prompt = settings.prompt or ""
+        if len(model.vocabulary.ids(prompt)) >= model.config.block_size:
+            raise UsageError(
+                f"the prompt has {len(prompt)} characters; this model takes at most "
+                f"{model.config.block_size - 1}"
+            )
+        clock.append(time.perf_counter())
+        names = _print_samples(
+            model,
+            rng,
+            Options.num_samples if settings.num_samples is None else settings.num_samples,
+            report,
+            temperature=temperature,
+            prompt=prompt,
+            max_new_tokens=settings.max_new_tokens,
+        )
+        clock.append(time.perf_counter())
+        load_s, sample_s = np.diff(clock).tolist()
+        return {
+            **_header(model),
+            "weights": str(saved.path),
+            "seed": settings.seed,
+            "prompt": prompt,
+            "temperature": temperature,
+            "samples": [{"text": name} for name in names],
+            "timing": {"load_s": load_s, "sample_s": sample_s},
+        }
+
+    def evaluate(
+        self, settings: EvalSettings, backend: Backend, report: Reporter
+    ) -> dict[str, Any]:
+        """Print the mean over documents of each document's mean loss."""
+        settings.refuse_unsupported(NAME, _EVAL)
+        saved = _load(settings.weights, report)
+        model = Model.of(saved, backend, settings.dtype)
+        data = settings.data or data_of(saved)
+        documents, _ = shuffled(data, saved.state["options"]["seed"], report.note)
+        first, last = settings.docs or (0, len(documents))
+        if not 0 <= first < last <= len(documents):
+            raise UsageError(
+                f"--docs {first}:{last}: there are documents 0:{len(documents)}, end exclusive"
+            )
+        began = time.perf_counter()
+        losses = [
+            loss(model.params, model.config, *model.windows(text)).item()
+            for text in documents[first:last]
+        ]
+        mean = float(np.mean(losses))
+        report.result(f"docs {first}:{last} | loss {mean:.4f}")
+        return {
+            **_header(model),
+            "weights": str(saved.path),
+            "docs": [first, last],
+            "loss": mean,
+            "timing": {"eval_s": time.perf_counter() - began},
+        }
+
+
+def _prepare(settings: TrainSettings, backend: Backend, report: Reporter) -> tuple[Run, Path]:
+    """The run to train, new or resumed, and the folder it writes to."""
+    if settings.resume is None:
+        options = Options().with_settings(settings)
+        run = Run.begin(options, settings.data, backend, report.note)
+        return run, prepare_run_dir(settings.out or new_run_dir(NAME))
+    for name in settings.given():
+        if name not in _RESUME:
+            flag = "set" if name == "overrides" else name.replace("_", "-")
+            raise UsageError(f"--{flag} is fixed by the run that --resume continues; leave it out")
+    saved = load_checkpoint(settings.resume, NAME)
+    options = Options(**saved.state["options"]).with_settings(settings)
+    if saved.step > options.steps:
+        raise UsageError(f"the run is at step {saved.step} already, beyond --steps {options.steps}")
+    run = Run.resume(saved, options, settings.data or data_of(saved), backend, report.note)
+    return run, prepare_run_dir(settings.out or saved.path.parent)
+
+
+def _loop(run: Run, out: Path, report: Reporter) -> Loop:
+    options = run.options
+    schedule = linear(options.steps, options.lr, options.min_lr, options.warmup_steps)
+    optimizer = AdamW(
+        schedule,
+        run.model.params,
+        beta1=options.beta1,
+        beta2=options.beta2,
+        eps=options.eps,
+        decay=options.weight_decay,
+        grad_clip=options.grad_clip,
+    )
+    at_once = options.batch_size * options.grad_accum
+
+    def mean_loss(p: Params, documents: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        losses = [loss(p, run.model.config, ids, targets) for ids, targets in documents]
+        return losses[0] if at_once == 1 else sum(losses[1:], losses[0]) * (1 / at_once)
+
+    differentiate = value_and_grad(mean_loss, autograd=options.autograd)
+
+    def advance(state: TrainState, step: int) -> tuple[TrainState, Tensor, Tensor]:
+        turns = range(step * at_once, (step + 1) * at_once)
+        texts = [run.documents[turn % len(run.documents)] for turn in turns]
+        value, grads = differentiate(state.params, [run.model.windows(text) for text in texts])
+        state, norm = optimizer.update(state, value, grads)
+        return state, value, norm
+
+    def save(state: TrainState, done: int) -> None:
+        save_checkpoint(out, run.checkpoint(state, done))
+
+    metrics = Metrics(out / "metrics.jsonl", run.done)
+    return Loop(advance, save, metrics, report, schedule, options.save_every)
+
+
+def _print_samples(
+    model: Model, rng: random.Random, count: int, report: Reporter, **how: Any
+) -> list[str]:
+    names = []
+    for i in range(count):
+        names.append(sample(model.params, model.config, model.vocabulary, rng, **how))
+        report.result(f"sample {i + 1:2d}: {names[-1]}")
+    return names
+
+
+def _load(weights: Path | None, report: Reporter) -> SavedCheckpoint:
+    saved = load_checkpoint(weights or newest_run(NAME), NAME)
+    if weights is None:
+        report.note(f"weights: {saved.path}")
+    return saved
+
+
+def _header(model: Model) -> dict[str, Any]:
+    flat = model.params.flat
+    return {"model": NAME, "backend": str(flat.backend), "dtype": str(flat.dtype)}

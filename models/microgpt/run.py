@@ -1,0 +1,168 @@
+"""A microGPT run: begun from a seed, kept in a checkpoint, and taken up again."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tfx.core.backend import Backend
+from tfx.core.checkpoint import Checkpoint, SavedCheckpoint, restore_random
+from tfx.core.dtypes import as_dtype
+from tfx.core.errors import CheckpointError
+from tfx.core.optim import TrainState
+from tfx.core.parameters import Parameters
+from tfx.core.tensor import Tensor, tensor
+from tfx.models.microgpt.data import load_documents
+from tfx.models.microgpt.model import Config, initial_weights
+from tfx.models.microgpt.options import Options
+from tfx.models.microgpt.vocabulary import Vocabulary
+
+NAME = "microgpt"
+
+Note = Callable[[str], None]
+
+
+@dataclass
+class Model:
+    """What is needed to use a microGPT."""
+
+    config: Config
+    vocabulary: Vocabulary
+    params: Parameters
+
+    @classmethod
+    def of(cls, saved: SavedCheckpoint, backend: Backend, dtype: str | None = None) -> Model:
+        """The model in a checkpoint, as `dtype` or as it was saved."""
+        sizes = dict(saved.config)
+        try:
+            vocabulary = Vocabulary(tuple(sizes.pop("characters")))
+            config = Config(**sizes)
+            arrays = {name: saved.weights[name].array for name in config.shapes()}
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"checkpoint {saved.path} does not fit microgpt: {error}") from None
+        for name, shape in config.shapes().items():
+            if arrays[name].shape != shape:
+                raise CheckpointError(
+                    f"checkpoint {saved.path}: {name} is {arrays[name].shape}, expected {shape}"
+                )
+        kept = saved.weights["wte"].dtype
+        params = Parameters.from_host(arrays, backend, as_dtype(dtype or kept))
+        return cls(config, vocabulary, params)
+
+    def windows(self, document: str) -> tuple[Tensor, Tensor]:
+        """The tokens of a document and the tokens that follow them, at most block_size of each."""
+        ids = np.array(self.vocabulary.document(document))[: self.config.block_size + 1]
+        backend = self.params.flat.backend
+        index = backend.index_dtype
+        return tensor(ids[:-1], backend, index), tensor(ids[1:], backend, index)
+
+
+@dataclass
+class Run:
+    """A training run.
+
+    Attributes:
+        options: what was chosen.
+        data: the file of documents, None for the default one.
+        documents: shuffled.
+        rng: Python's generator, which drew the order and the weights and goes on to draw samples.
+        model: sizes and vocabulary; its parameters are those the run began or resumed with.
+        state: parameters and optimizer as far as the run is.
+        done: how many steps that is.
+    """
+
+    options: Options
+    data: Path | None
+    documents: list[str]
+    rng: random.Random
+    model: Model
+    state: TrainState
+    done: int = 0
+
+    @classmethod
+    def begin(cls, options: Options, data: Path | None, backend: Backend, note: Note) -> Run:
+        """Shuffle the documents and draw the weights, in the original's order."""
+        documents, rng = shuffled(data, options.seed, note)
+        vocabulary = Vocabulary.of(documents)
+        config = Config(
+            len(vocabulary), options.n_layer, options.n_embd, options.block_size, options.n_head
+        )
+        weights = initial_weights(config, rng, options.init_std)
+        params = Parameters.from_host(weights, backend, as_dtype(options.dtype))
+        model = Model(config, vocabulary, params)
+        return cls(options, data, documents, rng, model, TrainState.start(params))
+
+    @classmethod
+    def resume(
+        cls,
+        saved: SavedCheckpoint,
+        options: Options,
+        data: Path | None,
+        backend: Backend,
+        note: Note,
+    ) -> Run:
+        """Take up a saved run where it stopped, bit for bit."""
+        documents, rng = shuffled(data, options.seed, note)
+        if _fingerprint(documents) != saved.state["documents"]:
+            raise CheckpointError(
+                f"the documents are not those {saved.path} was trained on; name them with --data"
+            )
+        restore_random(rng, saved.state["random"])
+        model = Model.of(saved, backend, options.dtype)
+        start = TrainState.start(model.params)
+        moments = {
+            which: {name: saved.optimizer[f"{which}.{name}"].array for name in model.params}
+            for which in "mv"
+        }
+        m, v = (
+            Parameters.from_host(moments[which], backend, start.params.flat.dtype).flat
+            for which in "mv"
+        )
+        state = TrainState(model.params, m, v, start.step + saved.step, start.healthy)
+        return cls(options, data, documents, rng, model, state, saved.step)
+
+    def checkpoint(self, state: TrainState, done: int) -> Checkpoint:
+        """All that `resume` needs, after `done` steps."""
+        moments = {"m": state.params.to_host(state.m), "v": state.params.to_host(state.v)}
+        return Checkpoint(
+            model=NAME,
+            step=done,
+            config={
+                **asdict(self.model.config),
+                "characters": list(self.model.vocabulary.characters),
+            },
+            weights=state.params.to_host(),
+            optimizer={
+                f"{which}.{name}": array
+                for which, named in moments.items()
+                for name, array in named.items()
+            },
+            state={
+                "options": asdict(self.options),
+                "data": None if self.data is None else str(self.data.absolute()),
+                "documents": _fingerprint(self.documents),
+                "random": self.rng.getstate(),
+            },
+        )
+
+
+def shuffled(data: Path | None, seed: int, note: Note) -> tuple[list[str], random.Random]:
+    """The documents in the order of a run, and the generator that shuffled them."""
+    documents = load_documents(data, note)
+    rng = random.Random(seed)
+    rng.shuffle(documents)
+    return documents, rng
+
+
+def data_of(saved: SavedCheckpoint) -> Path | None:
+    """The file a checkpoint was trained on; None for the default one."""
+    return None if saved.state["data"] is None else Path(saved.state["data"])
+
+
+def _fingerprint(documents: list[str]) -> str:
+    return hashlib.sha256("\n".join(documents).encode()).hexdigest()

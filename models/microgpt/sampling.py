@@ -1,0 +1,54 @@
+"""Names from a trained microGPT, drawn as the original draws them."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+
+from tfx.core.cache import KVCache
+from tfx.core.tensor import tensor
+from tfx.models.microgpt.model import Config, Params, forward
+from tfx.models.microgpt.vocabulary import Vocabulary
+
+
+def sample(
+    p: Params,
+    config: Config,
+    vocabulary: Vocabulary,
+    rng: random.Random,
+    temperature: float = 0.5,
+    prompt: str = "",
+    max_new_tokens: int | None = None,
+) -> str:
+    """One document that begins with `prompt`, at most block_size tokens long.
+
+    Each token is drawn by `rng.choices` from softmax(logits / temperature), computed on the host in
+    float64; temperature 0 takes the likeliest.
+    """
+    backend, dtype = p["wte"].backend, p["wte"].dtype
+    cache = KVCache(
+        config.n_layer,
+        (config.n_head, config.block_size, config.n_embd // config.n_head),
+        backend,
+        dtype,
+    )
+    new, text = [vocabulary.bos, *vocabulary.ids(prompt)], vocabulary.ids(prompt)
+    room = config.block_size - len(text)
+    for _ in range(room if max_new_tokens is None else min(room, max_new_tokens)):
+        logits = forward(p, config, tensor(np.array(new), backend, backend.index_dtype), cache)
+        cache.advance(len(new))
+        token = _draw(logits[-1].numpy().astype(np.float64), temperature, rng)
+        if token == vocabulary.bos:
+            break
+        text.append(token)
+        new = [token]
+    return vocabulary.text(text)
+
+
+def _draw(logits: np.ndarray, temperature: float, rng: random.Random) -> int:
+    if temperature == 0:
+        return int(logits.argmax())
+    scaled = logits / temperature
+    weights = np.exp(scaled - scaled.max())
+    return rng.choices(range(len(weights)), weights=list(weights / weights.sum()))[0]
