@@ -15,7 +15,7 @@ from tfx.core import tree
 from tfx.core.backend import Array, Backend
 from tfx.core.errors import BackendMismatch, GradientError
 from tfx.core.fused import composed
-from tfx.core.tape import Node, pass_through, recording
+from tfx.core.tape import Alias, Leaf, Node, recording
 from tfx.core.tensor import Tensor, full, gradients
 
 Autograd = Literal["auto", "core", "native"]
@@ -91,9 +91,7 @@ def _core(
 
 def _own_node(x: Tensor) -> Node:
     """A node that stands for `x` in this call alone, tied to its past in an outer one."""
-    if x.node is None:
-        return Node("leaf")
-    return Node("alias", (x,), ((0, x.node),), pullback=pass_through)
+    return Leaf() if x.node is None else Alias(x)
 
 
 def _native(
@@ -165,7 +163,9 @@ def _backend_of(leaves: Sequence[Tensor]) -> Backend:
     backend = leaves[0].backend
     for x in leaves:
         if x.backend is not backend:
-            raise BackendMismatch(f"parameters on {backend} and {x.backend}; x.to(backend) moves one")
+            raise BackendMismatch(
+                f"parameters on {backend} and {x.backend}; x.to(backend) moves one"
+            )
         if not x.dtype.is_float:
             raise GradientError(f"a parameter is {x.dtype}; only floats have gradients")
     return backend

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tfx.core.backend import Backend
-from tfx.core.tape import Node, pass_through, recording
+from tfx.core.tape import Alias, Node, recording
 from tfx.core.tensor import RecordingOps, Tensor, gradients
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -124,8 +124,7 @@ class _Kernel:
         parents = [(i, x.node) for i, x in enumerate(args) if isinstance(x, Tensor) and x.node]
         if recording.paused or not parents:
             return _wrap(out, self.backend)
-        node = Node(self.override.name, args, parents, self.params, out, self._pullback(saved))
-        return Tensor(out, self.backend, node)
+        return Tensor(out, self.backend, KernelNode(self, args, raw, parents, out, saved))
 
     def _recorder(self, args: Sequence[Any]) -> str | None:
         """Who is recording what happens to the arguments: the tape, the library, or nobody."""
@@ -138,26 +137,40 @@ class _Kernel:
             return "native"
         return None
 
-    def _pullback(self, saved: Any) -> Callable[..., Any]:
-        def pull(
-            node: Node, B: Any, g: Any, out: Any, args: Sequence[Any], wanted: Sequence[int]
-        ) -> Sequence[Any]:
-            if isinstance(B, RecordingOps):  # to be differentiated again: walk the composed form
-                return self._pull_composed(args, g, wanted)
-            assert self.override.vjp is not None
-            found = self.override.vjp(self.backend, g, out, saved, *args, **self.params)
-            return [found[i] for i in wanted]
 
-        return pull
+class KernelNode(Node):
+    """A kernel's run on the tape."""
 
-    def _pull_composed(self, args: Sequence[Any], g: Tensor, wanted: Sequence[int]) -> Any:
+    __slots__ = ("kernel", "saved")
+
+    def __init__(
+        self,
+        kernel: _Kernel,
+        args: Sequence[Any],
+        raw: Sequence[Any],
+        parents: Sequence[tuple[int, Node]],
+        out: Any,
+        saved: Any,
+    ) -> None:
+        super().__init__(kernel.override.name, args, raw, parents, kernel.params, out)
+        self.kernel = kernel
+        self.saved = saved
+
+    def pull(self, B: Any, g: Any, out: Any, args: Sequence[Any]) -> list[Any]:
+        if isinstance(B, RecordingOps):  # to be differentiated again: walk the composed form
+            return self._pull_composed(args, g)
+        vjp = self.kernel.override.vjp
+        assert vjp is not None
+        found = vjp(B, g, out, self.saved, *args, **self.params)
+        return [found[i] for i, _ in self.parents]
+
+    def _pull_composed(self, args: Sequence[Any], g: Tensor) -> list[Any]:
         inside = list(args)
-        targets = []
-        for i in wanted:
-            x = args[i]
-            targets.append(Node("alias", (x,), ((0, x.node),), pullback=pass_through))
-            inside[i] = Tensor(x.data, self.backend, targets[-1])
-        value = self.definition(*inside, **self.params)
+        targets: list[Node] = []
+        for i, _ in self.parents:
+            targets.append(Alias(args[i]))
+            inside[i] = Tensor(args[i].data, g.backend, targets[-1])
+        value = self.kernel.definition(*inside, **self.params)
         return gradients(value, targets, seed=g, create_graph=True)
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from tfx.core.errors import ShapeError
 from tfx.core.fused import fused
-from tfx.core.ops import finite_max, causal_mask, erf, relu, silu, where
+from tfx.core.ops import causal_mask, erf, finite_max, relu, silu, where
 from tfx.core.tensor import Tensor, arange, full
 
 Activation = Literal["gelu_new", "gelu", "relu", "silu"]
@@ -121,7 +121,9 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """
     *outside, vocabulary = logits.shape
     if tuple(outside) != targets.shape:
-        raise ShapeError(f"logits {logits.shape} want targets {tuple(outside)}, not {targets.shape}")
+        raise ShapeError(
+            f"logits {logits.shape} want targets {tuple(outside)}, not {targets.shape}"
+        )
     shifted = logits - finite_max(logits, -1)
     first = (arange(targets.size, logits.backend) * vocabulary).cast(targets.dtype)
     chosen = shifted.reshape(-1).take(first.reshape(targets.shape) + targets)
@@ -140,9 +142,7 @@ def adamw_step(
     g: Tensor,
     m: Tensor,
     v: Tensor,
-    lr: Tensor,
-    m_correction: Tensor,
-    v_correction: Tensor,
+    rates: Tensor,
     decay: Tensor | None = None,
     *,
     beta1: float,
@@ -153,13 +153,14 @@ def adamw_step(
 
     Args:
         p, g, m, v: parameters, gradients and both moments, of one shape.
-        lr: the step's learning rate, a 0-d tensor.
-        m_correction, v_correction: 1 / (1 - beta**t) of each moment, 0-d tensors.
+        rates: what changes from step to step, (3,): the learning rate, and 1 / (1 - beta**t) of
+            either moment.
         decay: weight decay, 0-d or of the shape of `p`; None for plain Adam.
 
     Returns:
         The new p, m and v.
     """
+    lr, m_correction, v_correction = rates
     m = m * beta1 + g * (1 - beta1)
     v = v * beta2 + g * g * (1 - beta2)
     step = m * m_correction / ((v * v_correction).sqrt() + eps)

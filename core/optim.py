@@ -46,7 +46,7 @@ class AdamW:
 
     Args:
         schedule: the learning rate of each step.
-        like: parameters whose backend and dtype the tables are made for.
+        like: parameters whose backend and dtype the table is made for.
         beta1, beta2, eps: as in the paper.
         decay: weight decay of all parameters; 0 for plain Adam.
         grad_clip: cap of the global gradient norm; None for no cap.
@@ -66,9 +66,8 @@ class AdamW:
         self.beta1, self.beta2, self.eps, self.grad_clip = beta1, beta2, eps, grad_clip
         backend, dtype = like.flat.backend, like.flat.dtype
         t = np.arange(1, len(schedule) + 1)
-        self._lr = tensor(schedule, backend, dtype)
-        self._m_correction = tensor(1 / (1 - beta1**t), backend, dtype)
-        self._v_correction = tensor(1 / (1 - beta2**t), backend, dtype)
+        rates = np.stack([schedule, 1 / (1 - beta1**t), 1 / (1 - beta2**t)], axis=1)
+        self._rates = tensor(rates, backend, dtype)
         self._decay = full((), decay, backend, dtype) if decay else None
 
     def update(
@@ -82,8 +81,8 @@ class AdamW:
         params = state.params
         g = params.flatten(grads)
         norm = (g * g).sum().sqrt()
-        finite = (loss - loss) + (norm - norm) == 0  # inf - inf and NaN - NaN are NaN
-        healthy = state.healthy & finite
+        size = loss + norm
+        healthy = state.healthy & (size - size == 0)  # inf - inf and NaN - NaN are NaN
         if self.grad_clip is not None:
             g = g * (self.grad_clip / norm.maximum(self.grad_clip))
         p, m, v = adamw_step(
@@ -91,9 +90,7 @@ class AdamW:
             g,
             state.m,
             state.v,
-            self._lr.take(state.step),
-            self._m_correction.take(state.step),
-            self._v_correction.take(state.step),
+            self._rates.take(state.step),
             self._decay,
             beta1=self.beta1,
             beta2=self.beta2,

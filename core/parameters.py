@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from copy import copy
 from itertools import accumulate
 
 import numpy as np
@@ -32,14 +33,20 @@ class Parameters(Mapping[str, Tensor]):
         self.flat = flat
         self.shapes = dict(shapes)
         sizes = [math.prod(shape) for shape in self.shapes.values()]
-        ends = list(accumulate(sizes))
-        if (ends[-1] if ends else 0) != flat.size:
+        self._ends = list(accumulate(sizes))
+        if sum(sizes) != flat.size:
             raise ShapeError(f"parameters of {sum(sizes)} numbers cut from {flat.size}")
+        self._tensors = self._cut(flat)
+
+    def _cut(self, flat: Tensor) -> dict[str, Tensor]:
         backend, data = flat.backend, flat.data
-        self._tensors = {}
-        for (name, shape), size, end in zip(self.shapes.items(), sizes, ends, strict=True):
-            cut = backend.slice(data, starts=(end - size,), stops=(end,), steps=(1,))
-            self._tensors[name] = Tensor(backend.reshape(cut, shape=shape), backend)
+        tensors = {}
+        start = 0
+        for (name, shape), end in zip(self.shapes.items(), self._ends, strict=True):
+            cut = backend.slice(data, starts=(start,), stops=(end,), steps=(1,))
+            tensors[name] = Tensor(backend.reshape(cut, shape=shape), backend)
+            start = end
+        return tensors
 
     @classmethod
     def from_host(
@@ -52,7 +59,10 @@ class Parameters(Mapping[str, Tensor]):
 
     def replaced(self, flat: Tensor) -> Parameters:
         """The same names and shapes over another buffer."""
-        return Parameters(flat, self.shapes)
+        new = copy(self)
+        new.flat = flat
+        new._tensors = self._cut(flat)
+        return new
 
     def flatten(self, named: Mapping[str, Tensor]) -> Tensor:
         """Tensors of these names and shapes, gradients for instance, as one buffer like `flat`."""
@@ -67,11 +77,9 @@ class Parameters(Mapping[str, Tensor]):
         """Host copies by name, of these parameters or of another buffer of the same form."""
         source = self.flat if flat is None else flat
         numbers = source.backend.to_numpy(source.data)
-        ends = accumulate(math.prod(shape) for shape in self.shapes.values())
-        return {
-            name: numbers[end - math.prod(shape) : end].reshape(shape)
-            for (name, shape), end in zip(self.shapes.items(), ends, strict=True)
-        }
+        parts = np.split(numbers, self._ends[:-1])
+        named = zip(self.shapes.items(), parts, strict=True)
+        return {name: part.reshape(shape) for (name, shape), part in named}
 
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[name]

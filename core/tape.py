@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 from tfx.core.vjps import vjp_of
 
@@ -41,59 +41,67 @@ def no_grad() -> Iterator[None]:
         recording.paused = before
 
 
-class Pullback(Protocol):
-    """How a node hands its gradient on."""
-
-    def __call__(
-        self, node: Node, B: Any, g: Any, out: Any, args: Sequence[Any], wanted: Sequence[int]
-    ) -> Sequence[Any]:
-        """The gradients by the arguments at the positions `wanted`; None for one that is zero."""
-
-
 class Node:
-    """One recorded operation: `out = op(*inputs, **params)`, or a leaf without inputs.
+    """One recorded operation: `out = op(*inputs, **params)`.
 
-    `inputs` holds tensors and, for weak operands, Python numbers; `parents` the nodes among them
-    with their positions; `out` the raw result.
+    Attributes:
+        op: the primitive's name.
+        inputs: what it was applied to: tensors and, for weak operands, Python numbers.
+        raw: the same as raw arrays.
+        parents: the nodes among the inputs, each with its position.
+        params: the keywords.
+        out: the raw result.
+        serial: counts nodes in the order they were made.
     """
 
-    __slots__ = ("grad", "inputs", "op", "out", "params", "parents", "pullback", "serial")
+    __slots__ = ("inputs", "op", "out", "params", "parents", "raw", "serial")
 
     def __init__(
         self,
         op: str,
         inputs: Sequence[Any] = (),
+        raw: Sequence[Any] = (),
         parents: Sequence[tuple[int, Node]] = (),
         params: Mapping[str, Any] = MappingProxyType({}),
         out: Any = None,
-        pullback: Pullback | None = None,
     ) -> None:
         self.op = op
         self.inputs = inputs
+        self.raw = raw
         self.parents = parents
         self.params = params
         self.out = out
-        self.pullback = pullback or _pull_primitive
-        self.grad: Any = None  # of a leaf, after `backward`
         self.serial = next(_serial)
 
-    @property
-    def is_leaf(self) -> bool:
-        return not self.parents
+    def pull(self, B: Any, g: Any, out: Any, args: Sequence[Any]) -> list[Any]:
+        """The gradient by the argument behind each parent; None for one that is zero."""
+        found = []
+        for i, _ in self.parents:
+            vjp = vjp_of(self.op, i)
+            found.append(None if vjp is None else vjp(B, g, out, *args, **self.params))
+        return found
 
 
-def _pull_primitive(
-    node: Node, B: Any, g: Any, out: Any, args: Sequence[Any], wanted: Sequence[int]
-) -> list[Any]:
-    rules = (vjp_of(node.op, i) for i in wanted)
-    return [vjp and vjp(B, g, out, *args, **node.params) for vjp in rules]
+class Leaf(Node):
+    """A tensor that a derivative is taken by. `grad` is what `backward` left there."""
+
+    __slots__ = ("grad",)
+
+    def __init__(self) -> None:
+        super().__init__("leaf")
+        self.grad: Any = None
 
 
-def pass_through(
-    node: Node, B: Any, g: Any, out: Any, args: Sequence[Any], wanted: Sequence[int]
-) -> list[Any]:
-    """The pullback of a second name for the same value."""
-    return [g]
+class Alias(Node):
+    """A second name for a recorded tensor, so that one call can tell its own uses of it apart."""
+
+    __slots__ = ()
+
+    def __init__(self, x: Any) -> None:
+        super().__init__("alias", (x,), (x.data,), ((0, x.node),), out=x.data)
+
+    def pull(self, B: Any, g: Any, out: Any, args: Sequence[Any]) -> list[Any]:
+        return [g]
 
 
 def nodes_behind(node: Node, since: int = 0) -> list[Node]:
@@ -102,7 +110,7 @@ def nodes_behind(node: Node, since: int = 0) -> list[Node]:
     todo = [node]
     while todo:
         for _, parent in todo.pop().parents:
-            if parent.serial >= since and parent not in seen:
+            if parent not in seen and parent.serial >= since:
                 seen.add(parent)
                 todo.append(parent)
     return sorted(seen, key=_by_serial)
@@ -116,35 +124,29 @@ def walk_back(
     seed: Any,
     targets: Sequence[Node],
     B: Any,
-    lift: Callable[[Any], Any],
-    lift_out: Callable[[Node], Any],
+    values: Callable[[Node], tuple[Sequence[Any], Any]],
 ) -> list[Any]:
     """The gradient of `root`, weighted by `seed`, by each target; None where it does not depend on it.
 
-    `B` has the primitives, and `lift` and `lift_out` turn an input and a node's result into what
-    `B` works on: raw arrays for speed, tensors to differentiate the walk itself.
+    `B` has the primitives, and `values` gives a node's arguments and result as what `B` works on:
+    raw arrays for speed, tensors to differentiate the walk itself.
     """
-    order = nodes_behind(root, since=min((t.serial for t in targets), default=0))
     asked = set(targets)
-    useful = set(targets)  # nodes from which a target can be reached
-    for node in order:
-        if any(parent in useful for _, parent in node.parents):
-            useful.add(node)
     gradient = {root: seed}
-    for node in reversed(order):
-        if node not in useful or node not in gradient:
+    for node in reversed(nodes_behind(root, since=min((t.serial for t in targets), default=0))):
+        g = gradient.get(node)
+        if g is None:
             continue
-        g = gradient[node] if node in asked else gradient.pop(node)
-        reached = [(i, parent) for i, parent in node.parents if parent in useful]
-        if not reached:
-            continue
-        args = [lift(x) for x in node.inputs]
-        parts = node.pullback(node, B, g, lift_out(node), args, [i for i, _ in reached])
-        for (i, parent), part in zip(reached, parts, strict=True):
-            if part is not None:
-                part = _sum_to(B, part, B.shape(args[i]))
-                before = gradient.get(parent)
-                gradient[parent] = part if before is None else B.add(before, part)
+        if node not in asked:
+            del gradient[node]  # all uses of the value are behind us
+        if node.parents:
+            args, out = values(node)
+            parts = node.pull(B, g, out, args)
+            for (i, parent), part in zip(node.parents, parts, strict=True):
+                if part is not None:
+                    part = _sum_to(B, part, B.shape(args[i]))
+                    before = gradient.get(parent)
+                    gradient[parent] = part if before is None else B.add(before, part)
     return [gradient.get(target) for target in targets]
 
 

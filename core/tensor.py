@@ -18,8 +18,8 @@ from tfx.core.backend import Array, Backend, HostArray
 from tfx.core.dtypes import INDICES, DType, as_dtype
 from tfx.core.errors import BackendMismatch, DTypeError, GradientError, ShapeError, TfxError
 from tfx.core.shapes import Axis, complete_shape, normal_axes, parse_index, shape_argument
-from tfx.core.tape import Node, nodes_behind, recording, walk_back
-from tfx.core.vjps import differentiable
+from tfx.core.tape import Leaf, Node, nodes_behind, recording, walk_back
+from tfx.core.vjps import DIFFERENTIABLE
 
 Number = int | float
 
@@ -38,7 +38,9 @@ class Tensor:
     """
 
     __slots__ = ("backend", "data", "node")
-    __array_priority__ = 1000  # so that NumPy arrays leave mixed operations to us, which refuse them
+    __array_priority__ = (
+        1000  # so that NumPy arrays leave mixed operations to us, which refuse them
+    )
     __array_ufunc__ = None
 
     def __init__(self, data: Array, backend: Backend, node: Node | None = None) -> None:
@@ -46,7 +48,7 @@ class Tensor:
         self.backend = backend
         self.node = node
 
-    # ---- what it is ----------------------------------------------------------------------
+    # ---- what it is ------------------------------------------------------------------------
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -113,7 +115,7 @@ class Tensor:
             raise GradientError(f"a recorded tensor cannot move to {backend}; detach() it first")
         return tensor(self.backend.to_numpy(self.data), backend, self.dtype)
 
-    # ---- the past ----------------------------------------------------------------------------
+    # ---- the past --------------------------------------------------------------------------
 
     def detach(self) -> Tensor:
         """The same value as a constant."""
@@ -129,18 +131,18 @@ class Tensor:
         if not self.dtype.is_float:
             raise DTypeError(f"only floats have gradients; this tensor is {self.dtype}")
         if self.node is None:
-            self.node = Node("leaf")
+            self.node = Leaf()
         return self
 
     @property
     def grad(self) -> Tensor | None:
         """The gradient that `backward` left on this leaf; assign None to forget it."""
-        return self.node.grad if self.node is not None else None
+        return self.node.grad if isinstance(self.node, Leaf) else None
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
-        if self.node is None:
-            raise GradientError("this tensor is a constant; requires_grad_() makes it a leaf")
+        if not isinstance(self.node, Leaf):
+            raise GradientError("only leaves keep a gradient; requires_grad_() makes one")
         self.node.grad = value
 
     def backward(self, gradient: Tensor | None = None) -> None:
@@ -151,12 +153,12 @@ class Tensor:
         """
         if self.node is None:
             raise GradientError("nothing was recorded: no tensor that led here requires_grad_()")
-        leaves = [node for node in nodes_behind(self.node) if node.is_leaf]
+        leaves = [node for node in nodes_behind(self.node) if isinstance(node, Leaf)]
         for leaf, g in zip(leaves, gradients(self, leaves, gradient), strict=True):
             if g is not None:
                 leaf.grad = g if leaf.grad is None else leaf.grad + g
 
-    # ---- elementwise ---------------------------------------------------------------------------
+    # ---- elementwise -----------------------------------------------------------------------
 
     def cast(self, dtype: DType | str) -> Tensor:
         """The same numbers as `dtype`; see `Backend.cast` for rounding."""
@@ -171,59 +173,59 @@ class Tensor:
     astype = cast
 
     def __neg__(self) -> Tensor:
-        return _arithmetic("neg", self)
+        return apply("neg", self)
 
     def exp(self) -> Tensor:
-        return _floating("exp", self)
+        return apply("exp", self)
 
     def log(self) -> Tensor:
-        return _floating("log", self)
+        return apply("log", self)
 
     def tanh(self) -> Tensor:
-        return _floating("tanh", self)
+        return apply("tanh", self)
 
     def sqrt(self) -> Tensor:
-        return _floating("sqrt", self)
+        return apply("sqrt", self)
 
     def __add__(self, other: Tensor | Number) -> Tensor:
-        return _arithmetic("add", self, other)
+        return apply("add", self, other)
 
     def __radd__(self, other: Number) -> Tensor:
-        return _arithmetic("add", other, self)
+        return apply("add", other, self)
 
     def __sub__(self, other: Tensor | Number) -> Tensor:
-        return _arithmetic("sub", self, other)
+        return apply("sub", self, other)
 
     def __rsub__(self, other: Number) -> Tensor:
-        return _arithmetic("sub", other, self)
+        return apply("sub", other, self)
 
     def __mul__(self, other: Tensor | Number) -> Tensor:
-        return _arithmetic("mul", self, other)
+        return apply("mul", self, other)
 
     def __rmul__(self, other: Number) -> Tensor:
-        return _arithmetic("mul", other, self)
+        return apply("mul", other, self)
 
     def __truediv__(self, other: Tensor | Number) -> Tensor:
-        return _floating("div", self, other)
+        return apply("div", self, other)
 
     def __rtruediv__(self, other: Number) -> Tensor:
-        return _floating("div", other, self)
+        return apply("div", other, self)
 
     def __pow__(self, exponent: Number) -> Tensor:
         if isinstance(exponent, Tensor):
             raise TypeError("the exponent must be a number; use exp(log(x) * y)")
-        return _floating("pow", self, exponent=exponent)
+        return apply("pow", self, exponent=exponent)
 
     def maximum(self, other: Tensor | Number) -> Tensor:
-        return _arithmetic("maximum", self, other)
+        return apply("maximum", self, other)
 
     # ---- comparison: bool tensors ------------------------------------------------------------------
 
     def __lt__(self, other: Tensor | Number) -> Tensor:
-        return _arithmetic("less", self, other)
+        return apply("less", self, other)
 
     def __gt__(self, other: Tensor | Number) -> Tensor:
-        return _arithmetic("less", other, self)
+        return apply("less", other, self)
 
     def __le__(self, other: Tensor | Number) -> Tensor:
         return (self < other) | (self == other)
@@ -232,7 +234,7 @@ class Tensor:
         return (self > other) | (self == other)
 
     def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
-        return _same_dtype("equal", self, other)
+        return apply("equal", self, other)
 
     def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
         return ~(self == other)
@@ -248,26 +250,24 @@ class Tensor:
     def __or__(self, other: Tensor) -> Tensor:
         return apply("where", _boolean(self), True, _boolean(other))
 
-    # ---- reductions ----------------------------------------------------------------------------------
+    # ---- reductions ------------------------------------------------------------------------
 
     def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """The sum over `axis` (all by default) in the tensor's dtype; bool is refused: cast it."""
-        return _arithmetic("sum", self, axis=normal_axes(axis, self.ndim), keepdims=keepdims)
+        return apply("sum", self, axis=normal_axes(axis, self.ndim), keepdims=keepdims)
 
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """The arithmetic mean over `axis` (all by default), of floats."""
         axes = normal_axes(axis, self.ndim)
         count = math.prod(self.shape[i] for i in axes)
-        return _floating("sum", self, axis=axes, keepdims=keepdims) * (
-            1 / count if count else math.nan
-        )
+        return apply("sum", self, axis=axes, keepdims=keepdims) * (1 / count if count else math.nan)
 
     def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """The largest over `axis` (all by default); equals share the gradient."""
         axes = normal_axes(axis, self.ndim)
         if any(self.shape[i] == 0 for i in axes):
             raise ShapeError(f"max over an empty axis of shape {self.shape}")
-        return _arithmetic("max", self, axis=axes, keepdims=keepdims)
+        return apply("max", self, axis=axes, keepdims=keepdims)
 
     def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """The smallest over `axis` (all by default); equals share the gradient."""
@@ -279,30 +279,30 @@ class Tensor:
         (where,) = normal_axes(0 if axis is None else axis, x.ndim)
         if x.shape[where] == 0:
             raise ShapeError(f"argmax over an empty axis of shape {x.shape}")
-        return _arithmetic("argmax", x, axis=where)
+        return apply("argmax", x, axis=where)
 
-    # ---- matmul ----------------------------------------------------------------------------------------
+    # ---- matmul ----------------------------------------------------------------------------
 
     def __matmul__(self, other: Tensor) -> Tensor:
         """NumPy's product: vectors count as a row on the left and as a column on the right."""
-        if not isinstance(other, Tensor) or not self.shape or not other.shape:
-            raise ShapeError("@ takes two tensors of at least one axis")
-        x = self.reshape(1, -1) if self.ndim == 1 else self
-        y = other.reshape(-1, 1) if other.ndim == 1 else other
-        *rows, inner = x.shape
-        if y.ndim == 2 and len(rows) > 1 and inner == y.shape[0]:
+        if not isinstance(other, Tensor):
+            raise TypeError(f"@ takes two tensors, not {type(other).__name__}")
+        left, right = self.shape, other.shape
+        if len(left) == 2 and len(right) == 2:
+            return apply("matmul", self, other)
+        if not left or not right:
+            raise ShapeError("@ takes tensors of at least one axis")
+        if len(left) == 1:
+            return (self.reshape(1, -1) @ other).reshape(*right[:-2], *right[1:][-1:])
+        if len(right) == 1:
+            return (self @ other.reshape(-1, 1)).reshape(left[:-1])
+        if len(right) == 2 and left[-1] == right[0]:
             # One large product, forward and back, instead of a small one for each leading index.
-            out = _floating("matmul", x.reshape(math.prod(rows), inner), y)
-            out = out.reshape(*rows, y.shape[1])
-        else:
-            out = _floating("matmul", x, y)
-        if other.ndim == 1:
-            out = out.reshape(out.shape[:-1])
-        if self.ndim == 1:
-            out = out.reshape(out.shape[:-1] if other.ndim == 1 else (*out.shape[:-2], out.shape[-1]))
-        return out
+            rows = self.reshape(math.prod(left[:-1]), left[-1])
+            return apply("matmul", rows, other).reshape(*left[:-1], right[1])
+        return apply("matmul", self, other)
 
-    # ---- shape -------------------------------------------------------------------------------------------
+    # ---- shape -----------------------------------------------------------------------------
 
     def reshape(self, *shape: int | Sequence[int]) -> Tensor:
         """The same elements in C order; one length may be -1."""
@@ -312,10 +312,10 @@ class Tensor:
 
     def transpose(self, *axes: int | Sequence[int]) -> Tensor:
         """Axis i of the result is axis axes[i]; without arguments, all axes in reverse."""
-        wanted = shape_argument(axes) or tuple(reversed(range(self.ndim)))
-        order = normal_axes(wanted, self.ndim)
-        if len(order) != self.ndim:
-            raise ShapeError(f"transpose of {self.ndim} axes got {wanted}")
+        ndim = self.ndim
+        order = normal_axes(shape_argument(axes), ndim) if axes else tuple(range(ndim))[::-1]
+        if len(order) != ndim:
+            raise ShapeError(f"transpose of {ndim} axes got {axes}")
         return apply("transpose", self, axes=order)
 
     @property
@@ -339,7 +339,7 @@ class Tensor:
             raise ShapeError(f"pad of {self.ndim} axes got widths {pairs}")
         return apply("pad", self, widths=pairs, value=value)
 
-    # ---- index -------------------------------------------------------------------------------------------
+    # ---- index -----------------------------------------------------------------------------
 
     def __getitem__(self, key: Any) -> Tensor:
         """Integers, slices with a positive step, `...`, None, and one integer tensor."""
@@ -382,7 +382,17 @@ class Tensor:
         return apply("write", buffer, slab, start, axis=where)
 
 
-# ---- dispatch --------------------------------------------------------------------------------------
+# ---- dispatch --------------------------------------------------------------------------
+
+
+# Operations that compute with their tensors' one dtype, and on what they are defined; the others
+# move elements about, and take whatever dtypes their methods let through.
+_DOMAIN = (
+    dict.fromkeys(("neg", "add", "sub", "mul", "maximum", "less"), "numbers")
+    | dict.fromkeys(("sum", "max", "argmax"), "numbers")
+    | dict.fromkeys(("exp", "log", "tanh", "sqrt", "div", "pow", "matmul"), "floats")
+    | {"equal": "values"}
+)
 
 
 def apply(op: str, *args: Tensor | Number, **params: Any) -> Tensor:
@@ -390,21 +400,28 @@ def apply(op: str, *args: Tensor | Number, **params: Any) -> Tensor:
 
     Raises:
         BackendMismatch: the tensors are of two backends.
+        DTypeError: the tensors are of two dtypes, or of one the primitive does not compute with.
         ShapeError: the primitive refused the shapes.
     """
-    backend: Backend | None = None
+    domain = _DOMAIN.get(op)
+    backend: Any = None
+    dtype: DType | None = None
     raw = []
     parents = []
     for i, x in enumerate(args):
         if isinstance(x, Tensor):
+            data = x.data
             if x.backend is not backend:
                 backend = _one_backend(op, backend, x.backend)
+            if domain is not None and dtype is not backend.dtype(data):
+                dtype = _one_dtype(op, domain, dtype, x)
             if x.node is not None:
                 parents.append((i, x.node))
-            raw.append(x.data)
+            raw.append(data)
         else:
             raw.append(x)
-    assert backend is not None, f"{op} without a tensor"
+    if domain is not None and len(args) == 2:
+        _check_number(op, args, dtype)
     try:
         data = getattr(backend, op)(*raw, **params)
     except (ValueError, IndexError, RuntimeError) as error:
@@ -412,8 +429,8 @@ def apply(op: str, *args: Tensor | Number, **params: Any) -> Tensor:
     if recording.paused:
         if recording.native:
             data = backend.stop_gradient(data)
-    elif parents and differentiable(op):
-        return Tensor(data, backend, Node(op, args, parents, params, data))
+    elif parents and op in DIFFERENTIABLE:
+        return Tensor(data, backend, Node(op, args, raw, parents, params, data))
     return Tensor(data, backend)
 
 
@@ -461,27 +478,15 @@ def gradients(
         )
     root = cast(Node, output.node)
     if create_graph:
+        ops = RecordingOps(backend)
         return walk_back(
-            root,
-            seed,
-            targets,
-            RecordingOps(backend),
-            lambda x: x,
-            lambda node: Tensor(node.out, backend, node),
+            root, seed, targets, ops, lambda node: (node.inputs, Tensor(node.out, backend, node))
         )
-    found = walk_back(root, seed.data, targets, backend, _raw, _raw_out)
+    found = walk_back(root, seed.data, targets, backend, lambda node: (node.raw, node.out))
     return [g if g is None else Tensor(g, backend) for g in found]
 
 
-def _raw(x: Any) -> Any:
-    return x.data if isinstance(x, Tensor) else x
-
-
-def _raw_out(node: Node) -> Any:
-    return node.out
-
-
-# ---- making tensors ----------------------------------------------------------------------------------
+# ---- making tensors --------------------------------------------------------------------
 
 
 def tensor(
@@ -525,51 +530,34 @@ def arange(stop: int, backend: Backend) -> Tensor:
     return Tensor(backend.arange(stop=stop), backend)
 
 
-# ---- checks ------------------------------------------------------------------------------------------
+# ---- checks ----------------------------------------------------------------------------
 
 
-def _arithmetic(op: str, *args: Any, **params: Any) -> Tensor:
-    """Apply to numbers of one dtype; bool and storage dtypes have no arithmetic."""
-    dtype = _check_dtypes(op, *args)
-    for x in args:
-        if isinstance(x, Tensor):
-            if dtype not in x.backend.arithmetic:
-                raise DTypeError(f"{op} of {dtype}: backend {x.backend} has no arithmetic on it; cast")
-            break
-    return apply(op, *args, **params)
-
-
-def _floating(op: str, *args: Any, **params: Any) -> Tensor:
-    """Apply to floats of one dtype."""
-    dtype = _check_dtypes(op, *args)
-    if not dtype.is_float:
+def _one_dtype(op: str, domain: str, first: DType | None, x: Tensor) -> DType:
+    """The dtype of `x`, which is the first seen, or no other than the first."""
+    dtype, backend = x.dtype, x.backend
+    if first is not None:
+        raise DTypeError(f"{op} of {first} and {dtype}: dtypes are never mixed; cast one")
+    if domain == "floats" and not dtype.is_float:
         raise DTypeError(f"{op} is for floats, not {dtype}; cast first")
-    return _arithmetic(op, *args, **params)
-
-
-def _same_dtype(op: str, *args: Any) -> Tensor:
-    _check_dtypes(op, *args)
-    return apply(op, *args)
-
-
-def _check_dtypes(op: str, *args: Any) -> DType:
-    """The one dtype among tensors and weak numbers; an integer tensor takes no float beside it."""
-    dtype: DType | None = None
-    fraction = False
-    for x in args:
-        if isinstance(x, Tensor):
-            if dtype is None:
-                dtype = x.dtype
-            elif dtype is not x.dtype:
-                raise DTypeError(f"{op} of {dtype} and {x.dtype}: dtypes are never mixed; cast one")
-        elif isinstance(x, float):
-            fraction = True
-        elif not isinstance(x, int):
-            raise TypeError(f"{op} takes tensors and Python numbers, not {type(x).__name__}")
-    assert dtype is not None, f"{op} without a tensor"
-    if fraction and not dtype.is_float:
-        raise DTypeError(f"{op} of {dtype} and a Python float: cast the tensor first")
+    if dtype not in backend.arithmetic and domain != "values":
+        raise DTypeError(f"{op} of {dtype}: backend {backend} has no arithmetic on it; cast first")
     return dtype
+
+
+def _check_number(op: str, args: Sequence[Any], dtype: DType | None) -> None:
+    """Refuse a weak operand that is no Python number, or a fraction beside integers."""
+    for x in args:
+        if isinstance(x, float):
+            if dtype is None or not dtype.is_float:
+                raise DTypeError(f"{op} of {dtype} and a Python float: cast the tensor first")
+        elif not isinstance(x, Tensor | int):
+            raise TypeError(f"{op} takes tensors and Python numbers, not {type(x).__name__}")
+
+
+def _check_dtypes(op: str, x: Tensor, y: Tensor) -> None:
+    if x.dtype is not y.dtype:
+        raise DTypeError(f"{op} of {x.dtype} and {y.dtype}: dtypes are never mixed; cast one")
 
 
 def _boolean(x: Tensor) -> Tensor:

@@ -42,11 +42,6 @@ def vjp_of(name: str, argument: int) -> Vjp | None:
     return rules[argument] if argument < len(rules) else None
 
 
-def differentiable(name: str) -> bool:
-    """Whether the primitive has a derivative at all."""
-    return name in _RULES or name in _VARIADIC
-
-
 # ---- elementwise ---------------------------------------------------------------------------
 
 rule("neg", lambda B, g, out, x: B.neg(g))
@@ -203,3 +198,6 @@ rule(
     ),
     None,
 )
+
+DIFFERENTIABLE = frozenset(_RULES) | frozenset(_VARIADIC)
+"""The primitives that have a derivative."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tfx.backends.numpy.kernels import KERNELS
 from tfx.core.array_backend import ArrayBackend
 from tfx.core.backend import Array, HostArray
 from tfx.core.errors import BackendError
@@ -18,6 +19,7 @@ class NumpyBackend(ArrayBackend):
         if device not in (None, "cpu"):
             raise BackendError(f"backend 'numpy' has no device {device!r}; it has 'cpu'")
         super().__init__(np)
+        self.fused.update({kernel.name: kernel for kernel in KERNELS})
 
     def to_numpy(self, x: Array) -> HostArray:
         return np.array(x, order="C")

@@ -44,7 +44,9 @@ class Model:
             config = Config(**sizes)
             arrays = {name: saved.weights[name].array for name in config.shapes()}
         except (KeyError, TypeError) as error:
-            raise CheckpointError(f"checkpoint {saved.path} does not fit microgpt: {error}") from None
+            raise CheckpointError(
+                f"checkpoint {saved.path} does not fit microgpt: {error}"
+            ) from None
         for name, shape in config.shapes().items():
             if arrays[name].shape != shape:
                 raise CheckpointError(

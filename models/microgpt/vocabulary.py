@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from tfx.core.errors import DataError
 
@@ -33,14 +34,18 @@ class Vocabulary:
 
     def ids(self, text: str) -> list[int]:
         """One id a character; `DataError` for one that is not in the vocabulary."""
-        index = {c: i for i, c in enumerate(self.characters)}
-        unknown = sorted(set(text) - set(index))
-        if unknown:
+        try:
+            return [self._index[c] for c in text]
+        except KeyError:
+            unknown = ", ".join(repr(c) for c in sorted(set(text) - set(self.characters)))
             raise DataError(
-                f"the model was not trained on {', '.join(map(repr, unknown))} (in {text[:40]!r}); "
+                f"the model was not trained on {unknown} (in {text[:40]!r}); "
                 f"it knows {''.join(self.characters)!r}"
-            )
-        return [index[c] for c in text]
+            ) from None
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {c: i for i, c in enumerate(self.characters)}
 
     def document(self, text: str) -> list[int]:
         """The ids of a whole document, BOS at both ends."""

@@ -1,0 +1,181 @@
+"""Fused ops in plain NumPy: fewer calls than the composed forms, and derivatives by hand.
+
+Each handles float32 and float64; everything else goes to the composed form.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfx.core.backend import Backend
+from tfx.core.fused import Fused
+
+Array = npt.NDArray[Any]
+
+_DTYPES = (np.float32, np.float64)
+
+
+def _single_dtype(B: Backend, x: Array, *rest: Any, **params: Any) -> bool:
+    """Floats of one dtype that NumPy multiplies fast."""
+    return x.dtype in _DTYPES and all(
+        r.dtype == x.dtype for r in rest if isinstance(r, np.ndarray) and r.dtype.kind == "f"
+    )
+
+
+# ---- rms_norm: y = x r, r = (mean(x**2) + eps)**-0.5 ----------------------------------------
+
+
+def _rms_norm(B: Backend, x: Array, gain: Array | None, *, eps: float) -> tuple[Array, Any]:
+    r = ((np.vecdot(x, x) / x.shape[-1] + eps) ** -0.5)[..., None]
+    normal = x * r
+    return (normal if gain is None else normal * gain), (normal, r)
+
+
+def _rms_norm_vjp(
+    B: Backend, g: Array, out: Array, saved: Any, x: Array, gain: Array | None, *, eps: float
+) -> tuple[Array, Array | None]:
+    normal, r = saved
+    g_normal = g if gain is None else g * gain
+    along = (np.vecdot(g_normal, normal) / x.shape[-1])[..., None]
+    g_gain = None if gain is None else g * normal
+    return (g_normal - normal * along) * r, g_gain
+
+
+# ---- softmax and attention --------------------------------------------------------------------
+
+
+def _softmax_in_place(x: Array) -> Array:
+    """exp(x) / sum(exp(x)) over the last axis; zeros where every x is -inf."""
+    x -= np.maximum(x.max(-1, keepdims=True), np.finfo(x.dtype).min)
+    np.exp(x, out=x)
+    x /= np.maximum(x.sum(-1, keepdims=True), 0.5)
+    return x
+
+
+def _softmax(B: Backend, x: Array) -> tuple[Array, None]:
+    return _softmax_in_place(x.copy()), None
+
+
+def _softmax_vjp(B: Backend, g: Array, out: Array, saved: None, x: Array) -> tuple[Array]:
+    return (out * (g - np.vecdot(g, out)[..., None]),)
+
+
+@lru_cache(maxsize=64)
+def _unseen(queries: int, keys: int, dtype: npt.DTypeLike) -> Array:
+    """-inf above the diagonal, 0 elsewhere."""
+    return np.triu(np.full((queries, keys), -np.inf, dtype), 1)
+
+
+def _attention(
+    B: Backend, q: Array, k: Array, v: Array, scale: float, offset: None, *, causal: bool
+) -> tuple[Array, Any]:
+    weights = np.matmul(q, k.swapaxes(-1, -2))
+    weights *= scale
+    if causal:
+        weights += _unseen(q.shape[-2], k.shape[-2], weights.dtype)
+    _softmax_in_place(weights)
+    return np.matmul(weights, v), weights
+
+
+def _attention_vjp(
+    B: Backend,
+    g: Array,
+    out: Array,
+    weights: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    scale: float,
+    offset: None,
+    *,
+    causal: bool,
+) -> tuple[Array, Array, Array, None, None]:
+    g_v = np.matmul(weights.swapaxes(-1, -2), g)
+    g_scores = np.matmul(g, v.swapaxes(-1, -2))
+    # The sum of weights times their gradients is that of outputs times theirs.
+    g_scores -= np.vecdot(g, out)[..., None]
+    g_scores *= weights
+    g_scores *= scale
+    return np.matmul(g_scores, k), np.matmul(g_scores.swapaxes(-1, -2), q), g_v, None, None
+
+
+def _plain_attention(
+    B: Backend, q: Array, k: Array, v: Array, scale: Any, offset: Any, *, causal: bool
+) -> bool:
+    plain = isinstance(scale, float) and offset is None and q.shape[:-2] == k.shape[:-2]
+    return plain and k.shape[:-1] == v.shape[:-1] and k.shape[-2] > 0 and _single_dtype(B, q, k, v)
+
+
+# ---- cross_entropy: log(sum(exp(x))) - x[target] ------------------------------------------------
+
+
+def _cross_entropy(B: Backend, logits: Array, targets: Array) -> tuple[Array, Any]:
+    at = targets[..., None]
+    shifted = logits - logits.max(-1, keepdims=True)
+    chosen = np.take_along_axis(shifted, at, -1)[..., 0]
+    np.exp(shifted, out=shifted)
+    total = shifted.sum(-1, keepdims=True)
+    return np.log(total[..., 0]) - chosen, (shifted, total)
+
+
+def _cross_entropy_vjp(
+    B: Backend, g: Array, out: Array, saved: Any, logits: Array, targets: Array
+) -> tuple[Array, None]:
+    e, total = saved
+    at = targets[..., None]
+    g_logits = e * (g[..., None] / total)
+    less = np.take_along_axis(g_logits, at, -1) - g[..., None]
+    np.put_along_axis(g_logits, at, less, -1)
+    return g_logits, None
+
+
+def _known_targets(B: Backend, logits: Array, targets: Array) -> bool:
+    return logits.ndim > 1 and logits.shape[:-1] == targets.shape and _single_dtype(B, logits)
+
+
+# ---- adamw_step -----------------------------------------------------------------------------------
+
+
+def _adamw_step(
+    B: Backend,
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    rates: Array,
+    decay: Array | None,
+    *,
+    beta1: float,
+    beta2: float,
+    eps: float,
+) -> tuple[tuple[Array, Array, Array], None]:
+    lr, m_correction, v_correction = rates
+    new_m = m * beta1
+    step = g * (1 - beta1)
+    new_m += step
+    new_v = v * beta2
+    np.multiply(g, g, out=step)
+    step *= 1 - beta2
+    new_v += step
+    np.multiply(new_v, v_correction, out=step)
+    np.sqrt(step, out=step)
+    step += eps
+    np.divide(new_m, step, out=step)
+    step *= m_correction
+    if decay is not None:
+        step += p * decay
+    step *= lr
+    return (np.subtract(p, step, out=step), new_m, new_v), None
+
+
+KERNELS = (
+    Fused("rms_norm", _rms_norm, _rms_norm_vjp, _single_dtype),
+    Fused("softmax", _softmax, _softmax_vjp, lambda B, x: x.size > 0 and _single_dtype(B, x)),
+    Fused("attention", _attention, _attention_vjp, _plain_attention),
+    Fused("cross_entropy", _cross_entropy, _cross_entropy_vjp, _known_targets),
+    Fused("adamw_step", _adamw_step, supports=_single_dtype),
+)

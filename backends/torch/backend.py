@@ -1,0 +1,192 @@
+"""torch on the CPU or on one CUDA device."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from tfx.backends.torch import fused
+from tfx.backends.torch.plugin import cuda_devices
+from tfx.backends.torch.precision import float32_products, half_products
+from tfx.core import threefry
+from tfx.core.backend import Array, Backend, HostArray, Operand
+from tfx.core.dtypes import DType
+from tfx.core.errors import BackendError
+
+_TORCH = {dtype: getattr(torch, dtype) for dtype in DType}
+_DTYPE = {native: dtype for dtype, native in _TORCH.items()}
+_HALVES = (torch.float16, torch.bfloat16)
+
+
+class TorchBackend(Backend):
+    """Tensors over `torch.Tensor`, with torch's own autograd."""
+
+    name = "torch"
+    dtypes = frozenset(DType)
+    device_random = True
+    native_autograd = True
+
+    def __init__(self, device: str | None = None) -> None:
+        super().__init__()
+        self.device = device or "cpu"
+        if self.device != "cpu" and self.device not in (here := cuda_devices()):
+            raise BackendError(
+                f"backend 'torch' has no device {device!r} here; it has: {', '.join((*here, 'cpu'))}"
+            )
+        self.deterministic = self.device == "cpu"  # index_add_ and attention use atomics on CUDA
+        self.fused = fused.overrides()
+        self._device = torch.device(self.device)
+
+    def is_array(self, x: object) -> bool:
+        return isinstance(x, torch.Tensor) and x.device == self._device
+
+    def dtype(self, x: Array) -> DType:
+        return _DTYPE[x.dtype]
+
+    # ---- arrays --------------------------------------------------------------------------------
+
+    def asarray(self, value: HostArray, *, dtype: DType) -> Array:
+        if dtype is DType.bfloat16 and value.dtype == np.uint16:
+            words = torch.from_numpy(np.array(value, order="C").view(np.int16))
+            return words.view(torch.bfloat16).to(self._device)
+        host = np.array(value, "float32" if dtype is DType.bfloat16 else str(dtype), order="C")
+        return torch.from_numpy(host).to(self._device, _TORCH[dtype])
+
+    def to_numpy(self, x: Array) -> HostArray:
+        words = x.detach().view(torch.int16) if x.dtype == torch.bfloat16 else x.detach()
+        host = words.to("cpu", copy=True, memory_format=torch.contiguous_format).numpy()
+        return host.view(np.uint16) if x.dtype == torch.bfloat16 else host
+
+    def full(self, *, shape: tuple[int, ...], value: float, dtype: DType) -> Array:
+        return torch.full(shape, value, dtype=_TORCH[dtype], device=self._device)
+
+    def arange(self, *, stop: int) -> Array:
+        return torch.arange(stop, device=self._device)
+
+    def cast(self, x: Array, *, dtype: DType) -> Array:
+        return x.to(_TORCH[dtype])
+
+    # ---- elementwise: Python's operators know weak numbers on either side --------------------------
+
+    neg = staticmethod(torch.neg)
+    exp = staticmethod(torch.exp)
+    log = staticmethod(torch.log)
+    tanh = staticmethod(torch.tanh)
+    sqrt = staticmethod(torch.sqrt)
+    add = staticmethod(operator.add)
+    sub = staticmethod(operator.sub)
+    mul = staticmethod(operator.mul)
+    less = staticmethod(operator.lt)
+    equal = staticmethod(operator.eq)
+    where = staticmethod(torch.where)
+
+    def div(self, x: Operand, y: Operand) -> Array:
+        # torch's `1.5 / y` is 1.5 * (1 / y), rounded twice.
+        return torch.div(x if isinstance(x, torch.Tensor) else y.new_full((), x), y)
+
+    def pow(self, x: Array, *, exponent: float) -> Array:
+        return torch.pow(x, exponent)
+
+    def maximum(self, x: Operand, y: Operand) -> Array:
+        if not isinstance(x, torch.Tensor):
+            x = y.new_full((), x)
+        elif not isinstance(y, torch.Tensor):
+            y = x.new_full((), y)
+        return torch.maximum(x, y)
+
+    # ---- reductions and products: for torch, no axes mean all axes ----------------------------------
+
+    def sum(self, x: Array, *, axis: tuple[int, ...], keepdims: bool) -> Array:
+        return torch.sum(x, axis, keepdims, dtype=x.dtype) if axis else x.clone()
+
+    def max(self, x: Array, *, axis: tuple[int, ...], keepdims: bool) -> Array:
+        return torch.amax(x, axis, keepdims) if axis else x.clone()
+
+    def argmax(self, x: Array, *, axis: int) -> Array:
+        return torch.argmax(x, axis)
+
+    def matmul(self, x: Array, y: Array) -> Array:
+        products = half_products if x.dtype in _HALVES else float32_products
+        with products.held():
+            return torch.matmul(x, y)
+
+    # ---- shape ---------------------------------------------------------------------------------------
+
+    def reshape(self, x: Array, *, shape: tuple[int, ...]) -> Array:
+        return x.reshape(shape)
+
+    def transpose(self, x: Array, *, axes: tuple[int, ...]) -> Array:
+        return x.permute(axes)
+
+    def broadcast_to(self, x: Array, *, shape: tuple[int, ...]) -> Array:
+        return x.expand(shape)
+
+    def concat(self, *xs: Array, axis: int) -> Array:
+        return torch.cat(xs, axis)
+
+    def slice(
+        self, x: Array, *, starts: tuple[int, ...], stops: tuple[int, ...], steps: tuple[int, ...]
+    ) -> Array:
+        return x[(*map(slice, starts, stops, steps), ...)]
+
+    def pad(self, x: Array, *, widths: tuple[tuple[int, int], ...], value: float) -> Array:
+        from_the_last = [width for pair in reversed(widths) for width in pair]
+        return torch.constant_pad_nd(x, from_the_last, value)
+
+    # ---- index ---------------------------------------------------------------------------------------
+
+    def take(self, x: Array, indices: Array, *, axis: int) -> Array:
+        rows = x.index_select(axis, indices.reshape(-1))
+        return rows.reshape(x.shape[:axis] + indices.shape + x.shape[axis + 1 :])
+
+    def scatter_add(self, x: Array, indices: Array, updates: Array, *, axis: int) -> Array:
+        flat = indices.reshape(-1)
+        rows = updates.reshape(*x.shape[:axis], len(flat), *x.shape[axis + 1 :])
+        return x.index_add(axis, flat, rows)
+
+    def write(self, buffer: Array, slab: Array, start: Operand, *, axis: int) -> Array:
+        recorded = self.recording_natively(buffer) or self.recording_natively(slab)
+        if recorded or 0 in buffer.stride():
+            buffer = buffer.clone(memory_format=torch.contiguous_format)
+        count = slab.shape[axis]
+        if isinstance(start, int):
+            buffer.narrow(axis, start, count).copy_(slab)
+            return buffer
+        return buffer.index_copy_(axis, self.arange(stop=count) + start, slab)
+
+    # ---- random --------------------------------------------------------------------------------------
+
+    def random_bits(
+        self, counter: Array, *, key: tuple[int, int], shape: tuple[int, ...], bits: int
+    ) -> Array:
+        count = math.prod(shape)
+        blocks = self.arange(stop=(count + 1) // 2)
+        pair = threefry.threefry2x32(key, blocks, counter + 0 * blocks)
+        words = torch.stack(pair, -1).reshape(-1)[:count] >> (32 - bits)
+        return words.to(torch.int32).reshape(shape)
+
+    # ---- beyond the primitives -----------------------------------------------------------------------
+
+    def synchronize(self) -> None:
+        if self.device != "cpu":
+            torch.cuda.synchronize(self._device)
+
+    def value_and_grad(
+        self, fn: Callable[..., Array], arrays: Sequence[Array]
+    ) -> tuple[Array, Sequence[Array | None]]:
+        with torch.enable_grad(), float32_products.held(), half_products.held():
+            leaves = [x.detach().requires_grad_() for x in arrays]
+            value = fn(*leaves)
+            if not value.requires_grad:
+                return value, [None] * len(leaves)
+            return value.detach(), torch.autograd.grad(value, leaves, allow_unused=True)
+
+    def stop_gradient(self, x: Array) -> Array:
+        return x.detach()
+
+    def recording_natively(self, x: Array) -> bool:
+        return bool(x.requires_grad) and torch.is_grad_enabled()

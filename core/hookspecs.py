@@ -1,0 +1,66 @@
+"""The hooks a plugin may implement.
+
+A plugin is a module that a distribution names in the entry-point group `tfx`:
+
+    [project.entry-points.tfx]
+    acme = "tfx_acme.plugin"
+
+The module marks its hooks with `hookimpl`. It should import nothing heavy: a hook hands over
+descriptors with import strings, and what they point to is imported when somebody asks for it.
+Names that begin with `tfx_` are for hooks alone, so that a misspelled one is noticed.
+"""
+
+from __future__ import annotations
+
+from pluggy import HookimplMarker, HookspecMarker
+
+from tfx.core.specs import BackendSpec, ModelSpec
+
+hookspec = HookspecMarker("tfx")
+hookimpl = HookimplMarker("tfx")
+
+
+@hookspec
+def tfx_backends() -> list[BackendSpec]:
+    """The backends this plugin offers; an empty list when there are none.
+
+    Example, `tfx_acme/plugin.py`:
+
+        from tfx.core.hookspecs import hookimpl
+        from tfx.core.specs import BackendSpec
+
+        @hookimpl
+        def tfx_backends():
+            return [
+                BackendSpec(
+                    name="acme",
+                    target="tfx_acme.backend:AcmeBackend",
+                    summary="Acme arrays on the Acme accelerator",
+                    probe="tfx_acme.probe:probe",
+                    install_hint="pip install acme-arrays",
+                )
+            ]
+    """
+    return []
+
+
+@hookspec
+def tfx_models() -> list[ModelSpec]:
+    """The models this plugin offers; an empty list when there are none.
+
+    Example, `tfx_acme/plugin.py`:
+
+        from tfx.core.hookspecs import hookimpl
+        from tfx.core.specs import ModelSpec
+
+        @hookimpl
+        def tfx_models():
+            return [
+                ModelSpec(
+                    name="acmegpt",
+                    target="tfx_acme.recipe:AcmeGPT",
+                    summary="a transformer in the style of Acme",
+                )
+            ]
+    """
+    return []

@@ -1,0 +1,43 @@
+"""Turns of phrase that error messages share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def one_line(error: BaseException) -> str:
+    """The kind of an error and its message, on one line.
+
+    >>> one_line(ImportError("no acme:\\n  install it"))
+    'ImportError: no acme: install it'
+    """
+    message = " ".join(str(error).split())
+    kind = type(error).__name__
+    return f"{kind}: {message}" if message else kind
+
+
+def kind_of(value: object) -> str:
+    """What `value` is, as a message says it.
+
+    >>> kind_of(None), kind_of({}), kind_of(int)
+    ('None', 'a dict', 'the class int')
+    """
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    name = type(value).__name__
+    return f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
+
+
+def did_you_mean(asked: str, known: Iterable[str]) -> str:
+    """A sentence to append when one of `known` looks like `asked`, else nothing.
+
+    >>> did_you_mean("cuppy", ["cupy", "numpy"])
+    " Did you mean 'cupy'?"
+    >>> did_you_mean("tpu", ["cupy", "numpy"])
+    ''
+    """
+    close = get_close_matches(asked.lower(), known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
