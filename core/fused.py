@@ -12,7 +12,7 @@ import functools
 import inspect
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -83,85 +83,66 @@ def fused(definition: F) -> F:
     def call(*args: Any, **params: Any) -> Any:
         backend = next(x.backend for x in args if isinstance(x, Tensor))
         override = backend.fused.get(name)
-        if override is not None and not _switch.off:
-            filled = args + (None,) * (positional - len(args))
-            kernel = _Kernel(override, definition, backend, defaults | params)
-            if kernel.accepts(filled):
-                return kernel(filled)
-        return definition(*args, **params)
+        if override is None or _switch.off:
+            return definition(*args, **params)
+        args += (None,) * (positional - len(args))
+        params = defaults | params
+        raw = [x.data if isinstance(x, Tensor) else x for x in args]
+        parents = []
+        if not recording.paused:
+            parents = [(i, x.node) for i, x in enumerate(args) if isinstance(x, Tensor) and x.node]
+        if not _keeps_gradient(override, backend, args, parents) or not (
+            override.supports is None or override.supports(backend, *raw, **params)
+        ):
+            return definition(*args, **params)
+        out, saved = override.forward(backend, *raw, **params)
+        if parents:
+            node = KernelNode(override, definition, args, raw, parents, params, out, saved)
+            return Tensor(out, backend, node)
+        if recording.paused and recording.native:
+            return _wrap(out, backend, backend.stop_gradient)
+        return _wrap(out, backend)
 
     return call  # type: ignore[return-value]
 
 
-class _Kernel:
-    """One call of an override: first whether it may run, then its run."""
-
-    def __init__(
-        self, override: Fused, definition: Callable[..., Any], backend: Backend, params: Any
-    ) -> None:
-        self.override = override
-        self.definition = definition
-        self.backend = backend
-        self.params = params
-
-    def accepts(self, args: Sequence[Any]) -> bool:
-        """True where the kernel handles the call and keeps whatever gradient is being recorded."""
-        by = self._recorder(args)
-        if by is not None and recording.depth > 1:
-            return False  # a gradient that is itself differentiated: the composed form
-        if by == "tape" and self.override.vjp is None:
-            return False
-        if by == "native" and not self.override.native:
-            return False
-        supports = self.override.supports
-        return supports is None or supports(self.backend, *map(_raw, args), **self.params)
-
-    def __call__(self, args: Sequence[Any]) -> Any:
-        raw = [_raw(x) for x in args]
-        out, saved = self.override.forward(self.backend, *raw, **self.params)
-        if recording.paused and recording.native:
-            return _wrap(out, self.backend, self.backend.stop_gradient)
-        parents = [(i, x.node) for i, x in enumerate(args) if isinstance(x, Tensor) and x.node]
-        if recording.paused or not parents:
-            return _wrap(out, self.backend)
-        return Tensor(out, self.backend, KernelNode(self, args, raw, parents, out, saved))
-
-    def _recorder(self, args: Sequence[Any]) -> str | None:
-        """Who is recording what happens to the arguments: the tape, the library, or nobody."""
-        tensors = [x for x in args if isinstance(x, Tensor)]
-        if recording.paused:
-            return None
-        if any(x.node is not None for x in tensors):
-            return "tape"
-        if recording.native and any(self.backend.recording_natively(x.data) for x in tensors):
-            return "native"
-        return None
+def _keeps_gradient(
+    override: Fused, backend: Backend, args: Sequence[Any], parents: Sequence[Any]
+) -> bool:
+    """Whether no gradient that is being recorded would end at the kernel."""
+    if parents:  # a gradient that is itself differentiated takes the composed form
+        return override.vjp is not None and recording.depth <= 1
+    if recording.native and not recording.paused and not override.native:
+        return not any(isinstance(x, Tensor) and backend.recording_natively(x.data) for x in args)
+    return True
 
 
 class KernelNode(Node):
     """A kernel's run on the tape."""
 
-    __slots__ = ("kernel", "saved")
+    __slots__ = ("definition", "override", "saved")
 
     def __init__(
         self,
-        kernel: _Kernel,
+        override: Fused,
+        definition: Callable[..., Any],
         args: Sequence[Any],
         raw: Sequence[Any],
         parents: Sequence[tuple[int, Node]],
+        params: Mapping[str, Any],
         out: Any,
         saved: Any,
     ) -> None:
-        super().__init__(kernel.override.name, args, raw, parents, kernel.params, out)
-        self.kernel = kernel
+        super().__init__(override.name, args, raw, parents, params, out)
+        self.override = override
+        self.definition = definition
         self.saved = saved
 
     def pull(self, B: Any, g: Any, out: Any, args: Sequence[Any]) -> list[Any]:
         if isinstance(B, RecordingOps):  # to be differentiated again: walk the composed form
             return self._pull_composed(args, g)
-        vjp = self.kernel.override.vjp
-        assert vjp is not None
-        found = vjp(B, g, out, self.saved, *args, **self.params)
+        assert self.override.vjp is not None
+        found = self.override.vjp(B, g, out, self.saved, *args, **self.params)
         return [found[i] for i, _ in self.parents]
 
     def _pull_composed(self, args: Sequence[Any], g: Tensor) -> list[Any]:
@@ -170,7 +151,7 @@ class KernelNode(Node):
         for i, _ in self.parents:
             targets.append(Alias(args[i]))
             inside[i] = Tensor(args[i].data, g.backend, targets[-1])
-        value = self.kernel.definition(*inside, **self.params)
+        value = self.definition(*inside, **self.params)
         return gradients(value, targets, seed=g, create_graph=True)
 
 
@@ -178,7 +159,3 @@ def _wrap(out: Any, backend: Backend, change: Callable[[Any], Any] = lambda x: x
     if isinstance(out, tuple):
         return tuple(Tensor(change(x), backend) for x in out)
     return Tensor(change(out), backend)
-
-
-def _raw(x: Any) -> Any:
-    return x.data if isinstance(x, Tensor) else x

@@ -38,21 +38,21 @@ def shape_argument(lengths: Sequence[Any]) -> tuple[int, ...]:
     return tuple(lengths)
 
 
-def complete_shape(new: tuple[int, ...], old: tuple[int, ...]) -> tuple[int, ...]:
-    """`new` with its -1, if it has one, computed so that `old` can take it.
+def complete_shape(asked: tuple[int, ...], old: tuple[int, ...]) -> tuple[int, ...]:
+    """`asked` with its -1, if it has one, computed so that `old` can take it.
 
     >>> complete_shape((2, -1), (4, 3))
     (2, 6)
     """
-    size = math.prod(old)
-    full = new
-    if new.count(-1) == 1:
-        rest = math.prod(n for n in new if n != -1)
-        if rest and size % rest == 0:
-            full = tuple(size // rest if n == -1 else n for n in new)
-    if math.prod(full) != size or min(full, default=0) < 0:
-        raise ShapeError(f"cannot reshape {old} to {new}")
-    return full
+    new, size = asked, math.prod(old)
+    given = math.prod(new)
+    if given < 0 and new.count(-1) == 1:
+        at = new.index(-1)
+        new = (*new[:at], size // -given, *new[at + 1 :])
+        given = math.prod(new)
+    if given != size or min(new, default=0) < 0:
+        raise ShapeError(f"cannot reshape {old} to {asked}")
+    return new
 
 
 class Index(NamedTuple):

@@ -11,6 +11,7 @@ A primitive without a line here has no derivative (`less`, `equal`, `argmax`, th
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 Vjp = Callable[..., Any]
@@ -114,8 +115,12 @@ rule(
 
 
 def _transposed(B: Any, x: Any) -> Any:
-    n = len(B.shape(x))
-    return B.transpose(x, axes=(*range(n - 2), n - 1, n - 2))
+    return B.transpose(x, axes=_last_two_swapped(len(B.shape(x))))
+
+
+@cache
+def _last_two_swapped(ndim: int) -> tuple[int, ...]:
+    return (*range(ndim - 2), ndim - 1, ndim - 2)
 
 
 # ---- shape ------------------------------------------------------------------------------------
@@ -126,7 +131,12 @@ rule("broadcast_to", lambda B, g, out, x, *, shape: g)
 
 @vjp("transpose")
 def _(B: Any, g: Any, out: Any, x: Any, *, axes: tuple[int, ...]) -> Any:
-    return B.transpose(g, axes=tuple(sorted(range(len(axes)), key=axes.__getitem__)))
+    return B.transpose(g, axes=_inverse(axes))
+
+
+@cache
+def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(range(len(axes)), key=axes.__getitem__))
 
 
 @vjp("pad")

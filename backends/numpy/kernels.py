@@ -165,10 +165,12 @@ def _adamw_step(
     np.sqrt(step, out=step)
     step += eps
     np.divide(new_m, step, out=step)
-    step *= m_correction
-    if decay is not None:
+    if decay is None:
+        step *= m_correction * lr
+    else:
+        step *= m_correction
         step += p * decay
-    step *= lr
+        step *= lr
     return (np.subtract(p, step, out=step), new_m, new_v), None
 
 
