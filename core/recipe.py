@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, fields
-from datetime import datetime
-from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,14 +26,16 @@ class Settings:
         pairs = ((f.name, getattr(self, f.name)) for f in fields(self))
         return {name: value for name, value in pairs if value not in (None, {}, ())}
 
+    def flag(self, name: str) -> str:
+        """How the setting `name` is spelled on the command line."""
+        (metadata,) = (f.metadata for f in fields(self) if f.name == name)
+        return str(metadata.get("flag", f"--{name.replace('_', '-')}"))
+
     def refuse_unsupported(self, model: str, supported: Set[str]) -> None:
         """Raise `UsageError` for a setting the model has no use for."""
-        flags = {
-            f.name: f.metadata.get("flag", f"--{f.name.replace('_', '-')}") for f in fields(self)
-        }
         for name in self.given():
             if name not in supported:
-                raise UsageError(f"{model} has no use for {flags[name]}; leave it out")
+                raise UsageError(f"{model} has no use for {self.flag(name)}; leave it out")
 
 
 @dataclass
@@ -61,18 +61,6 @@ class TrainSettings(Settings):
     seed: int | None = None
     num_samples: int | None = None
     overrides: Mapping[str, str] = field(default_factory=dict, metadata={"flag": "--set"})
-
-    def run_folder(self, model: str) -> Path:
-        """Where the run writes: `--out`, else the folder it resumes, else `runs/MODEL-TIME`.
-
-        The last is a folder that does not exist yet: two runs begun in one second get two names.
-        """
-        given = self.out or self.resume
-        if given is not None:
-            return given
-        stamped = Path("runs") / f"{model}-{datetime.now():%Y%m%d-%H%M%S}"
-        numbered = (stamped.with_name(f"{stamped.name}-{n}") for n in count(2))
-        return next(folder for folder in chain([stamped], numbered) if not folder.exists())
 
 
 @dataclass

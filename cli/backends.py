@@ -1,0 +1,69 @@
+"""`tfx backends`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from tfx.cli import options
+from tfx.cli.output import emit_json, emit_table
+
+if TYPE_CHECKING:
+    from tfx.core.plugins import PluginHost
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def backends(as_json: options.AsJson = False) -> None:
+    from tfx.core.plugins import PluginHost
+
+    found = survey(PluginHost())
+    if as_json:
+        emit_json({"backends": found})
+        return
+    rows = [
+        (
+            b["name"],
+            ", ".join(b["devices"]),
+            b["library"],
+            f"{b['distribution']} {b['version']}",
+            status(b),
+        )
+        for b in found
+    ]
+    emit_table(("BACKEND", "DEVICES", "LIBRARY", "FROM", "STATUS"), rows)
+
+
+def survey(host: PluginHost) -> list[dict[str, Any]]:
+    """What is to be known of each backend on this machine; probes them all."""
+    found = []
+    for name, offer in host.backends().items():
+        probe = host.probe(name)
+        found.append(
+            {
+                "name": name,
+                "ready": probe.ready,
+                "installed": probe.installed,
+                "reason": probe.reason,
+                "devices": list(probe.devices),
+                "library": probe.version,
+                "distribution": offer.distribution,
+                "version": offer.version,
+                "summary": offer.spec.summary,
+                "install_hint": offer.spec.install_hint,
+            }
+        )
+    return found
+
+
+def status(backend: dict[str, Any]) -> str:
+    """Ready, or why not and what to do."""
+    if backend["ready"]:
+        return "ready"
+    if backend["installed"]:
+        return f"not ready: {backend['reason'] or 'no reason given'}"
+    hint = backend["install_hint"]
+    return f"not installed: {hint}" if hint else "not installed"

@@ -1,0 +1,48 @@
+"""`tfx eval MODEL`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tfx.cli import options
+from tfx.cli.report import reporter
+from tfx.cli.start import start
+from tfx.core.errors import UsageError
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def evaluate(
+    model: options.ModelName,
+    backend: options.BackendName = None,
+    data: options.Data = None,
+    device: options.Device = None,
+    dtype: options.ElementType = None,
+    weights: options.Weights = None,
+    docs: Annotated[
+        options.Span | None,
+        typer.Option(
+            metavar="START:STOP", help="These documents only, half open.", parser=options.span
+        ),
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option(metavar="INT", min=1, help="Tokens between sliding windows.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="INT", min=1, help="Documents or windows at a time.")
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    if docs is not None and stride is not None:
+        raise UsageError("--docs takes documents one by one, --stride runs over all; keep one")
+    from tfx.core.recipe import EvalSettings
+
+    settings = EvalSettings(
+        weights=weights, data=data, dtype=dtype, docs=docs, stride=stride, batch_size=batch_size
+    )
+    with reporter(as_json) as report:
+        recipe, library = start(model, backend, device, report)
+        report.finish(recipe.evaluate(settings, library, report))

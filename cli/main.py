@@ -1,0 +1,93 @@
+"""The command `tfx`: the list of its commands, and how one is called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from io import TextIOWrapper
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from tfx.cli.errors import guarded
+
+PROGRAM = "tfx"
+
+COMMANDS = {
+    "train": "Train a model and print samples of what it learned.",
+    "run": "Sample from a trained model.",
+    "eval": "Measure the loss of a trained model on data.",
+    "backends": "List the backends, and say which can run here.",
+    "models": "List the models.",
+    "plugins": "List the plugins, and say what ails a broken one.",
+    "doctor": "Describe this installation and what is broken in it.",
+}
+"""Each command and what it is for. It is the `app` of the module of its name."""
+
+
+class Commands(TyperGroup):
+    """Typer's group, but a command ends as `tfx.cli.errors` says."""
+
+    def main(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> Any:
+        if f"_{PROGRAM.upper()}_COMPLETE" in os.environ:  # a shell asks what it could offer
+            return super().main(args=args, prog_name=PROGRAM)
+        arguments = list(sys.argv[1:] if args is None else args)
+        sys.exit(guarded(lambda: self._dispatch(arguments)))
+
+    def _dispatch(self, arguments: list[str]) -> None:
+        with self.make_context(PROGRAM, arguments) as context:
+            self.invoke(context)
+
+
+class Lazy(TyperCommand):
+    """Stands for a command whose module is imported when it is called.
+
+    So help and a typo are answered before anything heavy could be imported.
+    """
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        command = typer.main.get_command(import_module(f"tfx.cli.{self.name}").app)
+        command.help = "\n\n".join(text for text in (self.help, command.help) if text)
+        return command.make_context(*args, **extra)
+
+
+app = typer.Typer(
+    cls=Commands,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+)
+for name, purpose in COMMANDS.items():
+    app.command(name, help=purpose, cls=Lazy)(lambda: None)
+
+
+def show_version(asked: bool) -> None:
+    if asked:
+        import tfx
+
+        typer.echo(f"{PROGRAM} {tfx.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def without_command(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Language models that run and train unchanged on any array library."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
+
+
+def main() -> None:
+    """The entry point of the console script and of `python -m tfx`."""
+    if isinstance(sys.stdout, TextIOWrapper):  # a letter it has no code for is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")
+    typer.main.get_command(app).main()

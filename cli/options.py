@@ -1,0 +1,155 @@
+"""The options that commands share, and the checks of their values.
+
+An environment variable stands in for four options that a user may want to set once for
+all commands: TFX_BACKEND, TFX_DEVICE, TFX_DTYPE and TFX_SEED.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import typer
+
+from tfx.core.dtypes import DType, as_dtype
+from tfx.core.errors import DTypeError, TfxError, UsageError
+
+
+class Autograd(StrEnum):
+    auto = "auto"
+    core = "core"
+    native = "native"
+
+
+class Span(NamedTuple):
+    """Documents `start` to `stop`, the latter not among them."""
+
+    start: int
+    stop: int
+
+
+def number(wanted: str, fits: Callable[[float], bool]) -> Callable[[str], float]:
+    """A parser of finite numbers that fit; `wanted` completes "expected a number ..."."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and fits(value)):
+            raise typer.BadParameter(f"expected a number {wanted}, got {text!r}")
+        return value
+
+    return parse
+
+
+above_0 = number("above 0", lambda x: x > 0)
+at_least_0 = number("of at least 0", lambda x: x >= 0)
+share = number("above 0 and at most 1", lambda x: 0 < x <= 1)
+share_or_0 = number("from 0 to 1", lambda x: 0 <= x <= 1)
+
+
+def element_type(text: str) -> DType:
+    try:
+        return as_dtype(text)
+    except DTypeError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def span(text: str) -> Span:
+    """`1000:6000`, half open.
+
+    >>> span("1000:6000")
+    Span(start=1000, stop=6000)
+    """
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    if match is None:
+        raise typer.BadParameter(f"expected START:STOP, as in 1000:6000, got {text!r}")
+    found = Span(*map(int, match.groups()))
+    if found.start >= found.stop:
+        raise typer.BadParameter(f"{text} holds no document: STOP must be above START")
+    return found
+
+
+def pairs(texts: Iterable[str]) -> dict[str, str]:
+    """What `--set key=value` gave, by key; the last of two with one key holds.
+
+    >>> pairs(["n_layer=2", "n_embd=32"])
+    {'n_layer': '2', 'n_embd': '32'}
+    """
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise UsageError(f"--set expects KEY=VALUE, as in --set n_layer=2, got {text!r}")
+        found[key] = value
+    return found
+
+
+def complete_backend(incomplete: str) -> list[tuple[str, str]]:
+    return _on_offer("backends")
+
+
+def complete_model(incomplete: str) -> list[tuple[str, str]]:
+    return _on_offer("models")
+
+
+def _on_offer(kind: str) -> list[tuple[str, str]]:
+    """Names and summaries; none rather than an error in the middle of somebody's typing."""
+    from tfx.core.plugins import PluginHost
+
+    try:
+        offers = getattr(PluginHost(), kind)()
+    except TfxError:
+        return []
+    return [(name, offer.spec.summary) for name, offer in offers.items()]
+
+
+def complete_dtype(incomplete: str) -> list[str]:
+    return [str(dtype) for dtype in DType]
+
+
+ModelName = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="'tfx models' lists them.", autocompletion=complete_model),
+]
+BackendName = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        "-b",
+        metavar="NAME[:DEVICE]",
+        envvar="TFX_BACKEND",
+        help="Array library; 'tfx backends' lists them. By default the best that is ready.",
+        autocompletion=complete_backend,
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="DEVICE", envvar="TFX_DEVICE", help="Of the backend, such as cuda:0."),
+]
+ElementType = Annotated[
+    DType | None,
+    typer.Option(
+        metavar="DTYPE",
+        envvar="TFX_DTYPE",
+        help="Of the parameters and the arithmetic, such as float32.",
+        parser=element_type,
+        autocompletion=complete_dtype,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        metavar="INT", envvar="TFX_SEED", help="Of all that is random.", min=0, max=2**63 - 1
+    ),
+]
+Weights = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="Checkpoint to take the parameters from.")
+]
+Data = Annotated[Path | None, typer.Option(metavar="FILE", help="Text, one document a line.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]

@@ -1,0 +1,97 @@
+"""`--plot`: the loss curve of a run, drawn from its `metrics.jsonl` with matplotlib."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from tfx.core.errors import DataError, TfxError, UsageError
+
+SUFFIXES = (".png", ".svg", ".pdf")
+IN_RUN_FOLDER = "loss.png"
+ENOUGH_TO_SMOOTH = 50
+
+
+def picture_name(text: str) -> str | None:
+    """Check the value of `--plot`: a file name, or nothing for the default.
+
+    A configuration file may also say true or false.
+    """
+    if text in ("true", "false"):
+        return "" if text == "true" else None
+    if text and Path(text).suffix not in SUFFIXES:
+        raise typer.BadParameter(f"expected a name in {', '.join(SUFFIXES)}, got {text!r}")
+    return text
+
+
+def with_plot_value(arguments: list[str]) -> list[str]:
+    """The arguments with an empty value behind each `--plot` that no picture's name follows.
+
+    >>> with_plot_value(["--plot", "microgpt"]), with_plot_value(["--plot", "loss.svg"])
+    (['--plot=', 'microgpt'], ['--plot', 'loss.svg'])
+    """
+    following = [*arguments, ""][1:]
+    return [
+        "--plot=" if here == "--plot" and Path(after).suffix not in SUFFIXES else here
+        for here, after in zip(arguments, following, strict=True)
+    ]
+
+
+def check_drawable(picture: str) -> None:
+    """Find out before the training, not after it, that no picture can be drawn."""
+    from importlib.util import find_spec
+
+    if find_spec("matplotlib") is None:
+        raise TfxError("--plot needs matplotlib: pip install 'tfx-lm[plot]'")
+    folder = Path(picture).parent
+    if not folder.is_dir():
+        raise UsageError(f"--plot {picture}: there is no folder {folder}")
+
+
+def draw_losses(metrics: Path, picture: Path, title: str) -> None:
+    """Draw the loss at each step of `metrics`, and the course it takes, into `picture`."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    steps, losses = _read(metrics)
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    if len(losses) < ENOUGH_TO_SMOOTH:
+        axes.plot(steps, losses, color="tab:blue", linewidth=1.5, marker="o", markersize=3)
+    else:
+        axes.plot(steps, losses, color="tab:blue", linewidth=0.8, alpha=0.3, label="each step")
+        axes.plot(steps, smoothed(losses), color="tab:blue", linewidth=2, label="smoothed")
+        axes.legend(frameon=False)
+    axes.set(title=title, xlabel="step", ylabel="loss (nats per token)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    axes.margins(x=0.01)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(picture, dpi=150)
+
+
+def smoothed(losses: Sequence[float]) -> list[float]:
+    """The mean of each loss and its neighbours, a fiftieth of the curve on either side.
+
+    >>> smoothed([4.0, 2.0])
+    [4.0, 2.0]
+    """
+    reach = len(losses) // 50
+    sums = list(accumulate(losses, initial=0.0))
+    spans = ((max(0, i - reach), min(len(losses), i + reach + 1)) for i in range(len(losses)))
+    return [(sums[stop] - sums[start]) / (stop - start) for start, stop in spans]
+
+
+def _read(metrics: Path) -> tuple[list[int], list[float]]:
+    try:
+        lines = metrics.read_text(encoding="utf-8").splitlines()
+        points: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot draw the loss curve from {metrics}: {error}") from None
+    points = [point for point in points if "loss" in point]
+    return [point["step"] for point in points], [point["loss"] for point in points]

@@ -1,0 +1,70 @@
+"""Where a recipe's words go: results to stdout, notes and progress to stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Self
+
+from tfx.cli.output import emit, emit_json, is_terminal, tell
+from tfx.cli.progress import Bar, Lines
+
+
+class TextReporter:
+    """Shows results as lines. The recipe's words pass through here as they come."""
+
+    def __init__(self) -> None:
+        self._progress: Bar | Lines | None = None
+        self._reached = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:  # left open by an error
+            self._progress.close()
+
+    def result(self, line: str) -> None:
+        with self._aside():
+            emit(line)
+
+    def note(self, line: str) -> None:
+        with self._aside():
+            tell(line)
+
+    def progress(self, step: int, total: int, loss: float) -> None:
+        if self._progress is None:
+            self._progress = (Bar if is_terminal(sys.stderr) else Lines)(step, total)
+        self._progress.update(step, loss)
+        self._reached = f"step {step:4d} / {total:4d} | loss {loss:.4f}"
+
+    def progress_done(self) -> None:
+        if self._progress is None:
+            return
+        self._progress.close()
+        seen = isinstance(self._progress, Bar) and is_terminal(sys.stdout)
+        self._progress = None
+        if not seen:
+            self.result(self._reached)
+
+    def _aside(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._progress is None else self._progress.aside()
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """The command is done: nothing to add to the lines already shown."""
+
+
+class JsonReporter(TextReporter):
+    """Shows nothing on stdout but, at the end, the result as one object."""
+
+    def result(self, line: str) -> None:
+        pass
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        emit_json(result)
+
+
+def reporter(as_json: bool) -> TextReporter:
+    """The reporter that `--json` asks for, or the other."""
+    return JsonReporter() if as_json else TextReporter()

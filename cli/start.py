@@ -1,0 +1,26 @@
+"""What `train`, `run` and `eval` begin with: the model and the backend that were asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tfx.cli.report import TextReporter
+
+if TYPE_CHECKING:
+    from tfx.core.backend import Backend
+    from tfx.core.recipe import Recipe
+
+
+def start(
+    model: str, backend: str | None, device: str | None, report: TextReporter
+) -> tuple[Recipe, Backend]:
+    """The recipe called `model`, and a backend; a note says which was picked unasked, and why."""
+    from tfx.core.plugins import PluginHost
+    from tfx.core.resolve import open_backend, open_model
+
+    host = PluginHost()
+    recipe = open_model(host, model)
+    opened = open_backend(host, backend, device)
+    if opened.chosen_because:
+        report.note(opened.chosen_because)
+    return recipe, opened.backend

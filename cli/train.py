@@ -1,0 +1,147 @@
+"""`tfx train MODEL`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from tfx.cli import options
+from tfx.cli.config import use_config
+from tfx.cli.options import above_0, at_least_0
+from tfx.cli.plot import (
+    IN_RUN_FOLDER,
+    SUFFIXES,
+    check_drawable,
+    draw_losses,
+    picture_name,
+    with_plot_value,
+)
+from tfx.cli.report import reporter
+from tfx.cli.start import start
+
+
+class TrainCommand(TyperCommand):
+    """Lets `--plot` stand alone or before the name of a picture."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, with_plot_value(args))
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(cls=TrainCommand)
+def train(
+    context: typer.Context,
+    model: options.ModelName,
+    backend: options.BackendName = None,
+    data: options.Data = None,
+    device: options.Device = None,
+    dtype: options.ElementType = None,
+    autograd: Annotated[
+        options.Autograd | None,
+        typer.Option(help="Who differentiates: tfx (core), the library (native), or the best."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(metavar="INT", min=0, help="Optimizer steps in all.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="INT", min=1, help="Documents or sequences a batch.")
+    ] = None,
+    grad_accum: Annotated[
+        int | None, typer.Option(metavar="INT", min=1, help="Batches a step.")
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option(metavar="FLOAT", parser=above_0, help="Peak learning rate.")
+    ] = None,
+    min_lr: Annotated[
+        float | None,
+        typer.Option(metavar="FLOAT", parser=at_least_0, help="Learning rate at the end."),
+    ] = None,
+    warmup_steps: Annotated[
+        int | None, typer.Option(metavar="INT", min=0, help="Steps up to the peak learning rate.")
+    ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(metavar="FLOAT", parser=at_least_0, help="AdamW's decay.")
+    ] = None,
+    grad_clip: Annotated[
+        float | None, typer.Option(metavar="FLOAT", parser=above_0, help="Cap of the global norm.")
+    ] = None,
+    eval_every: Annotated[
+        int | None, typer.Option(metavar="INT", min=0, help="Steps between evaluations; 0: never.")
+    ] = None,
+    save_every: Annotated[
+        int | None, typer.Option(metavar="INT", min=0, help="Steps between checkpoints; 0: never.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Of the run; by default runs/MODEL-TIME.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Go on with the run kept there.")
+    ] = None,
+    weights: options.Weights = None,
+    seed: options.Seed = None,
+    num_samples: Annotated[
+        int | None, typer.Option(metavar="INT", min=0, help="Samples to print at the end.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Options in TOML or JSON; flags and environment come first.",
+            callback=use_config,
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the model; repeatable."),
+    ] = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[FILE]",
+            help=f"Draw the loss curve: {' '.join(SUFFIXES)}; by default {IN_RUN_FOLDER} in --out.",
+            parser=picture_name,
+        ),
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    from tfx.core.recipe import TrainSettings
+
+    settings = TrainSettings(
+        data=data,
+        dtype=dtype,
+        autograd=autograd,
+        steps=steps,
+        batch_size=batch_size,
+        grad_accum=grad_accum,
+        lr=lr,
+        min_lr=min_lr,
+        warmup_steps=warmup_steps,
+        weight_decay=weight_decay,
+        grad_clip=grad_clip,
+        eval_every=eval_every,
+        save_every=save_every,
+        out=out,
+        resume=resume,
+        weights=weights,
+        seed=seed,
+        num_samples=num_samples,
+        overrides=options.pairs((context.default_map or {}).get("set_", ()))
+        | options.pairs(set_ or ()),
+    )
+    if plot is not None:
+        check_drawable(plot)
+    with reporter(as_json) as report:
+        recipe, library = start(model, backend, device, report)
+        result = recipe.train(settings, library, report)
+    if plot is not None:
+        folder = Path(result["out"])
+        picture = Path(plot) if plot else folder / IN_RUN_FOLDER
+        draw_losses(folder / "metrics.jsonl", picture, title=f"{model} on {library}")
+        report.note(f"loss curve: {picture}")
+        result["plot"] = picture
+    report.finish(result)

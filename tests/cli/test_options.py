@@ -1,0 +1,234 @@
+"""Flags: their values are checked at once, and reach the recipe with the right precedence."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from typing import Any
+
+import pytest
+import typer
+
+from tfx.cli import options
+from tfx.cli.main import COMMANDS
+from tfx.core.recipe import EvalSettings, RunSettings, TrainSettings
+
+
+def given(done: Any) -> dict[str, Any]:
+    """The settings that reached the recipe of a call with `--json`."""
+    assert done.exit_code == 0, done.stderr
+    settings: dict[str, Any] = json.loads(done.stdout)["given"]
+    return settings
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--steps=-1",
+        "--steps=1.5",
+        "--batch-size=0",
+        "--grad-accum=0",
+        "--lr=0",
+        "--lr=nan",
+        "--lr=inf",
+        "--lr=fast",
+        "--min-lr=-1",
+        "--warmup-steps=-1",
+        "--weight-decay=-0.1",
+        "--grad-clip=0",
+        "--eval-every=-1",
+        "--save-every=-1",
+        "--num-samples=-1",
+        "--seed=-1",
+        "--dtype=flaot32",
+        "--autograd=torch",
+        "--plot=loss.doc",
+        "--config=missing.toml",
+    ],
+)
+def test_train_refuses(invoke: Any, flag: str) -> None:
+    refused(invoke("train", "echo", flag), flag)
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--temperature=-0.1",
+        "--temperature=nan",
+        "--temperature=inf",
+        "--top-k=-1",
+        "--top-p=0",
+        "--top-p=1.1",
+        "--min-p=-0.1",
+        "--min-p=2",
+        "--repetition-penalty=0",
+        "--num-beams=0",
+        "--num-samples=0",
+        "--max-new-tokens=0",
+    ],
+)
+def test_run_refuses(invoke: Any, flag: str) -> None:
+    refused(invoke("run", "echo", flag), flag)
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--docs=5",
+        "--docs=5:",
+        "--docs=a:b",
+        "--docs=-1:5",
+        "--docs=6:5",
+        "--docs=5:5",
+        "--docs=1:2:3",
+        "--stride=0",
+        "--batch-size=0",
+    ],
+)
+def test_eval_refuses(invoke: Any, flag: str) -> None:
+    refused(invoke("eval", "echo", flag), flag)
+
+
+def refused(done: Any, flag: str) -> None:
+    """A usage error that names the flag, and no work begun."""
+    assert (done.exit_code, done.stdout) == (2, "")
+    message, _ = done.stderr.splitlines()
+    name, _, value = flag.partition("=")
+    assert message.startswith("tfx: ")
+    assert name in message
+    assert value in message
+
+
+@pytest.mark.parametrize("args", [["train"], ["run"], ["eval"]])
+def test_a_model_is_required(invoke: Any, args: list[str]) -> None:
+    done = invoke(*args)
+    assert done.exit_code == 2
+    assert "Missing argument 'MODEL'" in done.stderr
+
+
+def test_train_passes_every_flag_on(invoke: Any) -> None:
+    flags = {
+        "data": "names.txt",
+        "dtype": "float32",
+        "autograd": "native",
+        "steps": 0,
+        "batch_size": 2,
+        "grad_accum": 3,
+        "lr": 0.5,
+        "min_lr": 0.0,
+        "weight_decay": 0.1,
+        "grad_clip": 1.0,
+        "eval_every": 0,
+        "save_every": 10,
+        "out": "here",
+        "resume": "there",
+        "weights": "w",
+        "seed": 7,
+        "num_samples": 0,
+    }
+    args = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+    done = invoke("train", "echo", *args, "--set", "n_layer=2", "--json")
+    assert given(done) == flags | {"overrides": {"n_layer": "2"}}
+    assert {f.name for f in fields(TrainSettings)} == {*flags, "overrides", "warmup_steps"}
+
+
+def test_run_passes_every_flag_on(invoke: Any) -> None:
+    flags = {
+        "weights": "w",
+        "dtype": "float64",
+        "prompt": "ka",
+        "max_new_tokens": 4,
+        "temperature": 0.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "min_p": 0.0,
+        "repetition_penalty": 1.1,
+        "num_beams": 2,
+        "num_samples": 5,
+        "seed": 0,
+    }
+    args = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+    done = invoke("run", "echo", *args, "--stop", "a", "--stop", "b", "--json")
+    assert given(done) == flags | {"stop": ["a", "b"]}
+    assert {f.name for f in fields(RunSettings)} == {*flags, "stop"}
+
+
+def test_eval_passes_every_flag_on(invoke: Any) -> None:
+    flags = {"weights": "w", "data": "d.txt", "dtype": "float32", "stride": 8, "batch_size": 2}
+    args = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+    assert given(invoke("eval", "echo", *args, "--json")) == flags
+    assert {f.name for f in fields(EvalSettings)} == {*flags, "docs"}
+
+
+def test_docs_is_half_open(invoke: Any) -> None:
+    assert given(invoke("eval", "echo", "--docs", "1000:6000", "--json")) == {"docs": [1000, 6000]}
+
+
+def test_docs_and_stride_exclude_each_other(invoke: Any) -> None:
+    done = invoke("eval", "echo", "--docs", "0:5", "--stride", "4")
+    assert done.exit_code == 2
+    assert "--docs" in done.stderr
+    assert "--stride" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "run", "eval"])
+def test_what_is_not_given_is_left_to_the_recipe(invoke: Any, command: str) -> None:
+    assert given(invoke(command, "echo", "--json")) == {}
+
+
+@pytest.mark.parametrize(
+    ("spelling", "expected"),
+    [
+        (["--backend", "chip"], "chip:0"),
+        (["-b", "chip:1"], "chip:1"),
+        (["-b", "chip", "--device", "1"], "chip:1"),
+        (["--device", "1"], "chip:1"),
+        ([], "chip:0"),
+    ],
+)
+def test_backend_and_device(invoke: Any, spelling: list[str], expected: str) -> None:
+    done = invoke("run", "echo", *spelling, "--json")
+    assert json.loads(done.stdout)["backend"] == expected
+
+
+def test_the_environment_stands_in_for_four_flags(invoke: Any) -> None:
+    environ = {
+        "TFX_BACKEND": "chip",
+        "TFX_DEVICE": "1",
+        "TFX_DTYPE": "float64",
+        "TFX_SEED": "5",
+    }
+    done = invoke("run", "echo", "--json", env=environ)
+    assert given(done) == {"dtype": "float64", "seed": 5}
+    assert json.loads(done.stdout)["backend"] == "chip:1"
+    assert done.stderr == ""  # the backend was asked for, so no note tells of a choice
+
+
+def test_a_bad_value_in_the_environment_names_the_variable(invoke: Any) -> None:
+    done = invoke("train", "echo", env={"TFX_DTYPE": "flaot32"})
+    assert done.exit_code == 2
+    assert "TFX_DTYPE" in done.stderr
+    assert "'flaot32'" in done.stderr
+
+
+@pytest.mark.parametrize("bad", ["n_layer", "=2", ""])
+def test_set_wants_a_key_and_a_value(invoke: Any, bad: str) -> None:
+    done = invoke("train", "echo", "--set", bad)
+    assert done.exit_code == 2
+    assert "--set expects KEY=VALUE" in done.stderr
+
+
+def test_set_keeps_what_follows_the_first_equals_sign() -> None:
+    assert options.pairs(["a=b=c", "d="]) == {"a": "b=c", "d": ""}
+
+
+def test_numbers() -> None:
+    assert options.above_0("1e-3") == 1e-3
+    with pytest.raises(typer.BadParameter, match="expected a number above 0, got '-3'"):
+        options.above_0("-3")
+
+
+def test_the_listings_take_json_and_no_model(invoke: Any) -> None:
+    for command in COMMANDS.keys() - {"train", "run", "eval"}:
+        assert isinstance(json.loads(invoke(command, "--json").stdout), dict)
+        assert invoke(command, "echo").exit_code == 2

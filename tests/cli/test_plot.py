@@ -1,0 +1,110 @@
+"""`tfx train --plot`: a picture of the loss, or an error before the training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tfx.cli.plot import draw_losses, picture_name, smoothed, with_plot_value
+from tfx.core.errors import DataError
+
+PNG = b"\x89PNG"
+
+
+def test_alone_it_draws_into_the_folder_of_the_run(invoke: Any, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    done = invoke("train", "--plot", "echo", "--out", "here", "--json")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["plot"] == str(Path("here/loss.png"))
+    assert (tmp_path / "here/loss.png").read_bytes().startswith(PNG)
+    assert done.stderr.splitlines()[-1] == "loss curve: here/loss.png"
+
+
+@pytest.mark.parametrize(
+    ("name", "start"), [("a.png", PNG), ("b.svg", b"<?xml"), ("c.pdf", b"%PDF")]
+)
+def test_with_a_name(invoke: Any, tmp_path: Path, name: str, start: bytes) -> None:
+    pytest.importorskip("matplotlib")
+    assert invoke("train", "echo", "--plot", name).exit_code == 0
+    assert (tmp_path / name).read_bytes().startswith(start)
+
+
+def test_it_may_stand_in_the_configuration_file(invoke: Any, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    config = tmp_path / "run.toml"
+    config.write_text("plot = true")
+    invoke("train", "echo", "--config", str(config), "--out", "here")
+    assert (tmp_path / "here/loss.png").exists()
+    config.write_text("plot = false")
+    invoke("train", "echo", "--config", str(config), "--out", "there")
+    assert not (tmp_path / "there/loss.png").exists()
+
+
+def test_without_matplotlib_nothing_is_trained(
+    invoke: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    done = invoke("train", "echo", "--plot", "--out", "here")
+    assert done.exit_code == 1
+    assert done.stderr == "tfx: --plot needs matplotlib: pip install 'tfx-lm[plot]'\n"
+    assert not (tmp_path / "here").exists()
+
+
+def test_a_missing_folder_is_found_before_the_training(invoke: Any, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    done = invoke("train", "echo", "--plot", "no/loss.png", "--out", "here")
+    assert done.exit_code == 2
+    assert done.stderr == "tfx: --plot no/loss.png: there is no folder no\n"
+    assert not (tmp_path / "here").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ([], []),
+        (["--plot"], ["--plot="]),
+        (["--plot", "echo"], ["--plot=", "echo"]),
+        (["--plot", "--json"], ["--plot=", "--json"]),
+        (["--plot", "a/b.svg", "echo"], ["--plot", "a/b.svg", "echo"]),
+        (["--plot=x.pdf"], ["--plot=x.pdf"]),
+    ],
+)
+def test_only_the_name_of_a_picture_belongs_to_the_flag(typed: list[str], read: list[str]) -> None:
+    assert with_plot_value(typed) == read
+
+
+def test_the_value() -> None:
+    assert [picture_name(text) for text in ("", "true", "false", "a.svg")] == [
+        "",
+        "",
+        None,
+        "a.svg",
+    ]
+
+
+def test_smoothing_is_a_mean_of_neighbours() -> None:
+    losses = [float(i % 7) for i in range(200)]
+    smooth = smoothed(losses)
+    assert len(smooth) == 200
+    for i in (0, 1, 4, 5, 75, 198, 199):
+        near = losses[max(0, i - 4) : i + 5]
+        assert smooth[i] == pytest.approx(sum(near) / len(near))
+
+
+def test_steps_without_a_loss_are_left_out_and_few_steps_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    metrics = tmp_path / "metrics.jsonl"
+    for lines in ([], ['{"step": 1, "loss": 3.0}', '{"step": 1, "eval_loss": 2.0}']):
+        metrics.write_text("\n".join(lines))
+        draw_losses(metrics, tmp_path / "loss.png", "echo on chip")
+        assert (tmp_path / "loss.png").read_bytes().startswith(PNG)
+
+
+def test_unreadable_metrics(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    (tmp_path / "metrics.jsonl").write_text("{")
+    with pytest.raises(DataError, match="cannot draw the loss curve"):
+        draw_losses(tmp_path / "metrics.jsonl", tmp_path / "loss.png", "echo on chip")

@@ -1,0 +1,180 @@
+"""Streams: results on stdout, everything else on stderr; a bar on a terminal, lines in a pipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tfx.cli.output import emit_json, emit_table
+from tfx.cli.progress import Bar, Lines
+
+RESULT = ["num docs: 3", "step   20 /   20 | loss 0.1500", "sample  1: ann"]
+
+
+def test_in_a_pipe_stdout_has_the_result_and_the_last_step_only(tfx: Any) -> None:
+    done = tfx("train", "echo")
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == RESULT
+
+
+def test_in_a_pipe_progress_is_plain_lines(tfx: Any) -> None:
+    said = tfx("train", "echo").stderr
+    assert "\r" not in said
+    note, remark, *lines = said.splitlines()
+    assert note.startswith("backend: chip:0")
+    assert remark == "a note"
+    assert lines[0] == "step    1 /   20 | loss 3.0000"
+    assert [int(line.split()[1]) for line in lines] == [1, *range(2, 21, 2)]
+    assert all("steps/s" in line and "left" in line for line in lines[1:])
+
+
+def test_with_json_stdout_is_one_object(tfx: Any) -> None:
+    done = tfx("train", "echo", "--json", "--steps", "3")
+    assert json.loads(done.stdout)["given"] == {"steps": 3}
+    assert "a note" in done.stderr
+    assert "step    3 /    3" in done.stderr
+
+
+def test_no_steps_no_step_line(tfx: Any) -> None:
+    assert tfx("train", "echo", "--steps", "0").stdout.splitlines() == [RESULT[0], RESULT[2]]
+
+
+def on_terminal(
+    *args: str, env: dict[str, str], cwd: Path, stdout: bool = True, stderr: bool = True
+) -> tuple[int, str, str]:
+    """Exit code, what a terminal showed, and what went into pipes where it was not the terminal."""
+    terminal, inside = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tfx", *args],
+        env=env,
+        cwd=cwd,
+        stdin=inside,
+        stdout=inside if stdout else subprocess.PIPE,
+        stderr=inside if stderr else subprocess.PIPE,
+    )
+    os.close(inside)
+    shown: list[bytes] = []
+
+    def watch() -> None:
+        while True:
+            try:
+                chunk = os.read(terminal, 4096)
+            except OSError:  # how Linux says that the other side is gone
+                return
+            if not chunk:
+                return
+            shown.append(chunk)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    piped = b"".join(part for part in process.communicate(timeout=60) if part)
+    watcher.join()
+    os.close(terminal)
+    return process.returncode, b"".join(shown).decode(), piped.decode()
+
+
+def test_on_a_terminal_a_bar_takes_the_place_of_the_step_line(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    args = ["train", "echo", "--set", "pause=0.02"]
+    code, shown, _ = on_terminal(*args, env=environment, cwd=tmp_path)
+    assert code == 0
+    assert RESULT[0] in shown
+    assert RESULT[1] not in shown
+    assert shown.splitlines()[-1] == RESULT[2]
+    bar = shown.splitlines()[-2].split("\r")[-1]
+    assert "20/20" in bar
+    assert "loss 0.1500" in bar
+    assert "step/s" in bar
+
+
+def test_a_bar_on_stderr_leaves_a_piped_stdout_alone(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    _, shown, piped = on_terminal("train", "echo", env=environment, cwd=tmp_path, stdout=False)
+    assert piped.splitlines() == RESULT
+    assert "20/20" in shown
+
+
+def test_without_a_bar_the_terminal_gets_the_step_line(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    _, shown, _ = on_terminal("train", "echo", env=environment, cwd=tmp_path, stderr=False)
+    assert shown.splitlines() == RESULT
+
+
+def test_an_error_does_not_hang_on_to_the_bar(environment: dict[str, str], tmp_path: Path) -> None:
+    args = ["train", "echo", "--set", "end_early=nonfinite"]
+    code, shown, _ = on_terminal(*args, env=environment, cwd=tmp_path)
+    assert code == 3
+    assert shown.splitlines()[-1] == "tfx: the loss became nan at step 3"
+
+
+def test_the_bar_of_a_resumed_run_begins_where_the_run_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal, inside = pty.openpty()
+    with open(inside, "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        bar = Bar(901, 1000)
+        bar.update(1000, 2.0)
+        bar.close()
+        shown = os.read(terminal, 4096).decode()
+    os.close(terminal)
+    assert "| 900/1000" in shown
+    assert "| 1000/1000" in shown
+
+
+def test_lines_are_few_when_steps_are_many(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = Lines(1, 10_000)
+    for step in range(1, 10_001):
+        lines.update(step, 2.0)
+    assert len(capsys.readouterr().err.splitlines()) == 11
+
+
+def test_slow_steps_get_a_line_each_half_minute(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    lines = Lines(1, 10_000)
+    for step in range(1, 11):
+        lines.update(step, 2.0)
+        now += 10.0
+    said = capsys.readouterr().err.splitlines()
+    assert [int(line.split()[1]) for line in said] == [1, 4, 7, 10]
+    assert said[1] == "step    4 / 10000 | loss 2.0000 | 0.1 steps/s | 1 day, 3:46:00 left"
+
+
+def test_a_resumed_run_is_timed_from_where_it_began(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    lines = Lines(901, 1000)
+    lines.update(901, 2.0)
+    now += 1.0
+    lines.update(1000, 2.0)
+    assert "99.0 steps/s" in capsys.readouterr().err
+
+
+def test_a_table_is_aligned_and_has_no_trailing_blanks(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    emit_table(("NAME", "WHAT"), [("a", None), ("longer", "x y")])
+    assert capsys.readouterr().out == "NAME    WHAT\na       -\nlonger  x y\n"
+
+
+def test_json_is_strict(capsys: pytest.CaptureFixture[str]) -> None:
+    emit_json({"path": Path("a/b"), "name": "Zoë"})
+    assert json.loads(capsys.readouterr().out) == {"path": "a/b", "name": "Zoë"}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        emit_json({"loss": float("nan")})
