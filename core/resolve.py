@@ -60,6 +60,17 @@ def open_backend(host: PluginHost, name: str | None = None, device: str | None =
     return Opened(_open(offer, device), chosen_because=None)
 
 
+def backend(name: str = AUTO, device: str | None = None) -> Backend:
+    """The backend called `name`, `"torch"` or `"torch:cuda:0"`; by default the best that is ready.
+
+    Raises as `open_backend` does.
+
+    >>> backend("numpy")
+    <tfx backend numpy>
+    """
+    return open_backend(PluginHost(), name, device).backend
+
+
 def open_model(host: PluginHost, name: str) -> Recipe:
     """The recipe of the model called `name`.
 

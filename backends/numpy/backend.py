@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tfx.backends.numpy.kernels import KERNELS
@@ -31,5 +33,6 @@ class NumpyBackend(ArrayBackend):
 
     def scatter_add(self, x: Array, indices: Array, updates: Array, *, axis: int) -> Array:
         out = x.copy()
-        np.add.at(out, (slice(None),) * axis + (indices,), updates)
+        at: Any = (slice(None),) * axis + (indices,)
+        np.add.at(out, at, updates)
         return out

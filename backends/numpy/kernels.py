@@ -16,23 +16,24 @@ from tfx.core.fused import Fused
 
 Array = npt.NDArray[Any]
 
-_DTYPES = (np.float32, np.float64)
+
+def _floats(*arrays: Array | None) -> bool:
+    """float32 or float64 arrays, all of one dtype."""
+    dtypes = {x.dtype for x in arrays if x is not None}
+    return len(dtypes) == 1 and dtypes <= {np.dtype(np.float32), np.dtype(np.float64)}
 
 
-def _single_dtype(B: Backend, x: Array, *rest: Any, **params: Any) -> bool:
-    """Floats of one dtype that NumPy multiplies fast."""
-    return x.dtype in _DTYPES and all(
-        r.dtype == x.dtype for r in rest if isinstance(r, np.ndarray) and r.dtype.kind == "f"
-    )
-
-
-# ---- rms_norm: y = x r, r = (mean(x**2) + eps)**-0.5 ----------------------------------------
+# ---- rms_norm: y = x r, r = (mean(x**2) + eps)**-0.5 -----------------------------------
 
 
 def _rms_norm(B: Backend, x: Array, gain: Array | None, *, eps: float) -> tuple[Array, Any]:
     r = ((np.vecdot(x, x) / x.shape[-1] + eps) ** -0.5)[..., None]
     normal = x * r
     return (normal if gain is None else normal * gain), (normal, r)
+
+
+def _can_rms_norm(B: Backend, x: Array, gain: Array | None, *, eps: float) -> bool:
+    return x.ndim > 0 and _floats(x, gain) and (gain is None or gain.shape == x.shape[-1:])
 
 
 def _rms_norm_vjp(
@@ -45,7 +46,7 @@ def _rms_norm_vjp(
     return (g_normal - normal * along) * r, g_gain
 
 
-# ---- softmax and attention --------------------------------------------------------------------
+# ---- softmax and attention -------------------------------------------------------------
 
 
 def _softmax_in_place(x: Array) -> Array:
@@ -103,14 +104,22 @@ def _attention_vjp(
     return np.matmul(g_scores, k), np.matmul(g_scores.swapaxes(-1, -2), q), g_v, None, None
 
 
-def _plain_attention(
+def _can_attend(
     B: Backend, q: Array, k: Array, v: Array, scale: Any, offset: Any, *, causal: bool
 ) -> bool:
-    plain = isinstance(scale, float) and offset is None and q.shape[:-2] == k.shape[:-2]
-    return plain and k.shape[:-1] == v.shape[:-1] and k.shape[-2] > 0 and _single_dtype(B, q, k, v)
+    return (
+        isinstance(scale, float)
+        and offset is None
+        and q.ndim > 1
+        and q.shape[:-2] == k.shape[:-2]
+        and k.shape[:-1] == v.shape[:-1]
+        and q.shape[-1] == k.shape[-1]
+        and k.shape[-2] > 0
+        and _floats(q, k, v)
+    )
 
 
-# ---- cross_entropy: log(sum(exp(x))) - x[target] ------------------------------------------------
+# ---- cross_entropy: log(sum(exp(x))) - x[target] ---------------------------------------
 
 
 def _cross_entropy(B: Backend, logits: Array, targets: Array) -> tuple[Array, Any]:
@@ -133,11 +142,17 @@ def _cross_entropy_vjp(
     return g_logits, None
 
 
-def _known_targets(B: Backend, logits: Array, targets: Array) -> bool:
-    return logits.ndim > 1 and logits.shape[:-1] == targets.shape and _single_dtype(B, logits)
+def _can_cross_entropy(B: Backend, logits: Array, targets: Array) -> bool:
+    return (
+        logits.shape[:-1] == targets.shape
+        and targets.dtype in (np.int32, np.int64)
+        and logits.ndim > 1
+        and logits.shape[-1] > 0
+        and _floats(logits)
+    )
 
 
-# ---- adamw_step -----------------------------------------------------------------------------------
+# ---- adamw_step ------------------------------------------------------------------------
 
 
 def _adamw_step(
@@ -174,10 +189,29 @@ def _adamw_step(
     return (np.subtract(p, step, out=step), new_m, new_v), None
 
 
+def _can_step(
+    B: Backend,
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    rates: Array,
+    decay: Array | None,
+    **_: float,
+) -> bool:
+    return (
+        p.ndim > 0
+        and p.shape == g.shape == m.shape == v.shape
+        and rates.shape == (3,)
+        and (decay is None or decay.shape in ((), p.shape))
+        and _floats(p, g, m, v, rates, decay)
+    )
+
+
 KERNELS = (
-    Fused("rms_norm", _rms_norm, _rms_norm_vjp, _single_dtype),
-    Fused("softmax", _softmax, _softmax_vjp, lambda B, x: x.size > 0 and _single_dtype(B, x)),
-    Fused("attention", _attention, _attention_vjp, _plain_attention),
-    Fused("cross_entropy", _cross_entropy, _cross_entropy_vjp, _known_targets),
-    Fused("adamw_step", _adamw_step, supports=_single_dtype),
+    Fused("rms_norm", _rms_norm, _rms_norm_vjp, _can_rms_norm),
+    Fused("softmax", _softmax, _softmax_vjp, lambda B, x: x.size > 0 < x.ndim and _floats(x)),
+    Fused("attention", _attention, _attention_vjp, _can_attend),
+    Fused("cross_entropy", _cross_entropy, _cross_entropy_vjp, _can_cross_entropy),
+    Fused("adamw_step", _adamw_step, supports=_can_step),
 )

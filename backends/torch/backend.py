@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
-from tfx.backends.torch import fused
+from tfx.backends.torch.kernels import KERNELS
 from tfx.backends.torch.plugin import cuda_devices
 from tfx.backends.torch.precision import float32_products, half_products
 from tfx.core import threefry
@@ -20,6 +21,7 @@ from tfx.core.errors import BackendError
 _TORCH = {dtype: getattr(torch, dtype) for dtype in DType}
 _DTYPE = {native: dtype for dtype, native in _TORCH.items()}
 _HALVES = (torch.float16, torch.bfloat16)
+_python: Any = operator  # knows weak numbers on either side of a torch array
 
 
 class TorchBackend(Backend):
@@ -32,13 +34,12 @@ class TorchBackend(Backend):
 
     def __init__(self, device: str | None = None) -> None:
         super().__init__()
-        self.device = device or "cpu"
+        self.device = "cpu" if device is None else device
         if self.device != "cpu" and self.device not in (here := cuda_devices()):
-            raise BackendError(
-                f"backend 'torch' has no device {device!r} here; it has: {', '.join((*here, 'cpu'))}"
-            )
+            known = ", ".join((*here, "cpu"))
+            raise BackendError(f"backend 'torch' has no device {device!r} here; it has: {known}")
         self.deterministic = self.device == "cpu"  # index_add_ and attention use atomics on CUDA
-        self.fused = fused.overrides()
+        self.fused.update({kernel.name: kernel for kernel in KERNELS})
         self._device = torch.device(self.device)
 
     def is_array(self, x: object) -> bool:
@@ -47,7 +48,7 @@ class TorchBackend(Backend):
     def dtype(self, x: Array) -> DType:
         return _DTYPE[x.dtype]
 
-    # ---- arrays --------------------------------------------------------------------------------
+    # ---- arrays ------------------------------------------------------------------------------
 
     def asarray(self, value: HostArray, *, dtype: DType) -> Array:
         if dtype is DType.bfloat16 and value.dtype == np.uint16:
@@ -58,7 +59,7 @@ class TorchBackend(Backend):
 
     def to_numpy(self, x: Array) -> HostArray:
         words = x.detach().view(torch.int16) if x.dtype == torch.bfloat16 else x.detach()
-        host = words.to("cpu", copy=True, memory_format=torch.contiguous_format).numpy()
+        host: HostArray = words.to("cpu", copy=True, memory_format=torch.contiguous_format).numpy()
         return host.view(np.uint16) if x.dtype == torch.bfloat16 else host
 
     def full(self, *, shape: tuple[int, ...], value: float, dtype: DType) -> Array:
@@ -70,18 +71,18 @@ class TorchBackend(Backend):
     def cast(self, x: Array, *, dtype: DType) -> Array:
         return x.to(_TORCH[dtype])
 
-    # ---- elementwise: Python's operators know weak numbers on either side --------------------------
+    # ---- elementwise -------------------------------------------------------------------------
 
     neg = staticmethod(torch.neg)
     exp = staticmethod(torch.exp)
     log = staticmethod(torch.log)
     tanh = staticmethod(torch.tanh)
     sqrt = staticmethod(torch.sqrt)
-    add = staticmethod(operator.add)
-    sub = staticmethod(operator.sub)
-    mul = staticmethod(operator.mul)
-    less = staticmethod(operator.lt)
-    equal = staticmethod(operator.eq)
+    add = staticmethod(_python.add)
+    sub = staticmethod(_python.sub)
+    mul = staticmethod(_python.mul)
+    less = staticmethod(_python.lt)
+    equal = staticmethod(_python.eq)
     where = staticmethod(torch.where)
 
     def div(self, x: Operand, y: Operand) -> Array:
@@ -98,7 +99,7 @@ class TorchBackend(Backend):
             y = x.new_full((), y)
         return torch.maximum(x, y)
 
-    # ---- reductions and products: for torch, no axes mean all axes ----------------------------------
+    # ---- reductions and products: for torch, no axes mean all axes ---------------------------
 
     def sum(self, x: Array, *, axis: tuple[int, ...], keepdims: bool) -> Array:
         return torch.sum(x, axis, keepdims, dtype=x.dtype) if axis else x.clone()
@@ -114,7 +115,7 @@ class TorchBackend(Backend):
         with products.held():
             return torch.matmul(x, y)
 
-    # ---- shape ---------------------------------------------------------------------------------------
+    # ---- shape -------------------------------------------------------------------------------
 
     def reshape(self, x: Array, *, shape: tuple[int, ...]) -> Array:
         return x.reshape(shape)
@@ -137,9 +138,11 @@ class TorchBackend(Backend):
         from_the_last = [width for pair in reversed(widths) for width in pair]
         return torch.constant_pad_nd(x, from_the_last, value)
 
-    # ---- index ---------------------------------------------------------------------------------------
+    # ---- index -------------------------------------------------------------------------------
 
     def take(self, x: Array, indices: Array, *, axis: int) -> Array:
+        if indices.ndim == 1:
+            return x.index_select(axis, indices)
         rows = x.index_select(axis, indices.reshape(-1))
         return rows.reshape(x.shape[:axis] + indices.shape + x.shape[axis + 1 :])
 
@@ -158,7 +161,7 @@ class TorchBackend(Backend):
             return buffer
         return buffer.index_copy_(axis, self.arange(stop=count) + start, slab)
 
-    # ---- random --------------------------------------------------------------------------------------
+    # ---- random ------------------------------------------------------------------------------
 
     def random_bits(
         self, counter: Array, *, key: tuple[int, int], shape: tuple[int, ...], bits: int
@@ -169,7 +172,7 @@ class TorchBackend(Backend):
         words = torch.stack(pair, -1).reshape(-1)[:count] >> (32 - bits)
         return words.to(torch.int32).reshape(shape)
 
-    # ---- beyond the primitives -----------------------------------------------------------------------
+    # ---- beyond the primitives ---------------------------------------------------------------
 
     def synchronize(self) -> None:
         if self.device != "cpu":

@@ -1,8 +1,8 @@
 """Products as exact as tfx promises, whatever torch's process-wide switches allow.
 
-torch may be told, by a call or an environment variable, to round the operands of float32 products to
-TF32 or bfloat16; and on CUDA it adds parts of a half product up in half unless told not to. The
-switches belong to the user's own torch code: they are set for the length of a call, then put back.
+torch may be told, by a call or an environment variable, to round the operands of float32 products
+to TF32 or bfloat16; and on CUDA it adds up parts of a half product in half unless told not to. The
+switches belong to the user's own torch code: they are set while a call lasts, then put back.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Exactly(AbstractContextManager[None]):
         self._undo: list[tuple[Callable[[Any], None], Any]] = []
 
     def held(self) -> AbstractContextManager[None]:
-        """A context with every switch as it must be; one that costs nothing where all are already."""
+        """A context in which every switch is as it must be; next to nothing where all are."""
         if self._inside:
             return self
         for read, _, wanted in self._switches:
@@ -38,11 +38,10 @@ class Exactly(AbstractContextManager[None]):
 
     def __enter__(self) -> None:
         with self._lock:
-            if self._inside == 0:
-                for read, write, wanted in self._switches:
-                    if (said := read()) != wanted:
-                        self._undo.append((write, said))
-                        write(wanted)
+            for read, write, wanted in self._switches:
+                if (said := read()) != wanted:
+                    self._undo.append((write, said))
+                    write(wanted)
             self._inside += 1
 
     def __exit__(self, *_: object) -> None:

@@ -8,10 +8,46 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # HOMES once more, for type checkers and editors; a test compares the two
+    from tfx.core.autograd import grad as grad
     from tfx.core.autograd import value_and_grad as value_and_grad
+    from tfx.core.backend import Backend as Backend
     from tfx.core.dtypes import DType as DType
     from tfx.core.errors import TfxError as TfxError
+    from tfx.core.fused import composed as composed
+    from tfx.core.nn import adamw_step as adamw_step
+    from tfx.core.nn import attention as attention
+    from tfx.core.nn import cross_entropy as cross_entropy
+    from tfx.core.nn import embedding as embedding
+    from tfx.core.nn import gelu as gelu
+    from tfx.core.nn import layer_norm as layer_norm
+    from tfx.core.nn import linear as linear
+    from tfx.core.nn import rms_norm as rms_norm
+    from tfx.core.nn import softmax as softmax
+    from tfx.core.ops import absolute as absolute
+    from tfx.core.ops import clip as clip
+    from tfx.core.ops import concat as concat
+    from tfx.core.ops import erf as erf
+    from tfx.core.ops import exp as exp
+    from tfx.core.ops import isfinite as isfinite
+    from tfx.core.ops import log as log
+    from tfx.core.ops import log_softmax as log_softmax
+    from tfx.core.ops import logsumexp as logsumexp
+    from tfx.core.ops import maximum as maximum
+    from tfx.core.ops import minimum as minimum
+    from tfx.core.ops import relu as relu
+    from tfx.core.ops import rsqrt as rsqrt
+    from tfx.core.ops import sigmoid as sigmoid
+    from tfx.core.ops import silu as silu
+    from tfx.core.ops import sqrt as sqrt
+    from tfx.core.ops import stack as stack
+    from tfx.core.ops import tanh as tanh
+    from tfx.core.ops import var as var
+    from tfx.core.ops import where as where
+    from tfx.core.resolve import backend as backend
+    from tfx.core.tape import no_grad as no_grad
     from tfx.core.tensor import Tensor as Tensor
+    from tfx.core.tensor import arange as arange
+    from tfx.core.tensor import full as full
     from tfx.core.tensor import tensor as tensor
 
     __version__: str
@@ -26,11 +62,47 @@ if TYPE_CHECKING:  # HOMES once more, for type checkers and editors; a test comp
     float64 = DType.float64
 
 HOMES = {
-    "DType": "tfx.core.dtypes",
-    "Tensor": "tfx.core.tensor",
-    "TfxError": "tfx.core.errors",
-    "tensor": "tfx.core.tensor",
+    "grad": "tfx.core.autograd",
     "value_and_grad": "tfx.core.autograd",
+    "Backend": "tfx.core.backend",
+    "DType": "tfx.core.dtypes",
+    "TfxError": "tfx.core.errors",
+    "composed": "tfx.core.fused",
+    "adamw_step": "tfx.core.nn",
+    "attention": "tfx.core.nn",
+    "cross_entropy": "tfx.core.nn",
+    "embedding": "tfx.core.nn",
+    "gelu": "tfx.core.nn",
+    "layer_norm": "tfx.core.nn",
+    "linear": "tfx.core.nn",
+    "rms_norm": "tfx.core.nn",
+    "softmax": "tfx.core.nn",
+    "absolute": "tfx.core.ops",
+    "clip": "tfx.core.ops",
+    "concat": "tfx.core.ops",
+    "erf": "tfx.core.ops",
+    "exp": "tfx.core.ops",
+    "isfinite": "tfx.core.ops",
+    "log": "tfx.core.ops",
+    "log_softmax": "tfx.core.ops",
+    "logsumexp": "tfx.core.ops",
+    "maximum": "tfx.core.ops",
+    "minimum": "tfx.core.ops",
+    "relu": "tfx.core.ops",
+    "rsqrt": "tfx.core.ops",
+    "sigmoid": "tfx.core.ops",
+    "silu": "tfx.core.ops",
+    "sqrt": "tfx.core.ops",
+    "stack": "tfx.core.ops",
+    "tanh": "tfx.core.ops",
+    "var": "tfx.core.ops",
+    "where": "tfx.core.ops",
+    "backend": "tfx.core.resolve",
+    "no_grad": "tfx.core.tape",
+    "Tensor": "tfx.core.tensor",
+    "arange": "tfx.core.tensor",
+    "full": "tfx.core.tensor",
+    "tensor": "tfx.core.tensor",
     "bool": "tfx.core.dtypes:DType",
     "uint8": "tfx.core.dtypes:DType",
     "int8": "tfx.core.dtypes:DType",

@@ -1,4 +1,4 @@
-"""The contract of every primitive, as code: what it is given, and the shape and dtype of its result.
+"""The contract of every primitive, as code: what it takes, and the shape and dtype of its result.
 
 A rule takes the backend, then what the primitive takes, with an `ArrayType` for each array. It
 raises `ContractError` where the call breaks the contract, and returns what the result must be. One
@@ -82,7 +82,7 @@ def _(B: Backend, x: ArrayType, *, dtype: DType) -> ArrayType:
     return ArrayType(x.shape, _held(B, dtype))
 
 
-# ---- elementwise ---------------------------------------------------------------------------
+# ---- elementwise -------------------------------------------------------------------------
 
 
 @rule_of("neg")
@@ -129,7 +129,7 @@ def _(B: Backend, condition: ArrayType, x: Operand, y: Operand) -> ArrayType:
     return ArrayType(_broadcast(condition, x, y), _computed(B, x, y))
 
 
-# ---- reduce and matmul -------------------------------------------------------------------------
+# ---- reduce and matmul -------------------------------------------------------------------
 
 
 @rule_of("sum", "max")
@@ -159,7 +159,7 @@ def _(B: Backend, x: ArrayType, y: ArrayType) -> ArrayType:
     )
 
 
-# ---- shape ---------------------------------------------------------------------------------------
+# ---- shape -------------------------------------------------------------------------------
 
 
 @rule_of("reshape")
@@ -220,7 +220,7 @@ def _(B: Backend, x: ArrayType, *, widths: tuple[tuple[int, int], ...], value: f
     return ArrayType(tuple(wide), x.dtype)
 
 
-# ---- index and random ------------------------------------------------------------------------------
+# ---- index and random --------------------------------------------------------------------
 
 
 @rule_of("take")
@@ -266,7 +266,7 @@ def _(
     return ArrayType(_lengths(shape), DType.int32)
 
 
-# ---- what rules ask of arguments -------------------------------------------------------------------
+# ---- what rules ask of arguments ---------------------------------------------------------
 
 
 def _held(B: Backend, dtype: DType) -> DType:
@@ -302,7 +302,9 @@ def _floating(B: Backend, *operands: Operand) -> DType:
 
 def _weak(number: Any, dtype: DType) -> None:
     """A Python number of a kind that needs no promotion: bool for bool, no float for integers."""
-    suits = {bool} if dtype is DType.bool else {int, float} if dtype.is_float else {int}
+    suits = (
+        (bool,) if dtype is DType.bool else (bool, int, float) if dtype.is_float else (bool, int)
+    )
     require(type(number) in suits, f"{number!r} ({type(number).__name__}) beside {dtype}")
 
 

@@ -52,7 +52,7 @@ class StrictBackend(Backend):
         return isinstance(x, StrictArray) and x.owner is self
 
     def shape(self, x: Array) -> tuple[int, ...]:
-        return self._own("shape", x).type.shape
+        return self._own("shape", x).type.shape  # what was consumed still has one
 
     def dtype(self, x: Array) -> DType:
         return self._own("dtype", x).type.dtype
@@ -61,7 +61,6 @@ class StrictBackend(Backend):
         given = type(x).__name__
         require(isinstance(x, StrictArray), f"{op} got a {given}, not an array of this backend")
         require(x.owner is self, f"{op} got an array of another instance of {self}")
-        require(not x.memory.consumed, f"{op} got an array that write had consumed")
         return x  # type: ignore[no-any-return]
 
     def _call(self, op: str, args: tuple[Any, ...], statics: dict[str, Any]) -> Any:
@@ -81,7 +80,7 @@ class StrictBackend(Backend):
             self.transfers[op] += 1
         if op == "to_numpy":
             return result
-        memory = args[0].memory if PRIMITIVES[op] == "shape" else _Memory()
+        memory = args[0].memory if op in _VIEWS else _Memory()
         return StrictArray(self, promised, self._scattered(result), memory)
 
     def _type(self, op: str, x: Any) -> Any:
@@ -92,7 +91,9 @@ class StrictBackend(Backend):
         require(
             not number, f"{op} got a {type(x).__name__}, not an array of this backend or a number"
         )
-        return self._own(op, x).type
+        array = self._own(op, x)
+        require(not array.memory.consumed, f"{op} got an array that write had consumed")
+        return array.type
 
     def _scattered(self, values: HostArray) -> HostArray:
         """A read-only view of the same values in a larger buffer, in one of four layouts."""
@@ -147,11 +148,13 @@ class _Numpy(ArrayBackend):
 
     def scatter_add(self, x: Array, indices: Array, updates: Array, *, axis: int) -> Array:
         out = x.copy()
-        np.add.at(out, (slice(None),) * axis + (indices,), updates)
+        where: Any = (slice(None),) * axis + (indices,)
+        np.add.at(out, where, updates)
         return out
 
 
 _TRANSFERS = ("asarray", "to_numpy")
+_VIEWS = ("reshape", "transpose", "broadcast_to", "slice")
 
 
 def _checked(op: str) -> Callable[..., Any]:

@@ -1,0 +1,88 @@
+"""CuPy on one CUDA device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import cupy
+
+from tfx.backends.cupy.plugin import probe
+from tfx.core.array_backend import ArrayBackend
+from tfx.core.backend import PRIMITIVES, Array, HostArray, Operand
+from tfx.core.errors import BackendError
+
+_ADDS_AS = {"float16": "float32", "int8": "int32", "uint8": "int32", "int64": "uint64"}
+"""What a device adds atomically to, for dtypes it (or an older CuPy) does not; integers wrap."""
+
+
+class CupyBackend(ArrayBackend):
+    """Tensors over `cupy.ndarray`; work is queued on CuPy's current stream.
+
+    Products of float32 are true float32 unless the user sets `CUPY_TF32=1`.
+    """
+
+    name = "cupy"
+    deterministic = False  # scatter_add adds in whatever order its threads come
+
+    def __init__(self, device: str | None = None) -> None:
+        here = probe()
+        if not here.ready:
+            raise BackendError(f"backend 'cupy' cannot run here: {here.reason}")
+        self.device = here.devices[0] if device is None else device
+        if self.device not in here.devices:
+            known = ", ".join(here.devices)
+            raise BackendError(f"backend 'cupy' has no device {device!r} here; it has: {known}")
+        super().__init__(cupy)
+        self._device = cupy.cuda.Device(int(self.device))
+        if len(here.devices) > 1:
+            for name in PRIMITIVES:
+                setattr(self, name, self._on_device(getattr(self, name)))
+
+    def _on_device(self, primitive: Callable[..., Any]) -> Callable[..., Any]:
+        """CuPy computes on the thread's current device, wherever the arguments are."""
+
+        @wraps(primitive)
+        def there(*arrays: Any, **params: Any) -> Any:
+            with self._device:
+                return primitive(*arrays, **params)
+
+        return there
+
+    def is_array(self, x: object) -> bool:
+        return isinstance(x, cupy.ndarray) and x.device == self._device
+
+    def to_numpy(self, x: Array) -> HostArray:
+        host: HostArray = cupy.asnumpy(x, order="C")
+        return host
+
+    def concat(self, *xs: Array, axis: int) -> Array:
+        # cupy.concatenate copies a table of pointers to the device when there are many.
+        lengths = [x.shape[axis] for x in xs]
+        shape = (*xs[0].shape[:axis], sum(lengths), *xs[0].shape[axis + 1 :])
+        out = cupy.empty(shape, xs[0].dtype)
+        start = 0
+        for x, length in zip(xs, lengths, strict=True):
+            out[(slice(None),) * axis + (slice(start, start + length),)] = x
+            start += length
+        return out
+
+    def scatter_add(self, x: Array, indices: Array, updates: Array, *, axis: int) -> Array:
+        wide = _ADDS_AS.get(x.dtype.name, x.dtype)
+        out = x.astype(wide)
+        at = (slice(None),) * axis + (indices,)
+        cupy.add.at(out, at, updates.astype(wide, copy=False))
+        return out.astype(x.dtype, copy=False)
+
+    def write(self, buffer: Array, slab: Array, start: Operand, *, axis: int) -> Array:
+        if 0 in buffer.strides:
+            buffer = buffer.copy()
+        count = slab.shape[axis]
+        # A position on the device stays there.
+        at = slice(start, start + count) if isinstance(start, int) else cupy.arange(count) + start
+        buffer[(slice(None),) * axis + (at,)] = slab
+        return buffer
+
+    def synchronize(self) -> None:
+        self._device.synchronize()

@@ -1,2 +1,0 @@
-def overrides():
-    return {}

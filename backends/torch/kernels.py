@@ -1,0 +1,125 @@
+"""Fused ops that torch has kernels for: each measured to help microGPT or a 124M model.
+
+But for the optimizer's step, all are made of functions torch differentiates, so they serve its own
+autograd; the tape, which knows no rule for them, gets the composed forms. Declined is what torch
+would take otherwise than the composed form: mixed dtypes, other shapes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from tfx.backends.torch.precision import float32_products, half_products
+from tfx.core.backend import Array, Backend
+from tfx.core.fused import Fused
+
+
+def _layer_norm(
+    B: Backend, x: Array, gain: Array, bias: Array, *, eps: float
+) -> tuple[Array, None]:
+    return F.layer_norm(x, x.shape[-1:], gain, bias, eps), None
+
+
+def _norm_fits(B: Backend, x: Array, gain: Array, bias: Array, *, eps: float) -> bool:
+    return gain.dtype == bias.dtype == x.dtype and gain.shape == bias.shape == x.shape[-1:]
+
+
+def _gelu(B: Backend, x: Array, *, approximate: str) -> tuple[Array, None]:
+    return F.gelu(x, approximate=approximate), None
+
+
+def _attention(
+    B: Backend, q: Array, k: Array, v: Array, scale: float, offset: Array | None, *, causal: bool
+) -> tuple[Array, None]:
+    mask = None
+    if causal and offset is not None:
+        standing = torch.arange(q.shape[-2], device=q.device)[:, None] + offset
+        # A query before the first key sees nothing, which kernels answer with NaN or with zeros.
+        mask = torch.arange(k.shape[-2], device=q.device) <= standing.clamp(min=0)
+    # The kernels behind it ask for four axes.
+    q4, k4, v4 = (x.reshape((1,) * (4 - x.ndim) + x.shape) for x in (q, k, v))
+    with float32_products.held(), half_products.held():
+        y = F.scaled_dot_product_attention(
+            q4, k4, v4, attn_mask=mask, is_causal=causal and mask is None, scale=scale
+        )
+    if mask is not None:
+        y = y.masked_fill(standing < 0, 0)
+    return y.reshape(q.shape[:-1] + v.shape[-1:]), None
+
+
+def _attention_fits(
+    B: Backend, q: Array, k: Array, v: Array, scale: Any, offset: Array | None, *, causal: bool
+) -> bool:
+    return (
+        isinstance(scale, int | float)
+        and scale > 0
+        and (offset is None or (offset.ndim == 0 and offset.dtype == torch.int64))
+        and 2 <= q.ndim <= 4
+        and q.shape[:-2] == k.shape[:-2]
+        and k.shape[:-1] == v.shape[:-1]
+        and k.shape[-2] > 0
+    )
+
+
+def _cross_entropy(B: Backend, logits: Array, targets: Array) -> tuple[Array, None]:
+    rows = logits.reshape(-1, logits.shape[-1])
+    losses = F.cross_entropy(rows, targets.reshape(-1).long(), reduction="none")
+    return losses.reshape(targets.shape), None
+
+
+def _targets_fit(B: Backend, logits: Array, targets: Array) -> bool:
+    return targets.dtype in (torch.int32, torch.int64) and logits.shape[:-1] == targets.shape
+
+
+def _adamw_step(
+    B: Backend,
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    rates: Array,
+    decay: Array | None,
+    *,
+    beta1: float,
+    beta2: float,
+    eps: float,
+) -> tuple[tuple[Array, Array, Array], None]:
+    lr, m_correction, v_correction = rates
+    m = (m * beta1).add_(g, alpha=1 - beta1)
+    v = (v * beta2).addcmul_(g, g, value=1 - beta2)
+    step = (m * m_correction).div_((v * v_correction).sqrt_().add_(eps))
+    if decay is not None:
+        step.addcmul_(p, decay)
+    return (p.addcmul(step, lr, value=-1), m, v), None
+
+
+def _state_fits(
+    B: Backend,
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    rates: Array,
+    decay: Array | None,
+    **_: float,
+) -> bool:
+    state = (p, g, m, v)
+    others = (rates,) if decay is None else (rates, decay)
+    return (
+        p.dtype.is_floating_point
+        and all(x.dtype == p.dtype for x in (*state, *others))
+        and all(x.shape == p.shape for x in state)
+        and (decay is None or decay.shape in ((), p.shape))
+    )
+
+
+KERNELS = (
+    Fused("layer_norm", _layer_norm, supports=_norm_fits, native=True),
+    Fused("gelu", _gelu, native=True),
+    Fused("attention", _attention, supports=_attention_fits, native=True),
+    Fused("cross_entropy", _cross_entropy, supports=_targets_fit, native=True),
+    Fused("adamw_step", _adamw_step, supports=_state_fits),
+)
