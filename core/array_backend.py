@@ -63,7 +63,7 @@ class ArrayBackend(Backend):
         if dtype is DType.bfloat16:
             return self._to_bfloat16(x)
         if x.dtype == self._native[DType.bfloat16]:
-            wide = (x.astype("uint32") << 16).view("float32")
+            wide = self._array(x.astype("uint32") << 16).view("float32")
             return wide.astype(self._native[dtype], copy=False)
         return x.astype(self._native[dtype])
 

@@ -16,7 +16,7 @@ from tfx.core.backend import Array, Backend
 from tfx.core.errors import BackendMismatch, GradientError
 from tfx.core.fused import composed
 from tfx.core.tape import Alias, Leaf, Node, recording
-from tfx.core.tensor import Tensor, full, gradients
+from tfx.core.tensor import Tensor, full, gradients, has_gradients
 
 Autograd = Literal["auto", "core", "native"]
 
@@ -52,8 +52,9 @@ def value_and_grad(
     def wrapped(params: Any, *args: Any) -> tuple[Tensor, Any]:
         leaves = tree.leaves(params)
         backend = _backend_of(leaves)
+        nested = recording.depth or _is_differentiated(leaves)
         native = autograd == "native" or (
-            autograd == "auto" and backend.native_autograd and not recording.depth
+            autograd == "auto" and backend.native_autograd and not nested
         )
         differentiate = _native if native else _core
         value, grads = differentiate(fn, params, leaves, args, backend)
@@ -79,7 +80,7 @@ def _core(
     args: Sequence[Any],
     backend: Backend,
 ) -> tuple[Tensor, list[Tensor | None]]:
-    nested = recording.depth > recording.native
+    nested = _is_differentiated(leaves)
     fresh = [Tensor(x.data, backend, _own_node(x)) for x in leaves]
     with _open_call(native=False):
         value = _checked(fn(tree.like(params, iter(fresh)), *args))
@@ -87,6 +88,12 @@ def _core(
         return value, [None] * len(leaves)
     grads = gradients(value, [x.node for x in fresh if x.node], create_graph=nested)
     return (value if nested else Tensor(value.data, backend)), grads
+
+
+def _is_differentiated(leaves: Sequence[Tensor]) -> bool:
+    """Whether a tape is open around this call, or its parameters already stand on one."""
+    around = recording.depth > recording.native or any(x.node is not None for x in leaves)
+    return around and not recording.paused
 
 
 def _own_node(x: Tensor) -> Node:
@@ -103,7 +110,7 @@ def _native(
 ) -> tuple[Tensor, list[Tensor | None]]:
     if not backend.native_autograd:
         raise GradientError(f"backend {backend} has no autograd of its own; use autograd='core'")
-    if recording.depth:
+    if recording.depth or _is_differentiated(leaves):
         raise GradientError("native autograd cannot be differentiated again; use autograd='core'")
 
     def raw(*arrays: Array) -> Array:
@@ -166,6 +173,6 @@ def _backend_of(leaves: Sequence[Tensor]) -> Backend:
             raise BackendMismatch(
                 f"parameters on {backend} and {x.backend}; x.to(backend) moves one"
             )
-        if not x.dtype.is_float:
-            raise GradientError(f"a parameter is {x.dtype}; only floats have gradients")
+        if not has_gradients(x):
+            raise GradientError(f"a parameter is {x.dtype}; only floats have gradients: cast it")
     return backend

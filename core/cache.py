@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from tfx.core.backend import Backend
 from tfx.core.dtypes import DType
 from tfx.core.errors import ShapeError
-from tfx.core.tensor import Tensor, arange, full
+from tfx.core.tensor import Tensor, arange, full, tensor
 
 
 class KVCache:
@@ -13,27 +17,55 @@ class KVCache:
 
     The position is a 0-d tensor, so one recorded decode step serves every position.
 
+    A cache of several texts has them along the first axis, its rows. They end together: what is
+    shorter begins with padding (`pad_left`), which is no part of the text. Rows may be repeated,
+    dropped and exchanged (`reorder`), as a search does that goes on from several texts at once.
+
     Args:
         layers: how many layers keep keys and values.
         shape: of one layer's keys, and of its values: (..., positions, head size).
+
+    Attributes:
+        capacity: how many positions there are.
+        length: how many of them are taken.
+        visible: which positions do not hold padding, bool (rows, capacity); None where none does.
     """
 
     def __init__(self, layers: int, shape: tuple[int, ...], backend: Backend, dtype: DType) -> None:
         self.capacity = shape[-2]
         self.length = 0
+        self.visible: Tensor | None = None
+        self._rows = shape[0]
         self._buffers = [
             (full(shape, 0.0, backend, dtype), full(shape, 0.0, backend, dtype))
             for _ in range(layers)
         ]
         self._position = full((), 0, backend, backend.index_dtype)
+        self._padding: Tensor | None = None  # (rows, 1)
+
+    def pad_left(self, counts: Sequence[int]) -> None:
+        """Declare that the first `counts[i]` tokens of row i will be padding.
+
+        To be said before the first token. Positions are counted from behind the padding, so that
+        a row that heeds `visible` gives what it gives alone.
+        """
+        if self.length or len(counts) != self._rows:
+            raise ShapeError(
+                f"padding of {len(counts)} rows for a cache of {self._rows} rows that holds "
+                f"{self.length} tokens: expected one count a row, before the first token"
+            )
+        if not any(counts):
+            return
+        backend = self._position.backend
+        self._padding = tensor(np.array(counts)[:, None], backend, backend.index_dtype)
+        self.visible = arange(self.capacity, backend) >= self._padding
 
     def positions(self, count: int) -> Tensor:
-        """The positions of the next `count` tokens: integers (count,)."""
-        if self.length + count > self.capacity:
-            raise ShapeError(
-                f"{count} more tokens after {self.length} do not fit a cache of {self.capacity}"
-            )
-        return arange(count, self._position.backend) + self._position
+        """The positions of the next `count` tokens: integers (count,), or (rows, count) where rows
+        are padded. Padding itself, which has none, gets 0."""
+        self._check_room(count)
+        positions = arange(count, self._position.backend) + self._position
+        return positions if self._padding is None else (positions - self._padding).maximum(0)
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Append the new tokens' keys and values (..., count, head size) of one layer.
@@ -43,6 +75,7 @@ class KVCache:
         """
         keys, values = self._buffers[layer]
         axis = k.ndim - 2
+        self._check_room(k.shape[axis])
         self._buffers[layer] = (
             keys.write(k, self._position, axis),
             values.write(v, self._position, axis),
@@ -51,5 +84,24 @@ class KVCache:
 
     def advance(self, count: int) -> None:
         """Move past `count` tokens, once every layer has taken them."""
+        self._check_room(count)
         self.length += count
         self._position = self._position + count
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Make row i what row `rows[i]` was: as many rows as are named, a row as often as it is."""
+        if not all(0 <= row < self._rows for row in rows):
+            raise ShapeError(f"rows {list(rows)} of a cache of {self._rows} rows")
+        backend = self._position.backend
+        chosen = tensor(np.array(rows, np.int64), backend, backend.index_dtype)
+        for layer, (keys, values) in enumerate(self._buffers):  # in turn: one layer is held twice
+            self._buffers[layer] = keys.take(chosen), values.take(chosen)
+        self._rows = len(rows)
+        if self._padding is not None and self.visible is not None:
+            self._padding, self.visible = self._padding.take(chosen), self.visible.take(chosen)
+
+    def _check_room(self, count: int) -> None:
+        if self.length + count > self.capacity:
+            raise ShapeError(
+                f"{count} more tokens after {self.length} do not fit a cache of {self.capacity}"
+            )

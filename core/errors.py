@@ -55,6 +55,10 @@ class DataError(TfxError):
     """Training or evaluation data is missing, empty, or cannot be used."""
 
 
+class TokenizerError(TfxError, ValueError):
+    """A tokenizer file is not what it claims, or a text or an id is nothing the tokenizer knows."""
+
+
 class NonFiniteError(TfxError):
     """The loss or its gradient became infinite or NaN; the parameters were left as they were."""
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tfx.core.backend import Backend
-from tfx.core.tape import Alias, Node, recording
+from tfx.core.tape import Alias, Node, recorded, recording
 from tfx.core.tensor import RecordingOps, Tensor, gradients
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,8 +38,9 @@ class Fused:
         name: the fused op it overrides.
         forward: `(B, *raw, **params) -> (out, saved)`; `out` is a raw array, or a tuple where the
             composed form returns one; `saved` is whatever `vjp` wants to see again.
-        vjp: `(B, g, out, saved, *raw, **params) -> gradients`, one for each raw argument, None where
-            there is none. Without it, the composed form runs while a gradient is recorded.
+        vjp: `(B, g, out, saved, *raw, **params) -> gradients`, one for each raw argument; where one
+            is None, the composed form is asked. Without a `vjp`, and for an op of several results,
+            the composed form runs while a gradient is recorded.
         supports: `(B, *raw, **params) -> bool`: whether the kernel handles this call. What it
             declines, wrong input included, goes to the composed form.
         native: `forward` is made of functions the library itself can differentiate. Without it,
@@ -74,28 +75,49 @@ def composed() -> Iterator[None]:
 def fused(definition: F) -> F:
     """Make a composed function overridable: tensors by position, everything else by keyword."""
     name = definition.__name__
-    parameters = inspect.signature(definition).parameters.values()
-    positional = sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
+    signature = inspect.signature(definition)
+    parameters = signature.parameters.values()
+    required = sum(p.default is p.empty for p in parameters)
+    positional = tuple(p.default for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
     defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     FUSED[name] = definition
 
     @functools.wraps(definition)
     def call(*args: Any, **params: Any) -> Any:
-        backend = next(x.backend for x in args if isinstance(x, Tensor))
+        if len(args) < required or not params.keys() <= defaults.keys():
+            bound = signature.bind(*args, **params)
+            bound.apply_defaults()
+            args, params = bound.args, bound.kwargs
+        backend = next((x.backend for x in args if isinstance(x, Tensor)), None)
+        if backend is None:
+            raise TypeError(f"{name} takes tensors, not {type(args[0]).__name__}")
         override = backend.fused.get(name)
         if override is None or _switch.off:
             return definition(*args, **params)
-        args += (None,) * (positional - len(args))
+        args += positional[len(args) :]
         params = defaults | params
-        raw = [x.data if isinstance(x, Tensor) else x for x in args]
+        raw = []
         parents = []
-        if not recording.paused:
-            parents = [(i, x.node) for i, x in enumerate(args) if isinstance(x, Tensor) and x.node]
-        if not _keeps_gradient(override, backend, args, parents) or not (
-            override.supports is None or override.supports(backend, *raw, **params)
-        ):
+        for i, x in enumerate(args):
+            if not isinstance(x, Tensor):
+                raw.append(x)
+                continue
+            if x.backend is not backend:  # which the composed form refuses
+                return definition(*args, **params)
+            if x.node is not None and not recording.paused:
+                parents.append((i, x.node))
+            raw.append(x.data)
+        if not _keeps_gradient(override, backend, args, parents):
             return definition(*args, **params)
-        out, saved = override.forward(backend, *raw, **params)
+        try:
+            if override.supports and not override.supports(backend, *raw, **params):
+                return definition(*args, **params)
+            out, saved = override.forward(backend, *raw, **params)
+        except (ValueError, TypeError, IndexError, RuntimeError):
+            definition(*args, **params)  # where the input is wrong, says so in one line
+            raise
+        if parents and isinstance(out, tuple):  # a node has one result
+            return definition(*args, **params)
         if parents:
             node = KernelNode(override, definition, args, raw, parents, params, out, saved)
             return Tensor(out, backend, node)
@@ -139,19 +161,28 @@ class KernelNode(Node):
         self.saved = saved
 
     def pull(self, B: Any, g: Any, out: Any, args: Sequence[Any]) -> list[Any]:
-        if isinstance(B, RecordingOps):  # to be differentiated again: walk the composed form
-            return self._pull_composed(args, g)
+        if isinstance(B, RecordingOps):  # to be differentiated again
+            return self._pull_composed(g)
         assert self.override.vjp is not None
         found = self.override.vjp(B, g, out, self.saved, *args, **self.params)
-        return [found[i] for i, _ in self.parents]
+        parts = [found[i] for i, _ in self.parents]
+        if any(part is None for part in parts):  # what the kernel leaves out, nothing may lose
+            tape = self._pull_composed(Tensor(g, B))
+            parts = [
+                x if x is not None or y is None else y.data
+                for x, y in zip(parts, tape, strict=True)
+            ]
+        return parts
 
-    def _pull_composed(self, args: Sequence[Any], g: Tensor) -> list[Any]:
-        inside = list(args)
+    def _pull_composed(self, g: Tensor) -> list[Tensor | None]:
+        """Walk the composed form instead, on a tape of its own."""
+        inside = list(self.inputs)
         targets: list[Node] = []
         for i, _ in self.parents:
-            targets.append(Alias(args[i]))
-            inside[i] = Tensor(args[i].data, g.backend, targets[-1])
-        value = self.definition(*inside, **self.params)
+            targets.append(Alias(inside[i]))
+            inside[i] = Tensor(inside[i].data, g.backend, targets[-1])
+        with recorded():
+            value = self.definition(*inside, **self.params)
         return gradients(value, targets, seed=g, create_graph=True)
 
 

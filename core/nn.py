@@ -119,11 +119,9 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
     Targets outside [0, V) are outside the contract: ids are checked on the host.
     """
-    *outside, vocabulary = logits.shape
-    if tuple(outside) != targets.shape:
-        raise ShapeError(
-            f"logits {logits.shape} want targets {tuple(outside)}, not {targets.shape}"
-        )
+    if not logits.shape or logits.shape[:-1] != targets.shape:
+        raise ShapeError(f"logits {logits.shape} do not suit targets {targets.shape}")
+    vocabulary = logits.shape[-1]
     shifted = logits - finite_max(logits, -1)
     first = (arange(targets.size, logits.backend) * vocabulary).cast(targets.dtype)
     chosen = shifted.reshape(-1).take(first.reshape(targets.shape) + targets)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from tfx.core.dtypes import DType
 from tfx.core.errors import DTypeError, ShapeError
 from tfx.core.shapes import normal_axes
-from tfx.core.tensor import Number, Tensor, apply, arange
+from tfx.core.tensor import Number, Tensor, apply, arange, check_number
 
 # ---- selection ---------------------------------------------------------------------------
 
@@ -21,10 +21,14 @@ def where(condition: Tensor, x: Tensor | Number, y: Tensor | Number) -> Tensor:
     """x where the bool `condition` holds, else y; one of them may be a number. Shapes broadcast."""
     if condition.dtype is not DType.bool:
         raise DTypeError(f"where needs a bool condition, not {condition.dtype}")
-    if isinstance(x, Tensor) and isinstance(y, Tensor) and x.dtype is not y.dtype:
-        raise DTypeError(f"where of {x.dtype} and {y.dtype}: dtypes are never mixed; cast one")
-    if not isinstance(x, Tensor) and not isinstance(y, Tensor):
+    dtypes = [v.dtype for v in (x, y) if isinstance(v, Tensor)]
+    if not dtypes:
         raise DTypeError("where needs a tensor for x or y: two numbers have no dtype")
+    if dtypes[0] is not dtypes[-1]:
+        raise DTypeError(f"where of {dtypes[0]} and {dtypes[1]}: dtypes are never mixed; cast one")
+    if dtypes[0] not in condition.backend.dtypes:
+        raise DTypeError(f"{condition.backend} does not compute with {dtypes[0]}; cast first")
+    check_number("where", (x, y), dtypes[0])
     return apply("where", condition, x, y)
 
 
@@ -35,6 +39,8 @@ def maximum(x: Tensor, y: Tensor | Number) -> Tensor:
 
 def minimum(x: Tensor, y: Tensor | Number) -> Tensor:
     """The smaller of both; NaN where either is. Equals share the gradient."""
+    if not x.dtype.is_float:  # -x may overflow
+        return where(x < y, x, y)
     return -((-x).maximum(-y))
 
 
@@ -45,6 +51,8 @@ def clip(x: Tensor, low: Number, high: Number) -> Tensor:
 
 def absolute(x: Tensor) -> Tensor:
     """|x|; the gradient at 0 is 0."""
+    if not x.dtype.is_float:
+        return where(x < 0, -x, x)
     return x.maximum(-x)
 
 
@@ -120,6 +128,8 @@ def erf(x: Tensor) -> Tensor:
     Beyond |x| = 6 it is 1 to the last place, so the arguments of both branches are held where
     nothing overflows and the branch that is not taken leaves no NaN in a gradient.
     """
+    if x.dtype.itemsize == 2:  # too narrow for the coefficients
+        return erf(x.cast(DType.float32)).cast(x.dtype)
     near = clip(x, -0.5, 0.5)
     small = near * _rational(near * near, *_ERF_SMALL)
     size = minimum(absolute(x), 6.0)
@@ -166,6 +176,8 @@ def finite_max(x: Tensor, axis: int) -> Tensor:
 
 def lowest(dtype: DType) -> float:
     """The most negative finite number of a float dtype."""
+    if not dtype.is_float:
+        raise DTypeError(f"softmax and its kin are for floats, not {dtype}; cast first")
     return {
         DType.float16: -65504.0,
         DType.bfloat16: -3.3895313892515355e38,
@@ -189,6 +201,8 @@ def concat(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
     if len({x.dtype for x in xs}) > 1:
         raise DTypeError(f"concat of {', '.join(x.dtype for x in xs)}: dtypes are never mixed")
     (along,) = normal_axes(axis, xs[0].ndim)
+    if len({(x.shape[:along], x.shape[along + 1 :]) for x in xs}) > 1:
+        raise ShapeError(f"concat of {', '.join(str(x.shape) for x in xs)} along axis {along}")
     return apply("concat", *xs, axis=along)
 
 
@@ -197,6 +211,8 @@ def stack(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
     if not xs:
         raise ShapeError("stack needs at least one tensor")
     shape = xs[0].shape
+    if any(x.shape != shape for x in xs):
+        raise ShapeError(f"stack of {', '.join(str(x.shape) for x in xs)}: one shape was expected")
     (along,) = normal_axes(axis, len(shape) + 1)
     widened = (*shape[:along], 1, *shape[along:])
     return concat([x.reshape(widened) for x in xs], along)

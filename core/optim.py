@@ -14,7 +14,7 @@ from tfx.core.schedules import Table
 from tfx.core.tensor import Tensor, full, tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainState:
     """What a training step maps to what it becomes.
 
@@ -75,14 +75,13 @@ class AdamW:
     ) -> tuple[TrainState, Tensor]:
         """One step: the state it leads to, and the gradient's norm before clipping.
 
-        Where the loss or the norm is not finite, and ever after, the new state is the old one bit
-        for bit, but for `healthy`.
+        Where the loss or the norm (0-d, both) is not finite, and ever after, the new state is the
+        old one bit for bit, but for `healthy`.
         """
         params = state.params
         g = params.flatten(grads)
         norm = (g * g).sum().sqrt()
-        size = loss + norm
-        healthy = state.healthy & (size - size == 0)  # inf - inf and NaN - NaN are NaN
+        healthy = state.healthy & (loss * 0 == norm * 0)  # inf * 0 is NaN, which equals nothing
         if self.grad_clip is not None:
             g = g * (self.grad_clip / norm.maximum(self.grad_clip))
         p, m, v = adamw_step(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from copy import copy
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -33,26 +33,27 @@ class Parameters(Mapping[str, Tensor]):
         self.flat = flat
         self.shapes = dict(shapes)
         sizes = [math.prod(shape) for shape in self.shapes.values()]
-        self._ends = list(accumulate(sizes))
-        if sum(sizes) != flat.size:
-            raise ShapeError(f"parameters of {sum(sizes)} numbers cut from {flat.size}")
+        self._bounds = list(accumulate(sizes, initial=0))
         self._tensors = self._cut(flat)
 
     def _cut(self, flat: Tensor) -> dict[str, Tensor]:
+        """Views of `flat`, where the library has views."""
         backend, data = flat.backend, flat.data
+        if flat.shape != (self._bounds[-1],):
+            raise ShapeError(f"parameters of {self._bounds[-1]} numbers cut from {flat.shape}")
         tensors = {}
-        start = 0
-        for (name, shape), end in zip(self.shapes.items(), self._ends, strict=True):
-            cut = backend.slice(data, starts=(start,), stops=(end,), steps=(1,))
+        for (name, shape), (start, stop) in zip(
+            self.shapes.items(), pairwise(self._bounds), strict=True
+        ):
+            cut = backend.slice(data, starts=(start,), stops=(stop,), steps=(1,))
             tensors[name] = Tensor(backend.reshape(cut, shape=shape), backend)
-            start = end
         return tensors
 
     @classmethod
     def from_host(
         cls, arrays: Mapping[str, HostArray], backend: Backend, dtype: DType
     ) -> Parameters:
-        """Copy host arrays to a backend, in one transfer."""
+        """Copy host arrays of floats, as `dtype`, to a backend in one transfer."""
         shapes = {name: array.shape for name, array in arrays.items()}
         flat = np.concatenate([np.ravel(array) for array in arrays.values()])
         return cls(tensor(flat, backend, dtype), shapes)
@@ -74,10 +75,11 @@ class Parameters(Mapping[str, Tensor]):
         return Tensor(backend.concat(*parts, axis=0), backend)
 
     def to_host(self, flat: Tensor | None = None) -> dict[str, HostArray]:
-        """Host copies by name, of these parameters or of another buffer of the same form."""
+        """Host copies by name, of these parameters or of another buffer of the same form; bfloat16
+        comes as uint16 words."""
         source = self.flat if flat is None else flat
         numbers = source.backend.to_numpy(source.data)
-        parts = np.split(numbers, self._ends[:-1])
+        parts = np.split(numbers, self._bounds[1:-1])
         named = zip(self.shapes.items(), parts, strict=True)
         return {name: part.reshape(shape) for (name, shape), part in named}
 

@@ -1,25 +1,77 @@
-"""Run folders: where a training run goes when nobody says, and which run is meant when nobody says."""
+"""Run folders: which one a training run writes to, and which run is meant when nobody says."""
 
 from __future__ import annotations
 
 import time
+from itertools import chain, count
 from pathlib import Path
 
-from tfx.core.checkpoint import find_checkpoint
+from tfx.core.checkpoint import find_checkpoint, prepare_run_dir
 from tfx.core.errors import CheckpointError
+from tfx.core.files import make_folder, reason, shown
 
 RUNS = Path("runs")
 
 
+def claim_run_dir(model: str, out: Path | None = None, resumed: Path | None = None) -> Path:
+    """The folder that a training run writes to: `out`, else that of the run it resumes, else a new
+    one; made, and proved to be writable.
+
+    Args:
+        model: the model's name.
+        out: the folder asked for.
+        resumed: the checkpoint that the run goes on from.
+
+    Raises:
+        CheckpointError: it cannot be written, or holds the checkpoints of another run, or later
+            ones of this: who looks for this run's newest would find those.
+    """
+    if out is not None:
+        folder = out
+    elif resumed is not None:
+        folder = resumed.parent
+    else:
+        folder = new_run_dir(model)
+    _refuse_other_run(folder, resumed)
+    return prepare_run_dir(folder)
+
+
+def _refuse_other_run(folder: Path, resumed: Path | None) -> None:
+    try:
+        newest = find_checkpoint(folder)
+    except CheckpointError:
+        return
+    if resumed is None or not newest.samefile(resumed):
+        raise CheckpointError(
+            f"{shown(newest)} is in the way of this run; "
+            f"go on from it with --resume {shown(folder)}, or choose another folder with --out"
+        )
+
+
 def new_run_dir(model: str) -> Path:
-    """`runs/MODEL-TIME`, a name that is not taken."""
-    name = f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
-    taken = RUNS / name
-    count = 1
-    while taken.exists():
-        count += 1
-        taken = RUNS / f"{name}-{count}"
-    return taken
+    """Make `runs/MODEL-TIME`, or `runs/MODEL-TIME-2` where another run began in this second.
+
+    Raises:
+        CheckpointError: it cannot be made.
+    """
+    stamped = RUNS / f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
+    numbered = (stamped.with_name(f"{stamped.name}-{n}") for n in count(2))
+    try:
+        make_folder(RUNS)
+        return next(folder for folder in chain([stamped], numbered) if _made(folder))
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot make the run folder {shown(stamped)}: {reason(error)}; choose one with --out"
+        ) from error
+
+
+def _made(folder: Path) -> bool:
+    """Make a folder; False where somebody was faster."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
 
 
 def newest_run(model: str) -> Path:
@@ -28,13 +80,15 @@ def newest_run(model: str) -> Path:
     Raises:
         CheckpointError: there is none.
     """
-    runs = sorted(RUNS.glob(f"{model}-*"), key=lambda run: run.stat().st_mtime, reverse=True)
-    for run in runs:
+    stamped = f"{model}-{'[0-9]' * 8}-*"
+    runs = [folder for folder in RUNS.glob(stamped) if folder.is_dir()]
+    for run in sorted(runs, key=lambda run: run.stat().st_mtime, reverse=True):
         try:
             find_checkpoint(run)
         except CheckpointError:
             continue
         return run
     raise CheckpointError(
-        f"no trained {model} in {RUNS}/; run: tfx train {model}, or give a run's folder: --weights DIR"
+        f"no trained {model} in {RUNS}/; "
+        f"train one with: tfx train {model}, or name a run's folder with --weights"
     )

@@ -18,7 +18,8 @@ def linear(steps: int, peak: float, end: float = 0.0, warmup: int = 0) -> Table:
     >>> linear(4, 1.0).tolist()
     [1.0, 0.75, 0.5, 0.25]
     """
-    return _with_warmup(peak + (end - peak) * _way(steps, warmup), peak, warmup, steps)
+    down = end + (peak - end) * (1 - _way(steps, warmup))
+    return _with_warmup(down, peak, warmup, steps)
 
 
 def cosine(steps: int, peak: float, end: float = 0.0, warmup: int = 0) -> Table:

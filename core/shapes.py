@@ -20,7 +20,7 @@ def normal_axes(axis: Axis, ndim: int) -> tuple[int, ...]:
     """
     if axis is None:
         return tuple(range(ndim))
-    wanted = (axis,) if isinstance(axis, int) else tuple(axis)
+    wanted = tuple(axis) if isinstance(axis, Sequence) else (operator.index(axis),)
     axes = tuple(a + ndim if a < 0 else a for a in wanted)
     if any(not 0 <= a < ndim for a in axes) or len(set(axes)) != len(axes):
         raise ShapeError(f"axis {axis} does not fit a tensor of {ndim} axes")
@@ -99,6 +99,12 @@ def parse_index(key: Any, shape: tuple[int, ...]) -> Index:
         else:
             cut = _single(part, length, key, shape)
         cuts.append(cut)
+    if pick is not None:
+        picking = [i for i, part in enumerate(parts) if not isinstance(part, slice | None)]
+        if picking[-1] - picking[0] >= len(picking):  # NumPy moves such axes to the front
+            raise ShapeError(
+                "an integer and a tensor in one index stand side by side; chain two indexings"
+            )
     starts, stops, steps = zip(*cuts, strict=True) if cuts else ((), (), ())
     return Index(starts, stops, steps, tuple(result), pick)
 
@@ -112,6 +118,8 @@ def _cut(part: slice, length: int) -> tuple[int, int, int]:
 
 def _single(part: Any, length: int, key: Any, shape: tuple[int, ...]) -> tuple[int, int, int]:
     try:
+        if isinstance(part, bool):
+            raise TypeError
         i = operator.index(part)
     except TypeError:
         raise ShapeError(

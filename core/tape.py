@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
@@ -31,10 +31,19 @@ class _Recording(threading.local):
 recording = _Recording()
 
 
-@contextmanager
-def no_grad() -> Iterator[None]:
+def no_grad() -> AbstractContextManager[None]:
     """What is computed inside is a constant to every derivative."""
-    before, recording.paused = recording.paused, True
+    return _paused(True)
+
+
+def recorded() -> AbstractContextManager[None]:
+    """What is computed inside is recorded, also inside `no_grad`."""
+    return _paused(False)
+
+
+@contextmanager
+def _paused(paused: bool) -> Iterator[None]:
+    before, recording.paused = recording.paused, paused
     try:
         yield
     finally:

@@ -79,6 +79,9 @@ class Tensor:
 
     # ---- to the host and across ------------------------------------------------------------
 
+    def __array__(self, *_: object, **__: object) -> HostArray:
+        raise TypeError("NumPy takes no tensor by itself; x.numpy() copies one to the host")
+
     def numpy(self) -> HostArray:
         """A copy on the host, as NumPy array. bfloat16, which NumPy lacks, comes as float32."""
         if self.dtype is DType.bfloat16:
@@ -128,8 +131,8 @@ class Tensor:
 
     def requires_grad_(self) -> Tensor:
         """Make this tensor a leaf: operations on it are recorded, and `backward` leaves its `grad`."""
-        if not self.dtype.is_float:
-            raise DTypeError(f"only floats have gradients; this tensor is {self.dtype}")
+        if not has_gradients(self):
+            raise DTypeError(f"only floats have gradients; this tensor is {self.dtype}: cast it")
         if self.node is None:
             self.node = Leaf()
         return self
@@ -167,6 +170,8 @@ class Tensor:
             return self
         if dtype not in self.backend.dtypes | self.backend.storage_dtypes:
             raise DTypeError(f"backend {self.backend} has no {dtype}")
+        if self.node is not None and dtype in self.backend.storage_dtypes:
+            raise GradientError(f"{self.backend} has no gradients in {dtype}; detach() first")
         source = self if dtype.is_float else self.detach()
         return apply("cast", source, dtype=dtype)
 
@@ -212,9 +217,9 @@ class Tensor:
         return apply("div", other, self)
 
     def __pow__(self, exponent: Number) -> Tensor:
-        if isinstance(exponent, Tensor):
+        if not isinstance(exponent, int | float):
             raise TypeError("the exponent must be a number; use exp(log(x) * y)")
-        return apply("pow", self, exponent=exponent)
+        return apply("pow", self, exponent=float(exponent))
 
     def maximum(self, other: Tensor | Number) -> Tensor:
         return apply("maximum", self, other)
@@ -271,7 +276,7 @@ class Tensor:
 
     def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """The smallest over `axis` (all by default); equals share the gradient."""
-        return -((-self).max(axis, keepdims))
+        return _reversed(_reversed(self).max(axis, keepdims))
 
     def argmax(self, axis: int | None = None) -> Tensor:
         """Where the largest stands, the first of equals; without `axis`, in the flattened tensor."""
@@ -330,13 +335,22 @@ class Tensor:
         return apply("transpose", self, axes=tuple(order))
 
     def broadcast_to(self, *shape: int | Sequence[int]) -> Tensor:
-        return apply("broadcast_to", self, shape=shape_argument(shape))
+        new = shape_argument(shape)
+        ends = new[max(0, len(new) - self.ndim) :]
+        fits = all(n in (1, end) for n, end in zip(self.shape, ends, strict=False))
+        if not fits or len(ends) < self.ndim or min(new, default=0) < 0:
+            raise ShapeError(f"broadcast_to of {self.shape} cannot give {new}")
+        return apply("broadcast_to", self, shape=new)
 
     def pad(self, widths: Sequence[tuple[int, int]], value: Number = 0) -> Tensor:
         """`widths[i]` = (before, after) cells of `value` around axis i."""
         pairs = tuple((int(a), int(b)) for a, b in widths)
         if len(pairs) != self.ndim or any(a < 0 or b < 0 for a, b in pairs):
             raise ShapeError(f"pad of {self.ndim} axes got widths {pairs}")
+        if self.dtype not in self.backend.dtypes:
+            raise DTypeError(f"{self.backend} does not compute with {self.dtype}; cast first")
+        check_number("pad", (value,), self.dtype)
+        value = float(value) if isinstance(value, float) else value
         return apply("pad", self, widths=pairs, value=value)
 
     # ---- index -----------------------------------------------------------------------------
@@ -362,23 +376,34 @@ class Tensor:
         """This tensor plus `updates` at `indices` along `axis`; repeated indices add up."""
         (where,) = normal_axes(axis, self.ndim)
         _check_dtypes("scatter_add", self, updates)
-        return apply("scatter_add", self, _index(indices), updates, axis=where)
+        _one_dtype("scatter_add", "numbers", None, self)
+        taken = self.shape[:where] + _index(indices).shape + self.shape[where + 1 :]
+        if updates.shape != taken:
+            raise ShapeError(f"scatter_add wants updates of {taken}, not {updates.shape}")
+        return apply("scatter_add", self, indices, updates, axis=where)
 
     def write(self, slab: Tensor, start: Tensor | int, axis: int = 0) -> Tensor:
         """This tensor with `slab` at `start` along `axis`; consumes this tensor (see `Backend.write`).
 
-        While a derivative is recorded through it, the buffer is copied first.
+        While derivatives are recorded, the buffer is copied first and so stays as it was.
         """
         (where,) = normal_axes(axis, self.ndim)
         _check_dtypes("write", self, slab)
         outside = self.shape[:where] + self.shape[where + 1 :]
-        if outside != slab.shape[:where] + slab.shape[where + 1 :]:
+        if slab.ndim != self.ndim or outside != slab.shape[:where] + slab.shape[where + 1 :]:
             raise ShapeError(f"write of {slab.shape} into {self.shape} along axis {where}")
         room = self.shape[where] - slab.shape[where]
-        if room < 0 or (isinstance(start, int) and not 0 <= start <= room):
-            raise ShapeError(f"write of {slab.shape} at {start} does not fit {self.shape}")
-        recorded = self.node is not None or slab.node is not None or recording.native
-        buffer = self + 0 if recorded else self
+        if isinstance(start, int):
+            if not 0 <= start <= room:
+                raise ShapeError(f"write of {slab.shape} at {start} does not fit {self.shape}")
+        else:
+            start = _index(start).cast(self.backend.index_dtype)
+            if start.shape or room < 0:
+                raise ShapeError(
+                    f"write of {slab.shape} at a start of {start.shape} does not fit {self.shape}"
+                )
+        recorded = recording.depth or self.node is not None or slab.node is not None
+        buffer = apply("concat", self, axis=where) if recorded else self
         return apply("write", buffer, slab, start, axis=where)
 
 
@@ -419,9 +444,9 @@ def apply(op: str, *args: Tensor | Number, **params: Any) -> Tensor:
                 parents.append((i, x.node))
             raw.append(data)
         else:
-            raw.append(x)
+            raw.append(float(x) if isinstance(x, float) else x)  # NumPy's floats are not weak
     if domain is not None and len(args) == 2:
-        _check_number(op, args, dtype)
+        check_number(op, args, dtype)
     try:
         data = getattr(backend, op)(*raw, **params)
     except (ValueError, IndexError, RuntimeError) as error:
@@ -472,6 +497,8 @@ def gradients(
         if output.size != 1:
             raise GradientError(f"only a single number has a gradient; the shape is {output.shape}")
         seed = full(output.shape, 1.0, backend, output.dtype)
+    elif seed.backend is not backend:
+        _one_backend("backward", backend, seed.backend)
     elif seed.shape != output.shape or seed.dtype is not output.dtype:
         raise GradientError(
             f"the gradient is {seed.dtype}{seed.shape}, the value {output.dtype}{output.shape}"
@@ -522,6 +549,7 @@ def full(
     """A tensor filled with one number."""
     wanted = as_dtype(dtype)
     _check_capability(backend, wanted)
+    check_number("full", (value,), wanted)
     return Tensor(backend.full(shape=tuple(shape), value=value, dtype=wanted), backend)
 
 
@@ -540,19 +568,42 @@ def _one_dtype(op: str, domain: str, first: DType | None, x: Tensor) -> DType:
         raise DTypeError(f"{op} of {first} and {dtype}: dtypes are never mixed; cast one")
     if domain == "floats" and not dtype.is_float:
         raise DTypeError(f"{op} is for floats, not {dtype}; cast first")
-    if dtype not in backend.arithmetic and domain != "values":
+    if dtype not in (backend.dtypes if domain == "values" else backend.arithmetic):
         raise DTypeError(f"{op} of {dtype}: backend {backend} has no arithmetic on it; cast first")
     return dtype
 
 
-def _check_number(op: str, args: Sequence[Any], dtype: DType | None) -> None:
-    """Refuse a weak operand that is no Python number, or a fraction beside integers."""
+def check_number(op: str, args: Sequence[Any], dtype: DType | None) -> None:
+    """Refuse a weak operand that is no Python number, or none that `dtype` can hold."""
     for x in args:
-        if isinstance(x, float):
-            if dtype is None or not dtype.is_float:
-                raise DTypeError(f"{op} of {dtype} and a Python float: cast the tensor first")
-        elif not isinstance(x, Tensor | int):
+        if isinstance(x, Tensor):
+            continue
+        if not isinstance(x, int | float):
             raise TypeError(f"{op} takes tensors and Python numbers, not {type(x).__name__}")
+        if dtype is None or dtype.is_float:
+            continue
+        if isinstance(x, float):
+            raise DTypeError(f"{op} of {dtype} and a Python float: cast the tensor first")
+        if not _holds(dtype, x):
+            raise DTypeError(f"{op} of {dtype} and {x}: no {dtype} is {x}; cast the tensor first")
+
+
+def _holds(dtype: DType, number: int) -> bool:
+    """Whether `number` is among the values of bool or an integer dtype."""
+    if dtype is DType.bool:
+        return isinstance(number, bool)
+    count = 1 << 8 * dtype.itemsize
+    return 0 <= number + (0 if dtype is DType.uint8 else count // 2) < count
+
+
+def has_gradients(x: Tensor) -> bool:
+    """Whether derivatives by `x` make sense: it holds floats that its backend computes with."""
+    return x.dtype.is_float and x.dtype in x.backend.arithmetic
+
+
+def _reversed(x: Tensor) -> Tensor:
+    """The smaller the larger, and its own inverse; -x of integers may overflow, -x - 1 does not."""
+    return -x if x.dtype.is_float else -x - 1
 
 
 def _check_dtypes(op: str, x: Tensor, y: Tensor) -> None:

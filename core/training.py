@@ -4,75 +4,113 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Self
 
 import numpy as np
 
 from tfx.core.errors import CheckpointError, NonFiniteError
+from tfx.core.files import reason, shown
+from tfx.core.ops import stack
 from tfx.core.optim import TrainState
 from tfx.core.recipe import Reporter
+from tfx.core.schedules import Table
 from tfx.core.tensor import Tensor
 
+METRICS = "metrics.jsonl"
+
+# Losses are read on the host when so many wait or so much time has passed: reading waits for the
+# device, and a device that waits for the host at every step stands idle.
 PENDING_STEPS = 16
 PENDING_SECONDS = 0.5
-"""A loss is read on the host when so many wait or so much time has passed: reading one waits for
-the device, and a device that waits for the host at every step stands idle."""
 
 
 class Metrics:
-    """`metrics.jsonl` of a run: one JSON object a step, appended.
+    """`metrics.jsonl` of a run folder: one JSON object a step. Leaving the context closes it.
 
     Args:
-        path: the file; it is made, or cut back to what happened up to `step`.
+        run_dir: the folder. What the file holds beyond `step`, and a last line torn by a kill, is
+            cut off.
         step: how many steps the run has behind it.
+        before: the folder where it took them, when it goes on in another.
+
+    Attributes:
+        last_loss: the loss of the latest step in the file; None before the first.
+
+    Raises:
+        CheckpointError: the file cannot be written.
     """
 
-    def __init__(self, path: Path, step: int = 0) -> None:
-        try:
-            kept = path.read_text().splitlines() if step and path.exists() else []
-            self._file: TextIO = path.open("w")
-            self._file.writelines(f"{line}\n" for line in kept if _step_of(line) <= step)
-        except OSError as error:
-            raise CheckpointError(f"cannot write {path}: {error.strerror}") from error
+    def __init__(self, run_dir: Path, step: int = 0, before: Path | None = None) -> None:
+        self.path = run_dir / METRICS
+        self.last_loss: float | None = None
+        with self._refusals():
+            if before is not None and (before / METRICS).exists() and not before.samefile(run_dir):
+                shutil.copyfile(before / METRICS, self.path)
+            self._file = self.path.open("a+b")
+            self._file.truncate(self._end_of(step))
 
-    def add(self, **values: Any) -> None:
-        self._write(json.dumps(values) + "\n")
+    def _end_of(self, step: int) -> int:
+        """Where the lines of the steps up to `step` end, in bytes."""
+        end = 0
+        self._file.seek(0)
+        for line in self._file:
+            values = _parsed(line)
+            if values is None or values["step"] > step:
+                break
+            end += len(line)
+            self.last_loss = values["loss"]
+        return end
+
+    def add(self, *, step: int, loss: float, **values: float) -> None:
+        """Note a step; `flush` writes it."""
+        self.last_loss = loss
+        with self._refusals():
+            self._file.write(json.dumps({"step": step, "loss": loss, **values}).encode() + b"\n")
 
     def flush(self) -> None:
-        self._write("", flush=True)
+        with self._refusals():
+            self._file.flush()
 
-    def close(self) -> None:
-        self._file.close()
+    def __enter__(self) -> Self:
+        return self
 
-    def _write(self, text: str, flush: bool = False) -> None:
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):  # whatever could not be written, `flush` has said so
+            self._file.close()
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
         try:
-            self._file.write(text)
-            if flush:
-                self._file.flush()
+            yield
         except OSError as error:
-            raise CheckpointError(f"cannot write {self._file.name}: {error.strerror}") from error
+            raise CheckpointError(f"cannot write {shown(self.path)}: {reason(error)}") from error
 
 
-def _step_of(line: str) -> float:
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """The object of a whole line; None for anything else."""
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf  # the torn last line of a killed run
+        values = json.loads(line)
+        sound = line.endswith(b"\n") and {"step", "loss"} <= values.keys()
+    except (ValueError, AttributeError):
+        return None
+    return values if sound else None
 
 
 @dataclass
 class Loop:
-    """Runs steps `first`, `first + 1`, ... `last - 1`.
+    """Runs training steps, and sees to it that what they did is known and kept.
 
     Attributes:
-        advance: one training step, `(state, i) -> (state, loss, gradient norm)`, i counted from 0.
+        advance: one training step, `(state, i) -> (state, loss, gradient norm)`: i counts from 0,
+            loss and norm are 0-d.
         save: writes a checkpoint of a state after so many steps.
         metrics: where every step is noted.
         report: where progress goes.
@@ -84,86 +122,109 @@ class Loop:
     save: Callable[[TrainState, int], None]
     metrics: Metrics
     report: Reporter
-    schedule: Any
+    schedule: Table
     save_every: int = 0
-    last_loss: float = math.nan
-    _pending: list[tuple[int, Tensor, Tensor]] = field(default_factory=list)
-    _began: float = 0.0
-    _read_at: float = 0.0
+    _pending: list[_Step] = field(default_factory=list, init=False)
+    _began: float = field(default=0.0, init=False)
+    _read_at: float = field(default=0.0, init=False)
 
     def run(self, state: TrainState, first: int, last: int) -> TrainState:
-        """Train; the state after the last step, saved.
+        """Take steps `first`, `first + 1`, ... `last - 1`; the state after them, which is saved.
 
         Raises:
-            NonFiniteError: a loss or gradient was not finite. The state stayed as it was before
-                that step, and nothing was saved since.
-            KeyboardInterrupt: asked for; a checkpoint of the last whole step was saved.
+            NonFiniteError: a loss or gradient was not finite, or the parameters it would save are
+                not. Nothing was saved since.
+            KeyboardInterrupt: somebody asked for it; the state after the last whole step was saved.
         """
         self._began = self._read_at = time.monotonic()
         done = first
-        with _interrupts() as interrupted, np.errstate(all="ignore"):
-            while done < last:
+        with _interrupts(self._acknowledge) as interrupted, np.errstate(all="ignore"):
+            while done < last and not interrupted.is_set():
                 state, loss, norm = self.advance(state, done)
                 done += 1
-                self._pending.append((done, loss, norm))
-                stop = interrupted.is_set()
-                due = bool(self.save_every) and done % self.save_every == 0
-                if stop or due or done == last or self._overdue():
+                seconds = round(time.monotonic() - self._began, 6)
+                self._pending.append(_Step(done, loss, norm, seconds))
+                if self.save_every and done % self.save_every == 0 and done < last:
+                    self._read_and_save(state, done, last)
+                elif self._overdue():
                     self._read(last)
-                if stop or due or done == last:
-                    self.save(state, done)
-                if stop:
-                    raise KeyboardInterrupt
-            if first >= last:
-                self.save(state, done)
+            self._read_and_save(state, done, last)
+        if interrupted.is_set():
+            self.report.note(f"step {done} is saved; --resume goes on from there")
+            raise KeyboardInterrupt
         self.report.progress_done()
         return state
+
+    def _acknowledge(self) -> None:
+        self.report.note("saving after this step; Ctrl-C again stops at once")
 
     def _overdue(self) -> bool:
         waited = time.monotonic() - self._read_at
         return len(self._pending) >= PENDING_STEPS or waited >= PENDING_SECONDS
 
-    def _read(self, last: int) -> None:
-        """Bring the waiting losses to the host and pass them on."""
-        for step, loss, norm in self._pending:
-            values = loss.item(), norm.item()
-            if not all(map(math.isfinite, values)):
-                self._pending.clear()
-                self.metrics.flush()
-                what = "gradient" if math.isfinite(values[0]) else f"loss ({values[0]})"
-                raise NonFiniteError(
-                    f"the {what} of step {step} is not finite; parameters and optimizer are as "
-                    f"after step {step - 1}, and were not saved; lower --lr or set --grad-clip"
-                )
-            self.last_loss = values[0]
-            seconds = round(time.monotonic() - self._began, 4)
-            self.metrics.add(
-                step=step,
-                loss=values[0],
-                grad_norm=values[1],
-                lr=float(self.schedule[step - 1]),
-                seconds=seconds,
+    def _read_and_save(self, state: TrainState, done: int, last: int) -> None:
+        self._read(last)
+        flat = state.params.flat
+        if not math.isfinite((flat * 0).sum().item()):
+            raise NonFiniteError(
+                f"the parameters after step {done} are not finite, and were not saved; lower --lr"
             )
-            self.report.progress(step, last, values[0])
-        self._pending.clear()
-        self.metrics.flush()
+        self.save(state, done)
+
+    def _read(self, last: int) -> None:
+        """Bring the waiting losses to the host, all at once, and pass them on."""
+        steps, self._pending = self._pending, []
+        if steps:
+            numbers = stack([x for step in steps for x in (step.loss, step.norm)]).tolist()
+            for step, loss, norm in zip(steps, numbers[::2], numbers[1::2], strict=True):
+                self._pass_on(step, loss, norm, last)
+            self.metrics.flush()
         self._read_at = time.monotonic()
+
+    def _pass_on(self, step: _Step, loss: float, norm: float, last: int) -> None:
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self.metrics.flush()
+            what = f"gradient norm ({norm})" if math.isfinite(loss) else f"loss ({loss})"
+            raise NonFiniteError(
+                f"the {what} of step {step.number} is not finite; parameters and optimizer stayed "
+                f"as after step {step.number - 1}, and were not saved; "
+                "lower --lr or set --grad-clip"
+            )
+        self.metrics.add(
+            step=step.number,
+            loss=loss,
+            grad_norm=norm,
+            lr=float(self.schedule[step.number - 1]),
+            seconds=step.seconds,
+        )
+        self.report.progress(step.number, last, loss)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A step whose loss was not read yet; `seconds` since the loop began, when it was asked for."""
+
+    number: int
+    loss: Tensor
+    norm: Tensor
+    seconds: float
 
 
 @contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """The first Ctrl-C sets the event and the loop stops after its step; a second one aborts."""
+def _interrupts(acknowledge: Callable[[], None]) -> Iterator[threading.Event]:
+    """The first Ctrl-C sets the event, for the loop to stop after its step; a second one aborts."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    before = signal.getsignal(signal.SIGINT)
 
     def ask(signum: int, frame: Any) -> None:
         asked.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        with suppress(OSError, RuntimeError):  # a stream that is closed, or in the middle of a line
+            acknowledge()
 
-    signal.signal(signal.SIGINT, ask)
+    before = signal.signal(signal.SIGINT, ask)
     try:
         yield asked
     finally:

@@ -26,7 +26,8 @@ def like(nest: Any, values: Iterator[Any]) -> Any:
     if isinstance(nest, Mapping):
         return {name: like(part, values) for name, part in nest.items()}
     if isinstance(nest, list | tuple):
-        return type(nest)([like(part, values) for part in nest])
+        parts = [like(part, values) for part in nest]
+        return type(nest)(*parts) if hasattr(nest, "_fields") else type(nest)(parts)
     raise _no_nest(nest)
 
 

@@ -75,9 +75,13 @@ rule(
 
 @vjp("pow")
 def _(B: Any, g: Any, out: Any, x: Any, *, exponent: float) -> Any:
-    if exponent == 0:
-        return B.mul(x, 0.0)
+    if exponent == 0:  # also where x is infinite
+        return _zeros_like(B, x)
     return B.mul(g, B.mul(B.pow(x, exponent=exponent - 1), exponent))
+
+
+def _zeros_like(B: Any, x: Any) -> Any:
+    return B.full(shape=B.shape(x), value=0.0, dtype=B.dtype(x))
 
 
 def _larger_takes(B: Any, g: Any, mine: Any, other: Any) -> Any:
@@ -188,8 +192,7 @@ def _cut(B: Any, x: Any, axis: int, start: int, stop: int) -> Any:
 
 @vjp("take")
 def _(B: Any, g: Any, out: Any, x: Any, indices: Any, *, axis: int) -> Any:
-    zeros = B.full(shape=B.shape(x), value=0.0, dtype=B.dtype(x))
-    return B.scatter_add(zeros, indices, g, axis=axis)
+    return B.scatter_add(_zeros_like(B, x), indices, g, axis=axis)
 
 
 rule(
@@ -201,7 +204,7 @@ rule(
 rule(
     "write",
     lambda B, g, out, buffer, slab, start, *, axis: B.write(
-        B.add(g, 0.0), B.mul(slab, 0.0), start, axis=axis
+        B.add(g, 0.0), _zeros_like(B, slab), start, axis=axis
     ),
     lambda B, g, out, buffer, slab, start, *, axis: B.take(
         g, B.add(B.arange(stop=B.shape(slab)[axis]), start), axis=axis

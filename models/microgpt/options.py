@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
 from typing import Any, ClassVar, get_type_hints
 
 from tfx.core.autograd import Autograd
 from tfx.core.errors import UsageError
 from tfx.core.recipe import TrainSettings
+from tfx.core.wording import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Options:
             raise UsageError("Adam needs 0 <= beta1 < 1, 0 <= beta2 < 1 and eps > 0")
         if self.init_std < 0 or self.temperature < 0:
             raise UsageError("init_std and temperature must not be negative")
+        if self.min_lr > self.lr:
+            raise UsageError(f"--min-lr {self.min_lr} is above --lr {self.lr}")
         if self.dtype not in ("float32", "float64"):
             raise UsageError(f"microgpt trains in float64 or float32, not {self.dtype}")
 
@@ -77,11 +81,19 @@ def _parsed(overrides: Mapping[str, str]) -> dict[str, Any]:
     values = {}
     for key, text in overrides.items():
         if key not in _SETTABLE:
-            near = get_close_matches(key, _SETTABLE, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_SETTABLE)}"
-            raise UsageError(f"--set {key}: microgpt has no such setting; {hint}")
-        try:
-            values[key] = kinds[key](text)
-        except ValueError:
-            raise UsageError(f"--set {key}={text}: expected {kinds[key].__name__}") from None
+            hint = did_you_mean(key, _SETTABLE) or f" There are {', '.join(_SETTABLE)}."
+            if key in Options.FLAGS:
+                hint = f" It is a flag: --{key.replace('_', '-')}."
+            raise UsageError(f"--set {key}: microgpt has no such setting.{hint}")
+        values[key] = _number(key, text, kinds[key])
     return values
+
+
+def _number(key: str, text: str, kind: type) -> Any:
+    """A finite number, as `kind`."""
+    with suppress(ValueError, OverflowError):
+        value = kind(text)
+        if math.isfinite(value):
+            return value
+    expected = "a whole number" if kind is int else "a number"
+    raise UsageError(f"--set {key}={text}: expected {expected}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +14,26 @@ import numpy as np
 
 from tfx.core.autograd import value_and_grad
 from tfx.core.backend import Backend
-from tfx.core.checkpoint import (
-    SavedCheckpoint,
-    load_checkpoint,
-    prepare_run_dir,
-    restore_random,
-    save_checkpoint,
-)
-from tfx.core.errors import UsageError
+from tfx.core.checkpoint import SavedCheckpoint, load_checkpoint, restore_random, save_checkpoint
+from tfx.core.errors import NonFiniteError, UsageError
 from tfx.core.optim import AdamW, TrainState
 from tfx.core.recipe import EvalSettings, Reporter, RunSettings, TrainSettings
-from tfx.core.runs import new_run_dir, newest_run
+from tfx.core.runs import claim_run_dir, newest_run
 from tfx.core.schedules import linear
 from tfx.core.tensor import Tensor
 from tfx.core.training import Loop, Metrics
 from tfx.models.microgpt.model import Params, loss
 from tfx.models.microgpt.options import Options
-from tfx.models.microgpt.run import NAME, Model, Run, data_of, shuffled
+from tfx.models.microgpt.run import NAME, Model, Run, options_of, shuffled, trained_on
 from tfx.models.microgpt.sampling import sample
 
 _TRAIN = Options.FLAGS | {"data", "out", "resume", "overrides"}
-_RESUME = {"resume", "out", "data", "steps", "save_every", "num_samples", "autograd"}
+_CHANGEABLE = {"steps", "save_every", "num_samples", "autograd"}  # when a run is resumed
 _RUN = {"weights", "dtype", "prompt", "max_new_tokens", "temperature", "num_samples", "seed"}
 _EVAL = {"weights", "data", "dtype", "docs"}
+
+# NumPy would warn of overflows on stderr; what comes of them is found out and is an error.
+_quiet = np.errstate(all="ignore")
 
 
 class MicroGPT:
@@ -42,21 +41,25 @@ class MicroGPT:
 
     name = NAME
 
+    @_quiet
     def train(self, settings: TrainSettings, backend: Backend, report: Reporter) -> dict[str, Any]:
         """Train as the original does, print what it prints, and leave a checkpoint."""
         settings.refuse_unsupported(NAME, _TRAIN)
         clock = [time.perf_counter()]
-        run, out = _prepare(settings, backend, report)
+        run = _begin_or_resume(settings, backend, report)
+        if run.options.autograd == "native" and not backend.native_autograd:
+            raise UsageError(f"--autograd native: backend {backend} has no autograd of its own")
+        out = claim_run_dir(NAME, settings.out, run.resumed)
+        if settings.out is None:
+            report.note(f"run folder: {out}")
         model, options = run.model, run.options
         report.result(f"num docs: {len(run.documents)}")
         report.result(f"vocab size: {model.config.vocab_size}")
         report.result(f"num params: {model.params.flat.size}")
-        loop = _loop(run, out, report)
         clock.append(time.perf_counter())
-        try:
+        with Metrics(out, run.done, run.resumed and run.resumed.parent) as metrics:
+            loop = _loop(run, out, metrics, report)
             model.params = loop.run(run.state, run.done, options.steps).params
-        finally:
-            loop.metrics.close()
         clock.append(time.perf_counter())
         if options.num_samples:
             report.result("--- inference (new, hallucinated names) ---")
@@ -72,12 +75,13 @@ class MicroGPT:
             "vocab_size": model.config.vocab_size,
             "num_params": model.params.flat.size,
             "steps": options.steps,
-            "final_loss": loop.last_loss,
+            "final_loss": metrics.last_loss,
             "samples": names,
             "timing": {"load_s": load_s, "train_s": train_s, "sample_s": sample_s},
             "out": str(out),
         }
 
+    @_quiet
     def run(self, settings: RunSettings, backend: Backend, report: Reporter) -> dict[str, Any]:
         """Print new names from a checkpoint; without a seed, those that training would print."""
         settings.refuse_unsupported(NAME, _RUN)
@@ -89,7 +93,7 @@ class MicroGPT:
             restore_random(rng, saved.state["random"])
         temperature = settings.temperature
         if temperature is None:
-            temperature = saved.state["options"]["temperature"]
+            temperature = options_of(saved).temperature
         prompt = settings.prompt or ""
         if len(model.vocabulary.ids(prompt)) >= model.config.block_size:
             raise UsageError(
@@ -118,6 +122,7 @@ class MicroGPT:
             "timing": {"load_s": load_s, "sample_s": sample_s},
         }
 
+    @_quiet
     def evaluate(
         self, settings: EvalSettings, backend: Backend, report: Reporter
     ) -> dict[str, Any]:
@@ -125,8 +130,10 @@ class MicroGPT:
         settings.refuse_unsupported(NAME, _EVAL)
         saved = _load(settings.weights, report)
         model = Model.of(saved, backend, settings.dtype)
-        data = settings.data or data_of(saved)
-        documents, _ = shuffled(data, saved.state["options"]["seed"], report.note)
+        if settings.data is None:
+            documents, _ = trained_on(saved, None, report.note)
+        else:
+            documents, _ = shuffled(settings.data, options_of(saved).seed, report.note)
         first, last = settings.docs or (0, len(documents))
         if not 0 <= first < last <= len(documents):
             raise UsageError(
@@ -138,6 +145,11 @@ class MicroGPT:
             for text in documents[first:last]
         ]
         mean = float(np.mean(losses))
+        if not math.isfinite(mean):
+            raise NonFiniteError(
+                f"the loss on docs {first}:{last} is not finite: the parameters in {saved.path} "
+                f"are too large for {model.params.flat.dtype}"
+            )
         report.result(f"docs {first}:{last} | loss {mean:.4f}")
         return {
             **_header(model),
@@ -148,25 +160,27 @@ class MicroGPT:
         }
 
 
-def _prepare(settings: TrainSettings, backend: Backend, report: Reporter) -> tuple[Run, Path]:
-    """The run to train, new or resumed, and the folder it writes to."""
+def _begin_or_resume(settings: TrainSettings, backend: Backend, report: Reporter) -> Run:
     if settings.resume is None:
         options = Options().with_settings(settings)
-        run = Run.begin(options, settings.data, backend, report.note)
-        return run, prepare_run_dir(settings.out or new_run_dir(NAME))
-    for name in settings.given():
-        if name not in _RESUME:
-            flag = "set" if name == "overrides" else name.replace("_", "-")
-            raise UsageError(f"--{flag} is fixed by the run that --resume continues; leave it out")
+        return Run.begin(options, settings.data, backend, report.note)
     saved = load_checkpoint(settings.resume, NAME)
-    options = Options(**saved.state["options"]).with_settings(settings)
+    before = options_of(saved)
+    options = before.with_settings(settings)
+    for name, value in asdict(before).items():
+        asked = getattr(options, name)
+        if asked != value and name not in _CHANGEABLE:
+            flag = f"--set {name}" if name in settings.overrides else settings.flag(name)
+            raise UsageError(f"{flag} {asked}: the run that --resume continues keeps its {value}")
     if saved.step > options.steps:
-        raise UsageError(f"the run is at step {saved.step} already, beyond --steps {options.steps}")
-    run = Run.resume(saved, options, settings.data or data_of(saved), backend, report.note)
-    return run, prepare_run_dir(settings.out or saved.path.parent)
+        raise UsageError(f"--steps {options.steps}: {saved.path} has taken {saved.step} already")
+    run = Run.resume(saved, options, settings.data, backend, report.note)
+    if run.done == options.steps:
+        report.note(f"{saved.path} has taken all {run.done} steps; --steps adds more")
+    return run
 
 
-def _loop(run: Run, out: Path, report: Reporter) -> Loop:
+def _loop(run: Run, out: Path, metrics: Metrics, report: Reporter) -> Loop:
     options = run.options
     schedule = linear(options.steps, options.lr, options.min_lr, options.warmup_steps)
     optimizer = AdamW(
@@ -196,7 +210,6 @@ def _loop(run: Run, out: Path, report: Reporter) -> Loop:
     def save(state: TrainState, done: int) -> None:
         save_checkpoint(out, run.checkpoint(state, done))
 
-    metrics = Metrics(out / "metrics.jsonl", run.done)
     return Loop(advance, save, metrics, report, schedule, options.save_every)
 
 

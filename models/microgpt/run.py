@@ -12,8 +12,8 @@ import numpy as np
 
 from tfx.core.backend import Backend
 from tfx.core.checkpoint import Checkpoint, SavedCheckpoint, restore_random
-from tfx.core.dtypes import as_dtype
-from tfx.core.errors import CheckpointError
+from tfx.core.dtypes import FLOATS, DType, as_dtype
+from tfx.core.errors import CheckpointError, UsageError
 from tfx.core.optim import TrainState
 from tfx.core.parameters import Parameters
 from tfx.core.tensor import Tensor, tensor
@@ -52,9 +52,8 @@ class Model:
                 raise CheckpointError(
                     f"checkpoint {saved.path}: {name} is {arrays[name].shape}, expected {shape}"
                 )
-        kept = saved.weights["wte"].dtype
-        params = Parameters.from_host(arrays, backend, as_dtype(dtype or kept))
-        return cls(config, vocabulary, params)
+        chosen = computable(dtype or saved.weights["wte"].dtype, backend)
+        return cls(config, vocabulary, Parameters.from_host(arrays, backend, chosen))
 
     def windows(self, document: str) -> tuple[Tensor, Tensor]:
         """The tokens of a document and the tokens that follow them, at most block_size of each."""
@@ -76,6 +75,7 @@ class Run:
         model: sizes and vocabulary; its parameters are those the run began or resumed with.
         state: parameters and optimizer as far as the run is.
         done: how many steps that is.
+        resumed: the checkpoint it goes on from.
     """
 
     options: Options
@@ -85,6 +85,7 @@ class Run:
     model: Model
     state: TrainState
     done: int = 0
+    resumed: Path | None = None
 
     @classmethod
     def begin(cls, options: Options, data: Path | None, backend: Backend, note: Note) -> Run:
@@ -95,7 +96,7 @@ class Run:
             len(vocabulary), options.n_layer, options.n_embd, options.block_size, options.n_head
         )
         weights = initial_weights(config, rng, options.init_std)
-        params = Parameters.from_host(weights, backend, as_dtype(options.dtype))
+        params = Parameters.from_host(weights, backend, computable(options.dtype, backend))
         model = Model(config, vocabulary, params)
         return cls(options, data, documents, rng, model, TrainState.start(params))
 
@@ -109,11 +110,7 @@ class Run:
         note: Note,
     ) -> Run:
         """Take up a saved run where it stopped, bit for bit."""
-        documents, rng = shuffled(data, options.seed, note)
-        if _fingerprint(documents) != saved.state["documents"]:
-            raise CheckpointError(
-                f"the documents are not those {saved.path} was trained on; name them with --data"
-            )
+        documents, rng = trained_on(saved, data, note)
         restore_random(rng, saved.state["random"])
         model = Model.of(saved, backend, options.dtype)
         start = TrainState.start(model.params)
@@ -126,7 +123,8 @@ class Run:
             for which in "mv"
         )
         state = TrainState(model.params, m, v, start.step + saved.step, start.healthy)
-        return cls(options, data, documents, rng, model, state, saved.step)
+        data = data or data_of(saved)
+        return cls(options, data, documents, rng, model, state, saved.step, saved.path)
 
     def checkpoint(self, state: TrainState, done: int) -> Checkpoint:
         """All that `resume` needs, after `done` steps."""
@@ -161,9 +159,44 @@ def shuffled(data: Path | None, seed: int, note: Note) -> tuple[list[str], rando
     return documents, rng
 
 
+def trained_on(
+    saved: SavedCheckpoint, data: Path | None, note: Note
+) -> tuple[list[str], random.Random]:
+    """What `shuffled` gave the run of a checkpoint; `data` says where the file is now.
+
+    Raises:
+        CheckpointError: the file has other documents.
+    """
+    documents, rng = shuffled(data or data_of(saved), options_of(saved).seed, note)
+    if _fingerprint(documents) != saved.state["documents"]:
+        raise CheckpointError(
+            f"the documents are not those {saved.path} was trained on; name them with --data"
+        )
+    return documents, rng
+
+
 def data_of(saved: SavedCheckpoint) -> Path | None:
     """The file a checkpoint was trained on; None for the default one."""
     return None if saved.state["data"] is None else Path(saved.state["data"])
+
+
+def options_of(saved: SavedCheckpoint) -> Options:
+    """What was chosen about the run of a checkpoint."""
+    try:
+        return Options(**saved.state["options"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"checkpoint {saved.path} has other options than this tfx knows: {error}"
+        ) from None
+
+
+def computable(name: str, backend: Backend) -> DType:
+    """The dtype called `name`; `UsageError` unless it is of floats that `backend` computes with."""
+    dtype = as_dtype(name)
+    if dtype not in FLOATS & backend.dtypes:
+        known = ", ".join(sorted(FLOATS & backend.dtypes))
+        raise UsageError(f"microgpt cannot compute in {dtype} on {backend}; choose --dtype {known}")
+    return dtype
 
 
 def _fingerprint(documents: list[str]) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 
 import numpy as np
+import numpy.typing as npt
 
 from tfx.core.cache import KVCache
+from tfx.core.errors import NonFiniteError
 from tfx.core.tensor import tensor
 from tfx.models.microgpt.model import Config, Params, forward
 from tfx.models.microgpt.vocabulary import Vocabulary
@@ -46,9 +48,11 @@ def sample(
     return vocabulary.text(text)
 
 
-def _draw(logits: np.ndarray, temperature: float, rng: random.Random) -> int:
+def _draw(logits: npt.NDArray[np.float64], temperature: float, rng: random.Random) -> int:
+    if not np.isfinite(logits).all():
+        raise NonFiniteError("the logits are not finite: the model's parameters are too large")
+    above = logits - logits.max()
     if temperature == 0:
-        return int(logits.argmax())
-    scaled = logits / temperature
-    weights = np.exp(scaled - scaled.max())
+        return int(above.argmax())
+    weights = np.exp(above / temperature)
     return rng.choices(range(len(weights)), weights=list(weights / weights.sum()))[0]

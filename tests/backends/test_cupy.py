@@ -1,0 +1,274 @@
+"""What is particular to the cupy backend: probe, devices, streams, and what it never copies.
+
+Tests that need a CUDA device, real or simulated, are skipped where the probe finds none. Those that
+count copies ask the simulated device, `cudasim`.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from op_records import Op, put
+from primitive_table import PRIMITIVE_OPS
+
+from tfx.backends.cupy import plugin
+from tfx.backends.numpy.backend import NumpyBackend
+from tfx.core.autograd import value_and_grad
+from tfx.core.backend import Backend
+from tfx.core.dtypes import DType
+from tfx.core.errors import BackendError
+from tfx.core.plugins import PluginHost
+from tfx.core.resolve import open_backend
+from tfx.core.tensor import tensor
+from tfx.models.microgpt import model
+
+
+@pytest.fixture(scope="module")
+def B() -> Any:
+    found = plugin.probe()
+    if not found.ready:
+        pytest.skip(f"backend cupy: {found.reason or 'not installed'}")
+    from tfx.backends.cupy.backend import CupyBackend
+
+    return CupyBackend()
+
+
+@pytest.fixture
+def cupy(B: Backend) -> Any:
+    return sys.modules["cupy"]
+
+
+@pytest.fixture
+def no_copies(B: Backend) -> Callable[[], Any]:
+    """A context in which nothing may cross between host and device, nor wait for it."""
+    cudasim = pytest.importorskip("cudasim", reason="only a simulated device counts copies")
+
+    @contextmanager
+    def watched() -> Iterator[None]:
+        cudasim.counts(reset=True)
+        yield
+        counts = cudasim.counts()
+        crossings = {name: counts[name] for name in ("host_to_device", "device_to_host", "syncs")}
+        assert crossings == dict.fromkeys(crossings, 0)
+
+    return watched
+
+
+# ---- probe -----------------------------------------------------------------------------------
+
+
+class FakeCudaError(RuntimeError):
+    pass
+
+
+@pytest.fixture
+def fake_cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A machine with a driver, a CuPy that imports, and two devices; tests break parts of it."""
+    cupy, cuda = ModuleType("cupy"), ModuleType("cupy.cuda")
+    cuda.cublas, cuda.nvrtc, cuda.runtime = map(ModuleType, ("cublas", "nvrtc", "runtime"))
+    cuda.cublas.getVersion = cuda.nvrtc.getVersion = lambda: (13, 0)
+    cuda.runtime.getDeviceCount = lambda: 2
+    cuda.runtime.CUDARuntimeError = FakeCudaError
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setitem(sys.modules, "cupy.cuda", cuda)
+    monkeypatch.setattr(plugin, "find_spec", lambda name: object())
+    monkeypatch.setattr(plugin.ctypes, "CDLL", lambda name: None)
+    installed = {"cupy-cuda12x": "14.2.0"}
+
+    def version(name: str) -> str:
+        if name not in installed:
+            raise plugin.metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(plugin.metadata, "version", version)
+    return cuda
+
+
+def failing(error: Exception) -> Callable[..., Any]:
+    def fail(*_: Any) -> None:
+        raise error
+
+    return fail
+
+
+def test_probe_lists_devices_by_number(fake_cupy: Any) -> None:
+    found = plugin.probe()
+    assert (found.ready, found.devices, found.reason) == (True, ("0", "1"), None)
+    assert found.version == "cupy-cuda12x 14.2.0"
+
+
+def test_probe_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugin, "find_spec", lambda name: None)
+    found = plugin.probe()
+    assert (found.ready, found.installed, found.devices) == (False, False, ())
+
+
+def test_probe_without_a_driver_imports_no_cupy(
+    fake_cupy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugin.ctypes, "CDLL", failing(OSError("no such file")))
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setitem(sys.modules, "cupy.cuda", None)
+    found = plugin.probe()
+    assert (found.ready, found.installed, found.devices) == (False, True, ())
+    assert found.reason == "no CUDA driver found"
+    assert found.version == "cupy-cuda12x 14.2.0"
+
+
+def test_probe_without_the_toolkit(fake_cupy: Any) -> None:
+    fake_cupy.nvrtc.getVersion = failing(RuntimeError("CuPy failed to load\n libnvrtc.so.12"))
+    reason = "a library of the CUDA toolkit is missing (CuPy failed to load libnvrtc.so.12)"
+    assert plugin.probe().reason == reason
+    del fake_cupy.cublas
+    assert "cublas" in (plugin.probe().reason or "")
+
+
+def test_probe_without_a_device(fake_cupy: Any) -> None:
+    fake_cupy.runtime.getDeviceCount = failing(FakeCudaError("cudaErrorNoDevice: none\ndetected"))
+    assert plugin.probe().reason == "cudaErrorNoDevice: none detected"
+    fake_cupy.runtime.getDeviceCount = lambda: 0
+    found = plugin.probe()
+    assert (found.ready, found.reason) == (False, "the CUDA driver finds no device")
+
+
+def test_the_message_where_cupy_cannot_run(fake_cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugin.ctypes, "CDLL", failing(OSError("no such file")))
+    with pytest.raises(BackendError) as caught:
+        open_backend(PluginHost(), "cupy")
+    assert str(caught.value).startswith(
+        "backend 'cupy' is installed (cupy-cuda12x 14.2.0) but cannot run here: "
+        "no CUDA driver found. Ready here: numpy"
+    )
+
+
+# ---- devices and streams -------------------------------------------------------------------------
+
+
+def test_a_device_is_named_by_its_number(B: Backend) -> None:
+    assert (str(B), B.device) == ("cupy:0", "0")
+    assert str(type(B)("0")) == "cupy:0"
+    with pytest.raises(BackendError, match=r"^backend 'cupy' has no device '99' here; it has: 0"):
+        type(B)("99")
+
+
+def test_every_primitive_runs_on_its_device_whichever_is_current(cupy: Any, B: Backend) -> None:
+    devices = plugin.probe().devices
+    if len(devices) < 2:
+        pytest.skip("one CUDA device; this takes two")
+    second = type(B)("1")
+    for op in PRIMITIVE_OPS.values():
+        sample = op.samples[0]
+        arrays = op.drawn(sample, DType.float32, "plain")
+        raw = [put(second, x, "plain") if isinstance(x, np.ndarray) else x for x in arrays]
+        out = getattr(second, op.name)(*raw, **sample.statics)
+        assert cupy.cuda.runtime.getDevice() == 0
+        assert (second.is_array(out), B.is_array(out)) == (True, False)
+        expected = op.expected(sample, arrays)
+        np.testing.assert_allclose(second.to_numpy(out), expected, rtol=1e-5, atol=1e-5)
+    made = second.full(shape=(), value=3, dtype=DType.int64), second.arange(stop=3)
+    bits = second.random_bits(made[0], key=(0, 1), shape=(3,), bits=24)
+    assert all(second.is_array(x) for x in (*made, bits))
+
+
+def test_work_and_its_result_stay_in_order_on_the_users_stream(cupy: Any, B: Backend) -> None:
+    values = np.random.default_rng(0).standard_normal((50, 50))
+    with cupy.cuda.Stream(non_blocking=True):
+        x = tensor(values, B)
+        for _ in range(5):
+            x = (x @ x).tanh()
+        found = x.numpy()
+    for _ in range(5):
+        values = np.tanh(values @ values)
+    np.testing.assert_allclose(found, values, rtol=1e-9)
+    B.synchronize()
+
+
+def test_asarray_has_its_copy_at_once(B: Backend) -> None:
+    values = np.arange(1e5)
+    x = B.asarray(values, dtype=DType.float64)
+    values[:] = -1
+    np.testing.assert_array_equal(B.to_numpy(x), np.arange(1e5))
+
+
+# ---- what is never copied ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", PRIMITIVE_OPS.values(), ids=str)
+def test_no_primitive_crosses_to_the_host(op: Op, B: Backend, no_copies: Callable[[], Any]) -> None:
+    for sample in op.samples:
+        arrays = op.drawn(sample, DType.float32, "plain")
+        raw = [put(B, x, "plain") if isinstance(x, np.ndarray) else x for x in arrays]
+        with no_copies():
+            getattr(B, op.name)(*raw, **sample.statics)
+
+
+def test_making_arrays_and_many_pieces_copies_nothing(
+    B: Backend, no_copies: Callable[[], Any]
+) -> None:
+    with no_copies():
+        counter = B.full(shape=(), value=3, dtype=DType.int64)
+        B.random_bits(counter, key=(1, 2), shape=(3, 5), bits=24)
+        pieces = [B.full(shape=(2, 3), value=0.5, dtype=DType.float16) for _ in range(50)]
+        B.concat(*pieces, axis=1)
+        B.cast(B.arange(stop=5), dtype=DType.bfloat16)
+
+
+def test_a_training_step_copies_nothing(B: Backend, no_copies: Callable[[], Any]) -> None:
+    """And its loss and gradients are NumPy's."""
+    config = model.Config(vocab_size=11)
+    weights = model.initial_weights(config, random.Random(0))
+
+    def step(backend: Backend, watched: Callable[[], Any]) -> tuple[Any, Any]:
+        params = {name: tensor(values, backend) for name, values in weights.items()}
+        ids, targets = (tensor(np.array(x), backend) for x in ([10, 3, 3, 7], [3, 3, 7, 10]))
+        with watched():
+            return value_and_grad(model.loss)(params, config, ids, targets)
+
+    loss, grads = step(B, no_copies)
+    expected, numpy_grads = step(NumpyBackend(), contextmanager(lambda: iter([None])))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
+    for name, g in numpy_grads.items():
+        np.testing.assert_allclose(grads[name].numpy(), g.numpy(), rtol=1e-9, atol=1e-12)
+
+
+# ---- scatter_add and write -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "dtype", ["int8", "uint8", "int32", "int64", "float16", "float32", "float64"]
+)
+def test_scatter_add_in_every_dtype(B: Backend, dtype: str) -> None:
+    """Those the device cannot add to atomically too; integers wrap."""
+    x, updates = np.full((2, 4), 100, dtype), np.full((2, 3), 90, dtype)
+    indices = np.array([1, 3, 1])
+    out = B.scatter_add(*(put(B, a, "plain") for a in (x, indices, updates)), axis=1)
+    expected = x.copy()
+    np.add.at(expected, (slice(None), indices), updates)
+    np.testing.assert_array_equal(B.to_numpy(out), expected, strict=True)
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_write_is_in_place_but_for_shared_cells(B: Backend, cupy: Any, on_device: bool) -> None:
+    start = cupy.array(2, "int32") if on_device else 2
+    slab = B.full(shape=(2, 1), value=7.0, dtype=DType.float32)
+    buffer = B.full(shape=(2, 4), value=0.0, dtype=DType.float32)
+    assert B.write(buffer, slab, start, axis=1).data.ptr == buffer.data.ptr
+    assert buffer.tolist() == [[0, 0, 7, 0]] * 2
+    shared = B.broadcast_to(B.full(shape=(), value=0.0, dtype=DType.float32), shape=(2, 4))
+    assert B.write(shared, slab, start, axis=1).tolist() == [[0, 0, 7, 0]] * 2
+    assert shared.tolist() == [[0] * 4] * 2
+
+
+def test_half_products_accumulate_in_float32(B: Backend) -> None:
+    """Sums of ones would stop at 2048 if they did not."""
+    for left in ((1, 4000), (2, 4000), (3, 2, 4000)):
+        x = B.full(shape=left, value=1.0, dtype=DType.float16)
+        y = B.full(shape=(4000, 5), value=1.0, dtype=DType.float16)
+        assert set(B.to_numpy(B.matmul(x, y)).ravel().tolist()) == {4000.0}

@@ -1,0 +1,185 @@
+"""Small causal models to generate with: one on tensors, its plain twin, and transformers' own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfx.core.backend import Backend, HostArray
+from tfx.core.cache import KVCache
+from tfx.core.dtypes import DType
+from tfx.core.nn import embedding, gelu, layer_norm, linear, softmax
+from tfx.core.ops import causal_mask, where
+from tfx.core.tensor import Tensor, tensor
+
+Weights = Mapping[str, HostArray]
+
+
+def random_weights(
+    seed: int = 0, vocabulary: int = 61, positions: int = 64, width: int = 32, layers: int = 2
+) -> dict[str, HostArray]:
+    """A GPT-2's tensors under their own names, large enough that every one of them matters."""
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape: int) -> HostArray:
+        return rng.normal(0, 0.4, shape)
+
+    weights = {"wte.weight": normal(vocabulary, width), "wpe.weight": normal(positions, width)}
+    for i in range(layers):
+        for name, shape in {
+            "attn.c_attn": (width, 3 * width),
+            "attn.c_proj": (width, width),
+            "mlp.c_fc": (width, 4 * width),
+            "mlp.c_proj": (4 * width, width),
+        }.items():
+            weights[f"h.{i}.{name}.weight"] = normal(*shape)
+            weights[f"h.{i}.{name}.bias"] = normal(shape[1])
+    for name in [f"h.{i}.ln_{j}" for i in range(layers) for j in (1, 2)] + ["ln_f"]:
+        weights[f"{name}.weight"] = 1 + normal(width)
+        weights[f"{name}.bias"] = normal(width)
+    return weights
+
+
+class TinyGPT:
+    """GPT-2 on tensors, with nothing but what generation asks of a model."""
+
+    def __init__(
+        self, weights: Weights, heads: int, backend: Backend, dtype: DType = DType.float32
+    ) -> None:
+        self.backend = backend
+        self.p = {name: tensor(array, backend, dtype) for name, array in weights.items()}
+        self.heads = heads
+        self.layers = len({name.split(".")[1] for name in weights if name.startswith("h.")})
+        self.vocab_size, self.width = weights["wte.weight"].shape
+        self.max_positions = len(weights["wpe.weight"])
+        self.dtype = dtype
+        self.read: list[tuple[int, ...]] = []  # the shapes of ids, call by call
+
+    def start(self, batch: int, capacity: int) -> KVCache:
+        size = self.width // self.heads
+        shape = (batch, self.heads, capacity, size)
+        return KVCache(self.layers, shape, self.backend, self.dtype)
+
+    def logits(self, ids: Tensor, cache: KVCache) -> Tensor:
+        self.read.append(ids.shape)
+        count, p = ids.shape[1], self.p
+        x = embedding(p["wte.weight"], ids) + p["wpe.weight"].take(cache.positions(count))
+        for i in range(self.layers):
+            x = x + self._linear(f"h.{i}.attn.c_proj", self._attend(i, x, cache))
+            hidden = self._linear(f"h.{i}.mlp.c_fc", self._norm(f"h.{i}.ln_2", x))
+            x = x + self._linear(f"h.{i}.mlp.c_proj", gelu(hidden, approximate="tanh"))
+        cache.advance(count)
+        return self._norm("ln_f", x)[:, -1] @ p["wte.weight"].T
+
+    def _attend(self, layer: int, x: Tensor, cache: KVCache) -> Tensor:
+        batch, count, _ = x.shape
+        qkv = self._linear(f"h.{layer}.attn.c_attn", self._norm(f"h.{layer}.ln_1", x))
+        parts = qkv.reshape(batch, count, 3, self.heads, -1).transpose(2, 0, 3, 1, 4)
+        keys, values, offset = cache.extend(layer, parts[1], parts[2])
+        scores = parts[0] @ keys.swapaxes(-1, -2) * parts.shape[-1] ** -0.5
+        seen = causal_mask(count, cache.capacity, offset)
+        if cache.visible is not None:
+            seen = seen & cache.visible.reshape(batch, 1, 1, -1)
+        mixed = softmax(where(seen, scores, float("-inf"))) @ values
+        return mixed.transpose(0, 2, 1, 3).reshape(batch, count, -1)
+
+    def _linear(self, name: str, x: Tensor) -> Tensor:
+        return linear(x, self.p[f"{name}.weight"], self.p[f"{name}.bias"])
+
+    def _norm(self, name: str, x: Tensor) -> Tensor:
+        return layer_norm(x, self.p[f"{name}.weight"], self.p[f"{name}.bias"])
+
+
+def plain_logits(w: Weights, heads: int, ids: Sequence[int]) -> npt.NDArray[np.float64]:
+    """What the same GPT-2 gives behind one text, in float64: no cache, no batch, no tensors."""
+
+    def norm(name: str, x: HostArray) -> HostArray:
+        off = x - x.mean(-1, keepdims=True)
+        scale = np.sqrt((off**2).mean(-1, keepdims=True) + 1e-5)
+        return np.asarray(off / scale * w[f"{name}.weight"] + w[f"{name}.bias"])
+
+    def dense(name: str, x: HostArray) -> HostArray:
+        return np.asarray(x @ w[f"{name}.weight"] + w[f"{name}.bias"])
+
+    x = w["wte.weight"][list(ids)] + w["wpe.weight"][: len(ids)]
+    future = np.triu(np.full((len(ids), len(ids)), -np.inf), 1)
+    layer = 0
+    while f"h.{layer}.ln_1.weight" in w:
+        q, k, v = (
+            y.reshape(len(ids), heads, -1).transpose(1, 0, 2)
+            for y in np.split(dense(f"h.{layer}.attn.c_attn", norm(f"h.{layer}.ln_1", x)), 3, -1)
+        )
+        scores = np.exp(q @ k.transpose(0, 2, 1) / np.sqrt(q.shape[-1]) + future)
+        mixed = scores / scores.sum(-1, keepdims=True) @ v
+        joined = mixed.transpose(1, 0, 2).reshape(len(ids), -1)
+        x = x + dense(f"h.{layer}.attn.c_proj", joined)
+        h = dense(f"h.{layer}.mlp.c_fc", norm(f"h.{layer}.ln_2", x))
+        h = 0.5 * h * (1 + np.tanh(np.sqrt(2 / np.pi) * (h + 0.044715 * h**3)))
+        x = x + dense(f"h.{layer}.mlp.c_proj", h)
+        layer += 1
+    return np.asarray(norm("ln_f", x)[-1] @ w["wte.weight"].T, np.float64)
+
+
+# ---- transformers -------------------------------------------------------------------------------
+
+
+def transformers_gpt2(transformers: Any, torch: Any, seed: int = 0, **config: Any) -> Any:
+    """A small GPT2LMHeadModel with random weights that do not repeat one token for ever."""
+    sizes = {"vocab_size": 97, "n_positions": 256, "n_embd": 48, "n_layer": 3, "n_head": 4}
+    ends = {"bos_token_id": None, "eos_token_id": None, "initializer_range": 0.4}
+    torch.manual_seed(seed)
+    return transformers.GPT2LMHeadModel(transformers.GPT2Config(**(sizes | ends | config))).eval()
+
+
+def transformers_weights(model: Any) -> dict[str, HostArray]:
+    """The tensors of a GPT2LMHeadModel under the names of a checkpoint."""
+    return {name: x.numpy(force=True) for name, x in model.transformer.state_dict().items()}
+
+
+class TransformersModel:
+    """A GPT2LMHeadModel behind the interface of a causal model: transformers computes the logits,
+    tfx chooses the tokens."""
+
+    def __init__(self, model: Any, torch: Any, backend: Backend) -> None:
+        self.model = model
+        self.torch = torch
+        self.backend = backend
+        self.vocab_size = model.config.vocab_size
+        self.max_positions = model.config.n_positions
+
+    def start(self, batch: int, capacity: int) -> TransformersCache:
+        return TransformersCache(self.torch, batch)
+
+    def logits(self, ids: Tensor, cache: TransformersCache) -> Tensor:
+        torch = self.torch
+        until = cache.length + ids.shape[1]
+        positions = torch.arange(until)[None] - cache.padding[:, None]
+        with torch.no_grad():
+            out = self.model(
+                input_ids=torch.from_numpy(ids.numpy()),
+                attention_mask=(positions >= 0).long(),
+                position_ids=positions[:, cache.length :].clamp(min=0),
+                past_key_values=cache.past,
+                use_cache=True,
+            )
+        cache.past, cache.length = out.past_key_values, until
+        return tensor(out.logits[:, -1].numpy(), self.backend)
+
+
+class TransformersCache:
+    def __init__(self, torch: Any, batch: int) -> None:
+        self.torch = torch
+        self.past: Any = None
+        self.length = 0
+        self.padding = torch.zeros(batch, dtype=torch.long)
+
+    def pad_left(self, counts: Sequence[int]) -> None:
+        self.padding = self.torch.tensor(list(counts))
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        chosen = self.torch.tensor(list(rows))
+        self.past.batch_select_indices(chosen)
+        self.padding = self.padding[chosen]
