@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 from tfx.core import tree
 from tfx.core.backend import Array, Backend
+from tfx.core.checks import has_gradients
 from tfx.core.errors import BackendMismatch, GradientError
 from tfx.core.fused import composed
 from tfx.core.tape import Alias, Leaf, Node, recording
-from tfx.core.tensor import Tensor, full, gradients, has_gradients
+from tfx.core.tensor import Tensor, full, gradients
 
 Autograd = Literal["auto", "core", "native"]
 

@@ -10,8 +10,9 @@ calls can be checked, recorded and replayed by one mechanism:
 * results are new values: no argument is changed (`write` alone may reuse its buffer), a result
   is always an array of exactly the promised shape and dtype, never a Python or NumPy scalar.
 
-What reaches a primitive has been checked by `tfx.core.tensor`: dtypes agree, shapes fit,
-axes are non-negative, shapes contain no -1. A backend need not check again.
+What reaches a primitive has been checked by `tfx.core.tensor`: dtypes agree, axes are
+non-negative, shapes contain no -1. A backend need not check again. Shapes that do not broadcast or
+multiply are left to the library, which refuses them with a ValueError or RuntimeError.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class Backend:
         device: the device within the library, `"cuda:0"`.
         api: the interface number the class was written for.
         dtypes: element types it computes with.
-        storage_dtypes: element types it can hold and `cast` from and to, and nothing more.
+        storage_dtypes: element types it can hold, move about (shape and index primitives) and
+            `cast` from and to, but not compute with.
         index_dtype: what `argmax` and `arange` give; int32 or int64.
         device_random: False when `random_bits` draws on the host and copies.
         deterministic: False when the same input twice may give other bits.
@@ -215,7 +217,7 @@ class Backend:
 
     @primitive("reduce")
     def sum(self, x: Array, *, axis: tuple[int, ...], keepdims: bool) -> Array:
-        """The sum in the dtype of `x` (integers wrap); float16 and bfloat16 accumulate in float32."""
+        """The sum in the dtype of `x` (integers wrap); halves accumulate in float32."""
         self._missing("sum")
 
     @primitive("reduce")
@@ -225,7 +227,7 @@ class Backend:
 
     @primitive("reduce")
     def argmax(self, x: Array, *, axis: int) -> Array:
-        """Where the largest element stands, the first of equals, as `index_dtype`; `axis` is gone."""
+        """Where the largest stands, the first of equals, as `index_dtype`; `axis` is gone."""
         self._missing("argmax")
 
     # ---- matmul -----------------------------------------------------------------------------
@@ -255,7 +257,7 @@ class Backend:
 
     @primitive("shape")
     def concat(self, *xs: Array, axis: int) -> Array:
-        """Arrays, one or more, laid one after the other along `axis`."""
+        """Arrays, one or more, laid one after the other along `axis`: always a new array."""
         self._missing("concat")
 
     @primitive("shape")
@@ -320,7 +322,7 @@ class Backend:
     def value_and_grad(
         self, fn: Callable[..., Array], arrays: Sequence[Array]
     ) -> tuple[Array, Sequence[Array | None]]:
-        """`fn(*arrays)`, a 0-d float, and its gradient by each array, by the library's own autograd;
+        """`fn(*arrays)`, a 0-d float, and its gradient by each array, by the library's autograd;
         None for an array the value does not depend on. Only where `native_autograd`."""
         self._missing("value_and_grad")
 

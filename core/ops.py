@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from tfx.core.checks import check_number
 from tfx.core.dtypes import DType
 from tfx.core.errors import DTypeError, ShapeError
 from tfx.core.shapes import normal_axes
-from tfx.core.tensor import Number, Tensor, apply, arange, check_number
+from tfx.core.tensor import Number, Tensor, apply, arange
 
 # ---- selection ---------------------------------------------------------------------------
 

@@ -123,7 +123,7 @@ def _single(part: Any, length: int, key: Any, shape: tuple[int, ...]) -> tuple[i
         i = operator.index(part)
     except TypeError:
         raise ShapeError(
-            f"cannot index by {type(part).__name__}: integers, slices, ..., None or an integer tensor"
+            f"cannot index by {type(part).__name__}: use integers, slices, None or int tensors"
         ) from None
     if not -length <= i < length:
         raise ShapeError(f"index {key!r} is out of range for the shape {shape}")

@@ -114,7 +114,7 @@ class Alias(Node):
 
 
 def nodes_behind(node: Node, since: int = 0) -> list[Node]:
-    """All nodes that `node` was made from, itself included, none older than `since`; oldest first."""
+    """What `node` was made from, itself included, none older than `since`; oldest first."""
     seen = {node}
     todo = [node]
     while todo:
@@ -135,7 +135,7 @@ def walk_back(
     B: Any,
     values: Callable[[Node], tuple[Sequence[Any], Any]],
 ) -> list[Any]:
-    """The gradient of `root`, weighted by `seed`, by each target; None where it does not depend on it.
+    """The gradient of `root`, weighted by `seed`, by each target; None where there is none.
 
     `B` has the primitives, and `values` gives a node's arguments and result as what `B` works on:
     raw arrays for speed, tensors to differentiate the walk itself.

@@ -15,8 +15,19 @@ from typing import Any, cast
 import numpy as np
 
 from tfx.core.backend import Array, Backend, HostArray
-from tfx.core.dtypes import INDICES, DType, as_dtype
-from tfx.core.errors import BackendMismatch, DTypeError, GradientError, ShapeError, TfxError
+from tfx.core.checks import (
+    boolean,
+    check_capability,
+    check_dtypes,
+    check_number,
+    explained,
+    has_gradients,
+    index,
+    one_backend,
+    one_dtype,
+)
+from tfx.core.dtypes import DType, as_dtype
+from tfx.core.errors import DTypeError, GradientError, ShapeError
 from tfx.core.shapes import Axis, complete_shape, normal_axes, parse_index, shape_argument
 from tfx.core.tape import Leaf, Node, nodes_behind, recording, walk_back
 from tfx.core.vjps import DIFFERENTIABLE
@@ -130,7 +141,7 @@ class Tensor:
         return self.node is not None
 
     def requires_grad_(self) -> Tensor:
-        """Make this tensor a leaf: operations on it are recorded, and `backward` leaves its `grad`."""
+        """Make this tensor a leaf: operations on it are recorded, `backward` sets its `grad`."""
         if not has_gradients(self):
             raise DTypeError(f"only floats have gradients; this tensor is {self.dtype}: cast it")
         if self.node is None:
@@ -151,8 +162,8 @@ class Tensor:
     def backward(self, gradient: Tensor | None = None) -> None:
         """Add to `grad` of every leaf the gradient of this scalar (or of `sum(self * gradient)`).
 
-        Always walks the tape. For functions of parameters, `tfx.value_and_grad` reads better and may
-        use the backend's own autograd.
+        Always walks the tape. For functions of parameters, `tfx.value_and_grad` reads better and
+        may use the backend's own autograd.
         """
         if self.node is None:
             raise GradientError("nothing was recorded: no tensor that led here requires_grad_()")
@@ -224,7 +235,7 @@ class Tensor:
     def maximum(self, other: Tensor | Number) -> Tensor:
         return apply("maximum", self, other)
 
-    # ---- comparison: bool tensors ------------------------------------------------------------------
+    # ---- comparison: bool tensors ----------------------------------------------------------
 
     def __lt__(self, other: Tensor | Number) -> Tensor:
         return apply("less", self, other)
@@ -239,7 +250,7 @@ class Tensor:
         return (self > other) | (self == other)
 
     def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
-        return apply("equal", self, other)
+        return apply("equal", self, cast(Any, other))
 
     def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
         return ~(self == other)
@@ -247,13 +258,13 @@ class Tensor:
     __hash__ = object.__hash__
 
     def __invert__(self) -> Tensor:
-        return apply("equal", _boolean(self), False)
+        return apply("equal", boolean(self), False)
 
     def __and__(self, other: Tensor) -> Tensor:
-        return apply("where", _boolean(self), _boolean(other), False)
+        return apply("where", boolean(self), boolean(other), False)
 
     def __or__(self, other: Tensor) -> Tensor:
-        return apply("where", _boolean(self), True, _boolean(other))
+        return apply("where", boolean(self), True, boolean(other))
 
     # ---- reductions ------------------------------------------------------------------------
 
@@ -279,7 +290,7 @@ class Tensor:
         return _reversed(_reversed(self).max(axis, keepdims))
 
     def argmax(self, axis: int | None = None) -> Tensor:
-        """Where the largest stands, the first of equals; without `axis`, in the flattened tensor."""
+        """Where the largest stands, the first of equals; without `axis`, among all elements."""
         x = self.reshape(-1) if axis is None else self
         (where,) = normal_axes(0 if axis is None else axis, x.ndim)
         if x.shape[where] == 0:
@@ -368,27 +379,27 @@ class Tensor:
         return (self[i] for i in range(len(self)))
 
     def take(self, indices: Tensor, axis: int = 0) -> Tensor:
-        """x[..., indices, ...]: the shape of `indices` stands in place of `axis`. Unchecked range."""
+        """x[..., indices, ...]: the shape of `indices` in place of `axis`. Unchecked range."""
         (where,) = normal_axes(axis, self.ndim)
-        return apply("take", self, _index(indices), axis=where)
+        return apply("take", self, index(indices), axis=where)
 
     def scatter_add(self, indices: Tensor, updates: Tensor, axis: int = 0) -> Tensor:
         """This tensor plus `updates` at `indices` along `axis`; repeated indices add up."""
         (where,) = normal_axes(axis, self.ndim)
-        _check_dtypes("scatter_add", self, updates)
-        _one_dtype("scatter_add", "numbers", None, self)
-        taken = self.shape[:where] + _index(indices).shape + self.shape[where + 1 :]
+        check_dtypes("scatter_add", self, updates)
+        one_dtype("scatter_add", "numbers", None, self)
+        taken = self.shape[:where] + index(indices).shape + self.shape[where + 1 :]
         if updates.shape != taken:
             raise ShapeError(f"scatter_add wants updates of {taken}, not {updates.shape}")
         return apply("scatter_add", self, indices, updates, axis=where)
 
     def write(self, slab: Tensor, start: Tensor | int, axis: int = 0) -> Tensor:
-        """This tensor with `slab` at `start` along `axis`; consumes this tensor (see `Backend.write`).
+        """This tensor with `slab` at `start` along `axis`. Consumes this one: see `Backend.write`.
 
         While derivatives are recorded, the buffer is copied first and so stays as it was.
         """
         (where,) = normal_axes(axis, self.ndim)
-        _check_dtypes("write", self, slab)
+        check_dtypes("write", self, slab)
         outside = self.shape[:where] + self.shape[where + 1 :]
         if slab.ndim != self.ndim or outside != slab.shape[:where] + slab.shape[where + 1 :]:
             raise ShapeError(f"write of {slab.shape} into {self.shape} along axis {where}")
@@ -397,7 +408,7 @@ class Tensor:
             if not 0 <= start <= room:
                 raise ShapeError(f"write of {slab.shape} at {start} does not fit {self.shape}")
         else:
-            start = _index(start).cast(self.backend.index_dtype)
+            start = index(start).cast(self.backend.index_dtype)
             if start.shape or room < 0:
                 raise ShapeError(
                     f"write of {slab.shape} at a start of {start.shape} does not fit {self.shape}"
@@ -405,6 +416,11 @@ class Tensor:
         recorded = recording.depth or self.node is not None or slab.node is not None
         buffer = apply("concat", self, axis=where) if recorded else self
         return apply("write", buffer, slab, start, axis=where)
+
+
+def _reversed(x: Tensor) -> Tensor:
+    """The smaller the larger, and its own inverse; -x of integers may overflow, -x - 1 does not."""
+    return -x if x.dtype.is_float else -x - 1
 
 
 # ---- dispatch --------------------------------------------------------------------------
@@ -437,9 +453,9 @@ def apply(op: str, *args: Tensor | Number, **params: Any) -> Tensor:
         if isinstance(x, Tensor):
             data = x.data
             if x.backend is not backend:
-                backend = _one_backend(op, backend, x.backend)
+                backend = one_backend(op, backend, x.backend)
             if domain is not None and dtype is not backend.dtype(data):
-                dtype = _one_dtype(op, domain, dtype, x)
+                dtype = one_dtype(op, domain, dtype, x)
             if x.node is not None:
                 parents.append((i, x.node))
             raw.append(data)
@@ -450,7 +466,7 @@ def apply(op: str, *args: Tensor | Number, **params: Any) -> Tensor:
     try:
         data = getattr(backend, op)(*raw, **params)
     except (ValueError, IndexError, RuntimeError) as error:
-        raise _explained(op, args, params, error) from error
+        raise explained(op, args, params, error) from error
     if recording.paused:
         if recording.native:
             data = backend.stop_gradient(data)
@@ -498,7 +514,7 @@ def gradients(
             raise GradientError(f"only a single number has a gradient; the shape is {output.shape}")
         seed = full(output.shape, 1.0, backend, output.dtype)
     elif seed.backend is not backend:
-        _one_backend("backward", backend, seed.backend)
+        one_backend("backward", backend, seed.backend)
     elif seed.shape != output.shape or seed.dtype is not output.dtype:
         raise GradientError(
             f"the gradient is {seed.dtype}{seed.shape}, the value {output.dtype}{output.shape}"
@@ -538,7 +554,7 @@ def tensor(
         wanted = backend.index_dtype
     else:
         raise DTypeError(f"cannot make a tensor of {host.dtype}")
-    _check_capability(backend, wanted)
+    check_capability(backend, wanted)
     out = Tensor(backend.asarray(host, dtype=wanted), backend)
     return out.requires_grad_() if requires_grad else out
 
@@ -548,7 +564,7 @@ def full(
 ) -> Tensor:
     """A tensor filled with one number."""
     wanted = as_dtype(dtype)
-    _check_capability(backend, wanted)
+    check_capability(backend, wanted)
     check_number("full", (value,), wanted)
     return Tensor(backend.full(shape=tuple(shape), value=value, dtype=wanted), backend)
 
@@ -556,91 +572,3 @@ def full(
 def arange(stop: int, backend: Backend) -> Tensor:
     """0, 1, ... stop-1 as the backend's index dtype."""
     return Tensor(backend.arange(stop=stop), backend)
-
-
-# ---- checks ----------------------------------------------------------------------------
-
-
-def _one_dtype(op: str, domain: str, first: DType | None, x: Tensor) -> DType:
-    """The dtype of `x`, which is the first seen, or no other than the first."""
-    dtype, backend = x.dtype, x.backend
-    if first is not None:
-        raise DTypeError(f"{op} of {first} and {dtype}: dtypes are never mixed; cast one")
-    if domain == "floats" and not dtype.is_float:
-        raise DTypeError(f"{op} is for floats, not {dtype}; cast first")
-    if dtype not in (backend.dtypes if domain == "values" else backend.arithmetic):
-        raise DTypeError(f"{op} of {dtype}: backend {backend} has no arithmetic on it; cast first")
-    return dtype
-
-
-def check_number(op: str, args: Sequence[Any], dtype: DType | None) -> None:
-    """Refuse a weak operand that is no Python number, or none that `dtype` can hold."""
-    for x in args:
-        if isinstance(x, Tensor):
-            continue
-        if not isinstance(x, int | float):
-            raise TypeError(f"{op} takes tensors and Python numbers, not {type(x).__name__}")
-        if dtype is None or dtype.is_float:
-            continue
-        if isinstance(x, float):
-            raise DTypeError(f"{op} of {dtype} and a Python float: cast the tensor first")
-        if not _holds(dtype, x):
-            raise DTypeError(f"{op} of {dtype} and {x}: no {dtype} is {x}; cast the tensor first")
-
-
-def _holds(dtype: DType, number: int) -> bool:
-    """Whether `number` is among the values of bool or an integer dtype."""
-    if dtype is DType.bool:
-        return isinstance(number, bool)
-    count = 1 << 8 * dtype.itemsize
-    return 0 <= number + (0 if dtype is DType.uint8 else count // 2) < count
-
-
-def has_gradients(x: Tensor) -> bool:
-    """Whether derivatives by `x` make sense: it holds floats that its backend computes with."""
-    return x.dtype.is_float and x.dtype in x.backend.arithmetic
-
-
-def _reversed(x: Tensor) -> Tensor:
-    """The smaller the larger, and its own inverse; -x of integers may overflow, -x - 1 does not."""
-    return -x if x.dtype.is_float else -x - 1
-
-
-def _check_dtypes(op: str, x: Tensor, y: Tensor) -> None:
-    if x.dtype is not y.dtype:
-        raise DTypeError(f"{op} of {x.dtype} and {y.dtype}: dtypes are never mixed; cast one")
-
-
-def _boolean(x: Tensor) -> Tensor:
-    if not isinstance(x, Tensor) or x.dtype is not DType.bool:
-        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise DTypeError(f"&, | and ~ are for bool tensors, not {kind}")
-    return x
-
-
-def _index(x: Tensor) -> Tensor:
-    if not isinstance(x, Tensor) or x.dtype not in INDICES:
-        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise DTypeError(f"indices are int32 or int64 tensors, not {kind}")
-    return x
-
-
-def _check_capability(backend: Backend, dtype: DType) -> None:
-    if dtype not in backend.dtypes and dtype not in backend.storage_dtypes:
-        raise DTypeError(
-            f"backend {backend} has no {dtype}; it has {', '.join(sorted(backend.dtypes))}"
-        )
-
-
-def _one_backend(op: str, first: Backend | None, other: Backend) -> Backend:
-    if first is not None:
-        raise BackendMismatch(f"{op} of tensors on {first} and {other}; x.to(backend) moves one")
-    return other
-
-
-def _explained(op: str, args: Sequence[Any], params: Any, error: Exception) -> TfxError:
-    """A library's refusal, with the shapes it was given."""
-    shapes = ", ".join(str(x.shape) if isinstance(x, Tensor) else repr(x) for x in args)
-    said = " ".join(str(error).split())
-    given = "".join(f", {name}={value!r}" for name, value in params.items())
-    return ShapeError(f"{op}({shapes}{given}) does not fit: {said}")

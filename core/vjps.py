@@ -26,7 +26,7 @@ def rule(name: str, *by_argument: Vjp | None) -> None:
 
 
 def vjp(name: str) -> Callable[[Vjp], Vjp]:
-    """Decorate the derivative of primitive `name` by its first, and only, differentiable argument."""
+    """Decorate the derivative of a primitive by its first argument, the only one to have one."""
 
     def give(function: Vjp) -> Vjp:
         rule(name, function)

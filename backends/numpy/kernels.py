@@ -66,9 +66,9 @@ def _softmax_vjp(B: Backend, g: Array, out: Array, saved: None, x: Array) -> tup
 
 
 @lru_cache(maxsize=64)
-def _unseen(queries: int, keys: int, dtype: npt.DTypeLike) -> Array:
-    """-inf above the diagonal, 0 elsewhere."""
-    return np.triu(np.full((queries, keys), -np.inf, dtype), 1)
+def _unseen(queries: int, keys: int) -> Array:
+    """True above the diagonal: the keys that come after each query."""
+    return ~np.tri(queries, keys, dtype=bool)
 
 
 def _attention(
@@ -77,7 +77,7 @@ def _attention(
     weights = np.matmul(q, k.swapaxes(-1, -2))
     weights *= scale
     if causal:
-        weights += _unseen(q.shape[-2], k.shape[-2], weights.dtype)
+        np.copyto(weights, -np.inf, where=_unseen(q.shape[-2], k.shape[-2]))
     _softmax_in_place(weights)
     return np.matmul(weights, v), weights
 

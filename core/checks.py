@@ -1,0 +1,101 @@
+"""What operations ask of their arguments, and the one-line refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tfx.core.backend import Backend
+from tfx.core.dtypes import INDICES, DType
+from tfx.core.errors import BackendMismatch, DTypeError, ShapeError, TfxError
+
+if TYPE_CHECKING:
+    from tfx.core.tensor import Tensor
+
+
+def one_dtype(op: str, domain: str, first: DType | None, x: Tensor) -> DType:
+    """The dtype of `x`, which is the first seen, or no other than the first."""
+    dtype, backend = x.dtype, x.backend
+    if first is not None:
+        raise DTypeError(f"{op} of {first} and {dtype}: dtypes are never mixed; cast one")
+    if domain == "floats" and not dtype.is_float:
+        raise DTypeError(f"{op} is for floats, not {dtype}; cast first")
+    if dtype not in (backend.dtypes if domain == "values" else backend.arithmetic):
+        raise DTypeError(f"{op} of {dtype}: backend {backend} has no arithmetic on it; cast first")
+    return dtype
+
+
+def check_number(op: str, args: Sequence[Any], dtype: DType | None) -> None:
+    """Refuse a weak operand that is no Python number, or none that `dtype` can hold."""
+    for x in args:
+        if hasattr(x, "backend"):
+            continue
+        if not isinstance(x, int | float):
+            raise TypeError(f"{op} takes tensors and Python numbers, not {type(x).__name__}")
+        if dtype is None or dtype.is_float:
+            continue
+        if isinstance(x, float):
+            raise DTypeError(f"{op} of {dtype} and a Python float: cast the tensor first")
+        if not _holds(dtype, x):
+            raise DTypeError(f"{op} of {dtype} and {x}: no {dtype} is {x}; cast the tensor first")
+
+
+def _holds(dtype: DType, number: int) -> bool:
+    """Whether `number` is among the values of bool or an integer dtype."""
+    if dtype is DType.bool:
+        return isinstance(number, bool)
+    count = 1 << 8 * dtype.itemsize
+    return 0 <= number + (0 if dtype is DType.uint8 else count // 2) < count
+
+
+def has_gradients(x: Tensor) -> bool:
+    """Whether derivatives by `x` make sense: it holds floats that its backend computes with."""
+    return x.dtype.is_float and x.dtype in x.backend.arithmetic
+
+
+def check_dtypes(op: str, x: Tensor, y: Tensor) -> None:
+    """Refuse tensors of two dtypes."""
+    if x.dtype is not y.dtype:
+        raise DTypeError(f"{op} of {x.dtype} and {y.dtype}: dtypes are never mixed; cast one")
+
+
+def boolean(x: Tensor) -> Tensor:
+    """`x`, a bool tensor."""
+    if _kind(x) is not DType.bool:
+        raise DTypeError(f"&, | and ~ are for bool tensors, not {_kind(x)}")
+    return x
+
+
+def index(x: Tensor) -> Tensor:
+    """`x`, a tensor of indices."""
+    if _kind(x) not in INDICES:
+        raise DTypeError(f"indices are int32 or int64 tensors, not {_kind(x)}")
+    return x
+
+
+def _kind(x: Any) -> str:
+    """The dtype of a tensor; the name of any other type."""
+    return x.dtype if hasattr(x, "backend") else type(x).__name__
+
+
+def check_capability(backend: Backend, dtype: DType) -> None:
+    """Refuse a dtype the backend can not even hold."""
+    if dtype not in backend.dtypes and dtype not in backend.storage_dtypes:
+        raise DTypeError(
+            f"backend {backend} has no {dtype}; it has {', '.join(sorted(backend.dtypes))}"
+        )
+
+
+def one_backend(op: str, first: Backend | None, other: Backend) -> Backend:
+    """The backend of the first tensor; a second one is refused."""
+    if first is not None:
+        raise BackendMismatch(f"{op} of tensors on {first} and {other}; x.to(backend) moves one")
+    return other
+
+
+def explained(op: str, args: Sequence[Any], params: Any, error: Exception) -> TfxError:
+    """A library's refusal, with the shapes it was given."""
+    shapes = ", ".join(str(x.shape) if hasattr(x, "backend") else repr(x) for x in args)
+    said = " ".join(str(error).split())
+    given = "".join(f", {name}={value!r}" for name, value in params.items())
+    return ShapeError(f"{op}({shapes}{given}) does not fit: {said}")
