@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from enum import StrEnum
 
 from tfx.core.errors import DTypeError
@@ -25,11 +26,11 @@ class DType(StrEnum):
     float64 = "float64"
 
     @property
-    def is_float(self) -> bool:
+    def is_float(self) -> builtins.bool:
         return self in FLOATS
 
     @property
-    def is_integer(self) -> bool:
+    def is_integer(self) -> builtins.bool:
         return self in INTEGERS
 
     @property

@@ -24,7 +24,7 @@ def _layer_norm(
 
 
 def _norm_fits(B: Backend, x: Array, gain: Array, bias: Array, *, eps: float) -> bool:
-    return gain.dtype == bias.dtype == x.dtype and gain.shape == bias.shape == x.shape[-1:]
+    return bool(gain.dtype == bias.dtype == x.dtype and gain.shape == bias.shape == x.shape[-1:])
 
 
 def _gelu(B: Backend, x: Array, *, approximate: str) -> tuple[Array, None]:

@@ -114,15 +114,13 @@ class Run:
         restore_random(rng, saved.state["random"])
         model = Model.of(saved, backend, options.dtype)
         start = TrainState.start(model.params)
-        moments = {
-            which: {name: saved.optimizer[f"{which}.{name}"].array for name in model.params}
-            for which in "mv"
-        }
-        m, v = (
-            Parameters.from_host(moments[which], backend, start.params.flat.dtype).flat
-            for which in "mv"
-        )
-        state = TrainState(model.params, m, v, start.step + saved.step, start.healthy)
+
+        def moment(which: str) -> Tensor:
+            arrays = {name: saved.optimizer[f"{which}.{name}"].array for name in model.params}
+            return Parameters.from_host(arrays, backend, start.m.dtype).flat
+
+        step = start.step + saved.step
+        state = TrainState(model.params, moment("m"), moment("v"), step, start.healthy)
         data = data or data_of(saved)
         return cls(options, data, documents, rng, model, state, saved.step, saved.path)
 
