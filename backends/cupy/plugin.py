@@ -46,9 +46,8 @@ def _why_unusable() -> str | None:
     except OSError:
         return "no CUDA driver found"
     try:
-        from cupy.cuda import cublas, nvrtc
+        from cupy.cuda import cublas, nvrtc  # noqa: F401 (the import of cublas loads the library)
 
-        _ = cublas.getVersion
         nvrtc.getVersion()
     except (ImportError, RuntimeError) as error:
         return f"a library of the CUDA toolkit is missing ({_one_line(error)})"

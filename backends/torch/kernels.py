@@ -74,6 +74,14 @@ def _targets_fit(B: Backend, logits: Array, targets: Array) -> bool:
     return targets.dtype in (torch.int32, torch.int64) and logits.shape[:-1] == targets.shape
 
 
+def _embedding(B: Backend, table: Array, ids: Array) -> tuple[Array, None]:
+    return F.embedding(ids, table), None
+
+
+def _is_table(B: Backend, table: Array, ids: Array) -> bool:
+    return bool(table.ndim == 2)
+
+
 def _adamw_step(
     B: Backend,
     p: Array,
@@ -121,5 +129,6 @@ KERNELS = (
     Fused("gelu", _gelu, native=True),
     Fused("attention", _attention, supports=_attention_fits, native=True),
     Fused("cross_entropy", _cross_entropy, supports=_targets_fit, native=True),
+    Fused("embedding", _embedding, supports=_is_table, native=True),
     Fused("adamw_step", _adamw_step, supports=_state_fits),
 )

@@ -26,6 +26,7 @@ from tfx.core.dtypes import DType
 from tfx.core.errors import BackendError
 from tfx.core.plugins import PluginHost
 from tfx.core.resolve import open_backend
+from tfx.core.specs import Probe
 from tfx.core.tensor import tensor
 from tfx.models.microgpt import model
 
@@ -73,7 +74,7 @@ def fake_cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A machine with a driver, a CuPy that imports, and two devices; tests break parts of it."""
     cupy, cuda = ModuleType("cupy"), ModuleType("cupy.cuda")
     cuda.cublas, cuda.nvrtc, cuda.runtime = map(ModuleType, ("cublas", "nvrtc", "runtime"))
-    cuda.cublas.getVersion = cuda.nvrtc.getVersion = lambda: (13, 0)
+    cuda.nvrtc.getVersion = lambda: (13, 0)
     cuda.runtime.getDeviceCount = lambda: 2
     cuda.runtime.CUDARuntimeError = FakeCudaError
     monkeypatch.setitem(sys.modules, "cupy", cupy)
@@ -146,6 +147,15 @@ def test_the_message_where_cupy_cannot_run(fake_cupy: Any, monkeypatch: pytest.M
         "backend 'cupy' is installed (cupy-cuda12x 14.2.0) but cannot run here: "
         "no CUDA driver found. Ready here: numpy"
     )
+
+
+def test_it_does_not_open_where_it_cannot_run(B: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = Probe(ready=False, reason="no CUDA driver found")
+    monkeypatch.setattr("tfx.backends.cupy.backend.probe", lambda: nowhere)
+    with pytest.raises(
+        BackendError, match=r"^backend 'cupy' cannot run here: no CUDA driver found$"
+    ):
+        type(B)()
 
 
 # ---- devices and streams -------------------------------------------------------------------------

@@ -30,7 +30,8 @@ def B() -> Any:
 OPS = [
     op
     for op in FUSED_OPS
-    if op.name.split()[0] in ("layer_norm", "gelu", "attention", "cross_entropy", "adamw_step")
+    if op.name.split()[0]
+    in ("layer_norm", "gelu", "attention", "cross_entropy", "embedding", "adamw_step")
 ]
 
 
@@ -54,6 +55,8 @@ CALLS: dict[str, Any] = {
     "attention of one": lambda x: nn.attention(x[0], x[1], x[0], 0.3),
     "attention at 2": lambda x: nn.attention(x[:, :2], x, x, 0.3, full((), 2, x.backend, "int64")),
     "attention at -2": lambda x: nn.attention(x, x, x, 0.3, full((), -2, x.backend, "int64")),
+    "embedding": lambda x: nn.embedding(x[0], tensor([[3, 0], [3, 3]], x.backend)),
+    "embedding 32": lambda x: nn.embedding(x[0], tensor(2, x.backend, "int32")),
     "cross_entropy": lambda x: nn.cross_entropy(x, tensor([[0, 5, 1, 2]] * 3, x.backend)),
     "cross_entropy 32": lambda x: nn.cross_entropy(x[0], tensor([5, 1, 0, 0], x.backend, "int32")),
 }
@@ -78,7 +81,7 @@ def test_a_kernel_runs_and_equals_the_composed_form(
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("the composed form ran")
 
-    for primitive in ("exp", "tanh", "max", "pow"):
+    for primitive in ("exp", "tanh", "max", "pow", "take"):
         monkeypatch.setattr(B, primitive, refuse)
     found = call(x), *value_and_grad(loss, autograd="native")(x)
     tolerance = {"float64": 1e-13, "float32": 1e-5, "float16": 2e-2, "bfloat16": 2e-1}[dtype]
@@ -107,6 +110,8 @@ def test_what_the_composed_form_refuses_is_refused(B: Backend) -> None:
     with pytest.raises(DTypeError):
         nn.cross_entropy(x, ids.cast("float32"))
     with pytest.raises(DTypeError):
+        nn.embedding(x[0], ids.cast("uint8"))
+    with pytest.raises(DTypeError):
         nn.adamw_step(x, other, x, x, x[0, 0], beta1=0.9, beta2=0.9, eps=1e-8)
     with pytest.raises(DTypeError):
         nn.adamw_step(ids, ids, ids, ids, ids[0], beta1=0.9, beta2=0.9, eps=1e-8)
@@ -118,6 +123,7 @@ def test_what_kernels_do_not_know_is_composed(B: Backend) -> None:
     betas = {"beta1": 0.9, "beta2": 0.9, "eps": 1e-8}
     for call in (
         lambda: nn.layer_norm(x, x[0, 0, :1], x[0]),
+        lambda: nn.embedding(x, tensor([1, 0], B)),
         lambda: nn.attention(x, x, x, tensor(0.5, B, "float64")),
         lambda: nn.attention(x, x, x, -0.5),
         lambda: nn.attention(x[:1], x, x, 0.5),
