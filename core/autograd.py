@@ -16,7 +16,7 @@ from tfx.core.backend import Array, Backend
 from tfx.core.checks import has_gradients
 from tfx.core.errors import BackendMismatch, GradientError
 from tfx.core.fused import composed
-from tfx.core.tape import Alias, Leaf, Node, recording
+from tfx.core.tape import Alias, Leaf, Node, nodes_behind, oldest, reach_beyond, recording
 from tfx.core.tensor import Tensor, full, gradients
 
 Autograd = Literal["auto", "core", "native"]
@@ -57,8 +57,13 @@ def value_and_grad(
         native = autograd == "native" or (
             autograd == "auto" and backend.native_autograd and not nested
         )
-        differentiate = _native if native else _core
-        value, grads = differentiate(fn, params, leaves, args, backend)
+        try:
+            differentiate = _native if native else _core
+            value, grads = differentiate(fn, params, leaves, args, backend)
+        except _OnTape:
+            if autograd == "native":
+                raise
+            value, grads = _core(fn, params, leaves, args, backend)
         filled = (
             full(x.shape, 0.0, backend, x.dtype) if g is None else g
             for x, g in zip(leaves, grads, strict=True)
@@ -87,7 +92,11 @@ def _core(
         value = _checked(fn(tree.like(params, iter(fresh)), *args))
     if value.node is None:
         return value, [None] * len(leaves)
-    grads = gradients(value, [x.node for x in fresh if x.node], create_graph=nested)
+    targets = [x.node for x in fresh if x.node]
+    since = oldest(targets)
+    if not recording.paused and reach_beyond(nodes_behind(value.node, since), since):
+        nested = True  # the function closes over a recorded tensor, which wants its share
+    grads = gradients(value, targets, create_graph=nested)
     return (value if nested else Tensor(value.data, backend)), grads
 
 
@@ -117,13 +126,23 @@ def _native(
     def raw(*arrays: Array) -> Array:
         with _open_call(native=True):
             inside = tree.like(params, (Tensor(a, backend) for a in arrays))
-            return _checked(fn(inside, *args)).data
+            value = _checked(fn(inside, *args))
+            if value.node is not None:
+                raise _OnTape(
+                    "native autograd cannot follow the recorded tensor that the function closes "
+                    "over; detach() it, or use autograd='core'"
+                )
+            return value.data
 
     value, found = backend.value_and_grad(raw, [x.data for x in leaves])
     grads = [g if g is None else Tensor(g, backend) for g in found]
     if any(g is None for g in grads):
         _refuse_lost_gradients(fn, params, leaves, args, backend, grads)
     return Tensor(value, backend), grads
+
+
+class _OnTape(GradientError):
+    """The value stands on the tape, where the library's own autograd does not see it."""
 
 
 def _refuse_lost_gradients(

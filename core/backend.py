@@ -17,7 +17,7 @@ multiply are left to the library, which refuses them with a ValueError or Runtim
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
@@ -333,16 +333,3 @@ class Backend:
     def recording_natively(self, x: Array) -> bool:
         """Whether the library's own autograd is recording what happens to `x`."""
         return False
-
-
-def describe(backend: Backend) -> Mapping[str, Any]:
-    """What a backend declares, as plain data."""
-    return {
-        "dtypes": sorted(backend.dtypes),
-        "storage_dtypes": sorted(backend.storage_dtypes),
-        "index_dtype": str(backend.index_dtype),
-        "device_random": backend.device_random,
-        "deterministic": backend.deterministic,
-        "native_autograd": backend.native_autograd,
-        "fused": sorted(backend.fused),
-    }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tfx.core.backend import Backend
+import numpy as np
+
+from tfx.core.backend import Backend, HostArray
 from tfx.core.dtypes import INDICES, DType
-from tfx.core.errors import BackendMismatch, DTypeError, ShapeError, TfxError
+from tfx.core.errors import BackendMismatch, DTypeError, ShapeError
 
 if TYPE_CHECKING:
     from tfx.core.tensor import Tensor
@@ -61,19 +64,19 @@ def check_dtypes(op: str, x: Tensor, y: Tensor) -> None:
 
 def boolean(x: Tensor) -> Tensor:
     """`x`, a bool tensor."""
-    if _kind(x) is not DType.bool:
-        raise DTypeError(f"&, | and ~ are for bool tensors, not {_kind(x)}")
+    if kind(x) is not DType.bool:
+        raise DTypeError(f"&, | and ~ are for bool tensors, not {kind(x)}")
     return x
 
 
 def index(x: Tensor) -> Tensor:
     """`x`, a tensor of indices."""
-    if _kind(x) not in INDICES:
-        raise DTypeError(f"indices are int32 or int64 tensors, not {_kind(x)}")
+    if kind(x) not in INDICES:
+        raise DTypeError(f"indices are int32 or int64 tensors, not {kind(x)}")
     return x
 
 
-def _kind(x: Any) -> str:
+def kind(x: Any) -> str:
     """The dtype of a tensor; the name of any other type."""
     return x.dtype if hasattr(x, "backend") else type(x).__name__
 
@@ -93,9 +96,44 @@ def one_backend(op: str, first: Backend | None, other: Backend) -> Backend:
     return other
 
 
-def explained(op: str, args: Sequence[Any], params: Any, error: Exception) -> TfxError:
-    """A library's refusal, with the shapes it was given."""
-    shapes = ", ".join(str(x.shape) if hasattr(x, "backend") else repr(x) for x in args)
-    said = " ".join(str(error).split())
-    given = "".join(f", {name}={value!r}" for name, value in params.items())
-    return ShapeError(f"{op}({shapes}{given}) does not fit: {said}")
+def check_lengths(shape: Sequence[Any]) -> tuple[int, ...]:
+    """A shape as Python integers; negative ones are refused."""
+    lengths = tuple(operator.index(n) for n in shape)
+    if min(lengths, default=0) < 0:
+        raise ShapeError(f"lengths must not be negative: {lengths}")
+    return lengths
+
+
+def check_host_values(host: HostArray, dtype: DType) -> None:
+    """Refuse values that `dtype` would change by more than rounding."""
+    kind = host.dtype.kind
+    if kind not in "biuf":
+        raise DTypeError(f"cannot make a {dtype} tensor of {host.dtype} values")
+    if host.dtype == np.uint16 and dtype.is_float and dtype is not DType.bfloat16:
+        raise DTypeError(
+            f"uint16 words are taken for bfloat16 alone, not for {dtype}; convert them"
+        )
+    if dtype.is_integer and host.dtype != dtype:
+        limits = np.iinfo(str(dtype))
+        within = (host >= limits.min) & (host <= limits.max)
+        if not np.all(within & (host == np.trunc(host)) if kind == "f" else within):
+            raise DTypeError(f"some of these {host.dtype} values are no {dtype}")
+
+
+def shape_misfit(op: str, args: Sequence[Any]) -> ShapeError | None:
+    """What is wrong with the shapes given to an operation that broadcasts, or multiplies."""
+    shapes = [x.shape for x in args if hasattr(x, "backend")]
+    try:
+        if op == "matmul":
+            (*rows, inner), (*others, also_inner, _) = shapes
+            if inner != also_inner:
+                raise ValueError
+            np.broadcast_shapes(tuple(rows[:-1]), tuple(others))
+        elif op in BROADCASTING:
+            np.broadcast_shapes(*shapes)
+    except ValueError:
+        return ShapeError(f"{op}({', '.join(map(str, shapes))}): the shapes do not fit together")
+    return None
+
+
+BROADCASTING = frozenset({"add", "sub", "mul", "div", "maximum", "less", "equal", "where"})

@@ -40,6 +40,7 @@ class DType(StrEnum):
 
 
 FLOATS = frozenset({DType.float16, DType.bfloat16, DType.float32, DType.float64})
+HALVES = frozenset({DType.float16, DType.bfloat16})
 INTEGERS = frozenset({DType.uint8, DType.int8, DType.int32, DType.int64})
 INDICES = frozenset({DType.int32, DType.int64})
 

@@ -118,6 +118,8 @@ def fused(definition: F) -> F:
             raise
         if parents and isinstance(out, tuple):  # a node has one result
             return definition(*args, **params)
+        if recording.native and not recording.paused and _severed(backend, raw, out):
+            return definition(*args, **params)
         if parents:
             node = KernelNode(override, definition, args, raw, parents, params, out, saved)
             return Tensor(out, backend, node)
@@ -137,6 +139,15 @@ def _keeps_gradient(
     if recording.native and not recording.paused and not override.native:
         return not any(isinstance(x, Tensor) and backend.recording_natively(x.data) for x in args)
     return True
+
+
+def _severed(backend: Backend, raw: Sequence[Any], out: Any) -> bool:
+    """Whether the library recorded what went into a kernel, but nothing of what came out."""
+    results = out if isinstance(out, tuple) else (out,)
+    inputs = (x for x in raw if backend.is_array(x))
+    return any(map(backend.recording_natively, inputs)) and not any(
+        map(backend.recording_natively, results)
+    )
 
 
 class KernelNode(Node):

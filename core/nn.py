@@ -5,9 +5,10 @@ The composed form here is the definition; `tfx.core.fused` decides when an overr
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
-from tfx.core.errors import ShapeError
+from tfx.core.checks import index
+from tfx.core.errors import ShapeError, UsageError
 from tfx.core.fused import fused
 from tfx.core.ops import causal_mask, erf, finite_max, relu, silu, where
 from tfx.core.tensor import Tensor, arange, full
@@ -44,7 +45,7 @@ def activate(x: Tensor, name: Activation) -> Tensor:
             return relu(x)
         case "silu":
             return silu(x)
-    raise ValueError(f"no activation named {name!r}")
+    raise UsageError(f"no activation named {name!r}; there are {', '.join(get_args(Activation))}")
 
 
 @fused
@@ -53,6 +54,8 @@ def gelu(x: Tensor, *, approximate: Literal["none", "tanh"] = "none") -> Tensor:
 
     "none" goes through erf; "tanh" is the paper's approximation, which GPT-2 was trained with.
     """
+    if approximate not in ("none", "tanh"):
+        raise UsageError(f"gelu: approximate is 'none' or 'tanh', not {approximate!r}")
     if approximate == "tanh":
         inner = (x + x * x * x * 0.044715) * 0.7978845608028654  # sqrt(2 / pi)
         return x * 0.5 * (inner.tanh() + 1.0)
@@ -62,7 +65,8 @@ def gelu(x: Tensor, *, approximate: Literal["none", "tanh"] = "none") -> Tensor:
 @fused
 def rms_norm(x: Tensor, gain: Tensor | None = None, *, eps: float = 1e-5) -> Tensor:
     """x / sqrt(mean(x**2) + eps) over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467)."""
-    y = x * ((x * x).mean(-1, keepdims=True) + eps) ** -0.5
+    wide = x.widened()
+    y = (wide * ((wide * wide).mean(-1, keepdims=True) + eps) ** -0.5).cast(x.dtype)
     return y if gain is None else y * gain
 
 
@@ -70,8 +74,10 @@ def rms_norm(x: Tensor, gain: Tensor | None = None, *, eps: float = 1e-5) -> Ten
 def layer_norm(x: Tensor, gain: Tensor, bias: Tensor, *, eps: float = 1e-5) -> Tensor:
     """(x - mean) / sqrt(var + eps) * gain + bias over the last axis (Ba et al. 2016,
     arXiv:1607.06450)."""
-    off = x - x.mean(-1, keepdims=True)
-    return off * ((off * off).mean(-1, keepdims=True) + eps) ** -0.5 * gain + bias
+    wide = x.widened()
+    off = wide - wide.mean(-1, keepdims=True)
+    normal = (off * ((off * off).mean(-1, keepdims=True) + eps) ** -0.5).cast(x.dtype)
+    return normal * gain + bias
 
 
 @fused
@@ -121,11 +127,10 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """
     if not logits.shape or logits.shape[:-1] != targets.shape:
         raise ShapeError(f"logits {logits.shape} do not suit targets {targets.shape}")
-    vocabulary = logits.shape[-1]
     shifted = logits - finite_max(logits, -1)
-    first = (arange(targets.size, logits.backend) * vocabulary).cast(targets.dtype)
-    chosen = shifted.reshape(-1).take(first.reshape(targets.shape) + targets)
-    return shifted.exp().sum(-1).log() - chosen
+    vocabulary = arange(logits.shape[-1], logits.backend)
+    chosen = index(targets).cast(vocabulary.dtype)[..., None] == vocabulary
+    return shifted.exp().sum(-1).log() - where(chosen, shifted, 0).sum(-1)
 
 
 @fused

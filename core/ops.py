@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tfx.core.checks import check_number
-from tfx.core.dtypes import DType
+from tfx.core.checks import check_number, kind
+from tfx.core.dtypes import HALVES, DType
 from tfx.core.errors import DTypeError, ShapeError
 from tfx.core.shapes import normal_axes
 from tfx.core.tensor import Number, Tensor, apply, arange
@@ -20,8 +20,8 @@ from tfx.core.tensor import Number, Tensor, apply, arange
 
 def where(condition: Tensor, x: Tensor | Number, y: Tensor | Number) -> Tensor:
     """x where the bool `condition` holds, else y; one of them may be a number. Shapes broadcast."""
-    if condition.dtype is not DType.bool:
-        raise DTypeError(f"where needs a bool condition, not {condition.dtype}")
+    if kind(condition) is not DType.bool:
+        raise DTypeError(f"where needs a bool tensor as condition, not {kind(condition)}")
     dtypes = [v.dtype for v in (x, y) if isinstance(v, Tensor)]
     if not dtypes:
         raise DTypeError("where needs a tensor for x or y: two numbers have no dtype")
@@ -33,9 +33,9 @@ def where(condition: Tensor, x: Tensor | Number, y: Tensor | Number) -> Tensor:
     return apply("where", condition, x, y)
 
 
-def maximum(x: Tensor, y: Tensor | Number) -> Tensor:
+def maximum(x: Tensor | Number, y: Tensor | Number) -> Tensor:
     """The larger of both; NaN where either is. Equals share the gradient."""
-    return x.maximum(y)
+    return apply("maximum", x, y)
 
 
 def minimum(x: Tensor, y: Tensor | Number) -> Tensor:
@@ -129,8 +129,8 @@ def erf(x: Tensor) -> Tensor:
     Beyond |x| = 6 it is 1 to the last place, so the arguments of both branches are held where
     nothing overflows and the branch that is not taken leaves no NaN in a gradient.
     """
-    if x.dtype.itemsize == 2:  # too narrow for the coefficients
-        return erf(x.cast(DType.float32)).cast(x.dtype)
+    if x.dtype in HALVES:  # too narrow for the coefficients
+        return erf(x.widened()).cast(x.dtype)
     near = clip(x, -0.5, 0.5)
     small = near * _rational(near * near, *_ERF_SMALL)
     size = minimum(absolute(x), 6.0)
@@ -154,8 +154,9 @@ def _horner(x: Tensor, coefficients: Sequence[float]) -> Tensor:
 
 def var(x: Tensor, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
     """The mean squared distance from the mean (no Bessel correction)."""
-    off = x - x.mean(axis, keepdims=True)
-    return (off * off).mean(axis, keepdims)
+    wide = x.widened()
+    off = wide - wide.mean(axis, keepdims=True)
+    return (off * off).mean(axis, keepdims).cast(x.dtype)
 
 
 def logsumexp(x: Tensor, axis: int = -1, keepdims: bool = False) -> Tensor:
@@ -197,8 +198,8 @@ def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
 
 def concat(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Tensors, one or more, laid one after the other along `axis`."""
-    if not xs:
-        raise ShapeError("concat needs at least one tensor")
+    if not xs or not all(isinstance(x, Tensor) for x in xs):
+        raise ShapeError("concat needs tensors, at least one")
     if len({x.dtype for x in xs}) > 1:
         raise DTypeError(f"concat of {', '.join(x.dtype for x in xs)}: dtypes are never mixed")
     (along,) = normal_axes(axis, xs[0].ndim)
@@ -209,8 +210,8 @@ def concat(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 def stack(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Tensors of one shape along a new axis."""
-    if not xs:
-        raise ShapeError("stack needs at least one tensor")
+    if not xs or not all(isinstance(x, Tensor) for x in xs):
+        raise ShapeError("stack needs tensors, at least one")
     shape = xs[0].shape
     if any(x.shape != shape for x in xs):
         raise ShapeError(f"stack of {', '.join(str(x.shape) for x in xs)}: one shape was expected")

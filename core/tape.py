@@ -128,21 +128,32 @@ def nodes_behind(node: Node, since: int = 0) -> list[Node]:
 _by_serial = attrgetter("serial")
 
 
+def oldest(targets: Sequence[Node]) -> int:
+    """The serial number of the oldest target: nothing before it depends on one."""
+    return min((t.serial for t in targets), default=0)
+
+
+def reach_beyond(nodes: Sequence[Node], since: int) -> bool:
+    """Whether one of the nodes was made from one older than `since`."""
+    return any(parent.serial < since for node in nodes for _, parent in node.parents)
+
+
 def walk_back(
-    root: Node,
+    order: Sequence[Node],
     seed: Any,
     targets: Sequence[Node],
     B: Any,
     values: Callable[[Node], tuple[Sequence[Any], Any]],
 ) -> list[Any]:
-    """The gradient of `root`, weighted by `seed`, by each target; None where there is none.
+    """The gradient of the latest node, weighted by `seed`, by each target; None where none.
 
-    `B` has the primitives, and `values` gives a node's arguments and result as what `B` works on:
-    raw arrays for speed, tensors to differentiate the walk itself.
+    `order` are the nodes behind it, from the oldest on, back to the oldest target. `B` has the
+    primitives, and `values` gives a node's arguments and result as what `B` works on: raw arrays
+    for speed, tensors to differentiate the walk itself.
     """
     asked = set(targets)
-    gradient = {root: seed}
-    for node in reversed(nodes_behind(root, since=min((t.serial for t in targets), default=0))):
+    gradient = {order[-1]: seed}
+    for node in reversed(order):
         g = gradient.get(node)
         if g is None:
             continue

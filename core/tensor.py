@@ -19,17 +19,19 @@ from tfx.core.checks import (
     boolean,
     check_capability,
     check_dtypes,
+    check_host_values,
+    check_lengths,
     check_number,
-    explained,
     has_gradients,
     index,
     one_backend,
     one_dtype,
+    shape_misfit,
 )
-from tfx.core.dtypes import DType, as_dtype
+from tfx.core.dtypes import HALVES, DType, as_dtype
 from tfx.core.errors import DTypeError, GradientError, ShapeError
 from tfx.core.shapes import Axis, complete_shape, normal_axes, parse_index, shape_argument
-from tfx.core.tape import Leaf, Node, nodes_behind, recording, walk_back
+from tfx.core.tape import Leaf, Node, nodes_behind, oldest, recording, walk_back
 from tfx.core.vjps import DIFFERENTIABLE
 
 Number = int | float
@@ -49,9 +51,6 @@ class Tensor:
     """
 
     __slots__ = ("backend", "data", "node")
-    __array_priority__ = (
-        1000  # so that NumPy arrays leave mixed operations to us, which refuse them
-    )
     __array_ufunc__ = None
 
     def __init__(self, data: Array, backend: Backend, node: Node | None = None) -> None:
@@ -188,6 +187,10 @@ class Tensor:
 
     astype = cast
 
+    def widened(self) -> Tensor:
+        """Halves as float32, everything else as it is: where sums of squares need the range."""
+        return self.cast(DType.float32) if self.dtype in HALVES else self
+
     def __neg__(self) -> Tensor:
         return apply("neg", self)
 
@@ -274,9 +277,12 @@ class Tensor:
 
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """The arithmetic mean over `axis` (all by default), of floats."""
+        if not self.dtype.is_float:
+            raise DTypeError(f"mean is for floats, not {self.dtype}; cast first")
         axes = normal_axes(axis, self.ndim)
         count = math.prod(self.shape[i] for i in axes)
-        return apply("sum", self, axis=axes, keepdims=keepdims) * (1 / count if count else math.nan)
+        total = apply("sum", self.widened(), axis=axes, keepdims=keepdims)
+        return (total * (1 / count if count else math.nan)).cast(self.dtype)
 
     def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """The largest over `axis` (all by default); equals share the gradient."""
@@ -404,7 +410,8 @@ class Tensor:
         if slab.ndim != self.ndim or outside != slab.shape[:where] + slab.shape[where + 1 :]:
             raise ShapeError(f"write of {slab.shape} into {self.shape} along axis {where}")
         room = self.shape[where] - slab.shape[where]
-        if isinstance(start, int):
+        if isinstance(start, int | np.integer):
+            start = int(start)
             if not 0 <= start <= room:
                 raise ShapeError(f"write of {slab.shape} at {start} does not fit {self.shape}")
         else:
@@ -465,8 +472,11 @@ def apply(op: str, *args: Tensor | Number, **params: Any) -> Tensor:
         check_number(op, args, dtype)
     try:
         data = getattr(backend, op)(*raw, **params)
-    except (ValueError, IndexError, RuntimeError) as error:
-        raise explained(op, args, params, error) from error
+    except (ValueError, RuntimeError) as error:
+        misfit = shape_misfit(op, args)
+        if misfit is None:
+            raise  # out of memory, not implemented, a fault of the device: not for us to rename
+        raise misfit from error
     if recording.paused:
         if recording.native:
             data = backend.stop_gradient(data)
@@ -519,13 +529,13 @@ def gradients(
         raise GradientError(
             f"the gradient is {seed.dtype}{seed.shape}, the value {output.dtype}{output.shape}"
         )
-    root = cast(Node, output.node)
+    order = nodes_behind(cast(Node, output.node), oldest(targets))
     if create_graph:
         ops = RecordingOps(backend)
         return walk_back(
-            root, seed, targets, ops, lambda node: (node.inputs, Tensor(node.out, backend, node))
+            order, seed, targets, ops, lambda node: (node.inputs, Tensor(node.out, backend, node))
         )
-    found = walk_back(root, seed.data, targets, backend, lambda node: (node.raw, node.out))
+    found = walk_back(order, seed.data, targets, backend, lambda node: (node.raw, node.out))
     return [g if g is None else Tensor(g, backend) for g in found]
 
 
@@ -543,7 +553,7 @@ def tensor(
     Raises:
         DTypeError: the backend has no such dtype, or tfx none.
     """
-    host = np.asarray(value)
+    host = _host_array(value)
     if dtype is not None:
         wanted = as_dtype(dtype)
     elif isinstance(value, np.ndarray | np.generic) or host.dtype == np.bool_:
@@ -555,8 +565,16 @@ def tensor(
     else:
         raise DTypeError(f"cannot make a tensor of {host.dtype}")
     check_capability(backend, wanted)
+    check_host_values(host, wanted)
     out = Tensor(backend.asarray(host, dtype=wanted), backend)
     return out.requires_grad_() if requires_grad else out
+
+
+def _host_array(value: Any) -> HostArray:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ShapeError("a tensor needs rows of one length; these are ragged") from error
 
 
 def full(
@@ -566,9 +584,11 @@ def full(
     wanted = as_dtype(dtype)
     check_capability(backend, wanted)
     check_number("full", (value,), wanted)
-    return Tensor(backend.full(shape=tuple(shape), value=value, dtype=wanted), backend)
+    lengths = check_lengths(shape)
+    return Tensor(backend.full(shape=lengths, value=value, dtype=wanted), backend)
 
 
 def arange(stop: int, backend: Backend) -> Tensor:
     """0, 1, ... stop-1 as the backend's index dtype."""
-    return Tensor(backend.arange(stop=stop), backend)
+    (length,) = check_lengths((stop,))
+    return Tensor(backend.arange(stop=length), backend)

@@ -65,10 +65,15 @@ def _softmax_vjp(B: Backend, g: Array, out: Array, saved: None, x: Array) -> tup
     return (out * (g - np.vecdot(g, out)[..., None]),)
 
 
-@lru_cache(maxsize=64)
 def _unseen(queries: int, keys: int) -> Array:
     """True above the diagonal: the keys that come after each query."""
-    return ~np.tri(queries, keys, dtype=bool)
+    longest = max(queries, keys)
+    return _above_diagonal(1 << (longest - 1).bit_length())[:queries, :keys]
+
+
+@lru_cache(maxsize=2)
+def _above_diagonal(size: int) -> Array:
+    return ~np.tri(size, dtype=bool)
 
 
 def _attention(

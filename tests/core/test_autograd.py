@@ -394,3 +394,17 @@ def test_threads_do_not_see_each_others_recording(backend: Backend) -> None:
         for result in results:
             np.testing.assert_allclose(result, expected.tolist(), rtol=1e-12)
     assert not recording.paused and recording.depth == 0
+
+
+def test_a_closure_keeps_its_gradient(backend: Backend, way: Autograd) -> None:
+    """What the function closes over has a share in value and gradient; it stays on the tape."""
+    w, p = vector(backend, 2).requires_grad_(), vector(backend, 3)
+    call = value_and_grad(lambda p: (p * w).sum(), autograd=way)
+    if way == "native":
+        with pytest.raises(GradientError, match="closes over"):
+            call(p)
+        return
+    value, slope = call(p)
+    (value + w.sum() + slope.sum()).backward()
+    assert w.grad is not None
+    assert (value.item(), slope.tolist(), w.grad.tolist()) == (6, [2], [3 + 1 + 1])

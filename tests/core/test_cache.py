@@ -9,7 +9,8 @@ from tfx.core.backend import Backend, HostArray
 from tfx.core.cache import KVCache
 from tfx.core.dtypes import DType
 from tfx.core.errors import ShapeError
-from tfx.core.nn import attention
+from tfx.core.nn import attention, softmax
+from tfx.core.ops import causal_mask, where
 from tfx.core.tensor import tensor
 from tfx.testing import StrictBackend
 
@@ -71,3 +72,72 @@ def test_a_step_moves_nothing_between_host_and_device() -> None:
         attention(q, keys, values, 0.5, offset)
         cache.advance(1)
     assert strict.transfers == before
+
+
+# ---- several texts -------------------------------------------------------------------------------
+
+
+def rows_of(cache: KVCache, new: HostArray) -> HostArray:
+    """Attention of the new tokens (rows, HEADS, count, SIZE) over what the cache holds and them."""
+    x = tensor(new, cache.positions(0).backend)
+    keys, values, offset = cache.extend(0, x, x * 2)
+    scores = x @ keys.swapaxes(-1, -2)
+    seen = causal_mask(new.shape[2], cache.capacity, offset)
+    if cache.visible is not None:
+        seen = seen & cache.visible.reshape(-1, 1, 1, cache.capacity)
+    cache.advance(new.shape[2])
+    return (softmax(where(seen, scores, float("-inf"))) @ values).numpy()
+
+
+def test_padded_rows_are_what_they_are_alone(backend: Backend) -> None:
+    texts = np.random.default_rng(0).standard_normal((3, HEADS, T, SIZE))
+    padding = [2, 0, 5]
+    cache = KVCache(1, (3, HEADS, T + 1, SIZE), backend, DType.float64)
+    cache.pad_left(padding)
+    assert cache.positions(T).tolist() == [
+        [0, 0, 0, 1, 2, 3, 4],
+        [0, 1, 2, 3, 4, 5, 6],
+        [0, 0, 0, 0, 0, 0, 1],
+    ]
+    assert cache.visible is not None
+    assert cache.visible.tolist() == [[i >= n for i in range(T + 1)] for n in padding]
+    together = np.concatenate([rows_of(cache, texts[:, :, :6]), rows_of(cache, texts[:, :, 6:])], 2)
+    assert cache.positions(1).tolist() == [[5], [7], [2]]
+    for row, count in enumerate(padding):
+        alone = KVCache(1, (1, HEADS, T, SIZE), backend, DType.float64)
+        expected = rows_of(alone, texts[row : row + 1, :, count:])
+        np.testing.assert_allclose(together[row : row + 1, :, count:], expected, rtol=1e-12)
+        assert (together[row, :, :count] == 0).all()  # padding sees nothing
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2], [2, 0], [1, 1, 1, 0], []], ids=str)
+@pytest.mark.parametrize("padding", [[0, 0, 0], [2, 0, 5]], ids=str)
+def test_reordered_rows_go_on_from_where_they_were(
+    padding: list[int], rows: list[int], backend: Backend
+) -> None:
+    texts = np.random.default_rng(0).standard_normal((3, HEADS, T, SIZE))
+    new = np.random.default_rng(1).standard_normal((len(rows), HEADS, 1, SIZE))
+    chosen = KVCache(1, (3, HEADS, T + 1, SIZE), backend, DType.float64)
+    chosen.pad_left(padding)
+    rows_of(chosen, texts)
+    chosen.reorder(rows)
+    assert chosen.length == T
+    fresh = KVCache(1, (len(rows), HEADS, T + 1, SIZE), backend, DType.float64)
+    fresh.pad_left([padding[row] for row in rows])
+    rows_of(fresh, texts[rows])
+    np.testing.assert_allclose(rows_of(chosen, new), rows_of(fresh, new), rtol=1e-12)
+    if fresh.visible is not None:
+        assert chosen.visible is not None
+        assert chosen.visible.tolist() == fresh.visible.tolist()
+        assert chosen.length == fresh.length
+
+
+def test_what_a_cache_of_rows_refuses(backend: Backend) -> None:
+    cache = KVCache(1, (2, HEADS, 3, SIZE), backend, DType.float64)
+    with pytest.raises(ShapeError, match="padding of 3 rows for a cache of 2 rows"):
+        cache.pad_left([0, 1, 0])
+    with pytest.raises(ShapeError, match=r"rows \[0, 2\] of a cache of 2 rows"):
+        cache.reorder([0, 2])
+    cache.advance(1)
+    with pytest.raises(ShapeError, match="that holds 1 tokens: expected one count a row, before"):
+        cache.pad_left([0, 1])

@@ -15,12 +15,13 @@ from checks import check_gradients, check_second_derivatives, check_values
 from composed_table import FUSED_OPS
 from op_records import Op
 
-from tfx.core import nn
+from tfx.core import nn, ops
 from tfx.core.autograd import value_and_grad
 from tfx.core.backend import Backend
 from tfx.core.dtypes import DType
+from tfx.core.errors import UsageError
 from tfx.core.fused import composed
-from tfx.core.tensor import Tensor, tensor
+from tfx.core.tensor import Tensor, full, tensor
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
@@ -107,7 +108,7 @@ def test_attention_before_the_first_key_sees_nothing(backend: Backend) -> None:
 
 def test_an_unknown_activation_is_named(backend: Backend) -> None:
     x = tensor(np.ones((2, 2)), backend)
-    with pytest.raises(ValueError, match="no activation named 'swish'"):
+    with pytest.raises(UsageError, match="no activation named 'swish'; there are gelu_new"):
         nn.linear(x, x, activation="swish")  # type: ignore[arg-type]
 
 
@@ -131,3 +132,32 @@ def test_narrow_floats(backend: Backend) -> None:
             np.testing.assert_allclose(
                 found.numpy(), f(tensor(x, backend)).numpy(), rtol=bound, atol=bound
             )
+
+
+@pytest.mark.parametrize("dtype", [DType.float16, DType.bfloat16])
+def test_norms_of_halves_do_not_overflow(backend: Backend, dtype: DType) -> None:
+    """768 squares of 30 sum to ten times what float16 can hold."""
+    if dtype not in backend.dtypes:
+        pytest.skip(f"{backend} does not compute with {dtype}")
+    x = tensor(np.tile([30.0, -30.0], (2, 384)), backend, dtype)
+    one, zero = full((768,), 1, backend, dtype), full((768,), 0, backend, dtype)
+    signs = np.sign(x.numpy())
+    np.testing.assert_allclose(nn.rms_norm(x).numpy(), signs, rtol=1e-2)
+    np.testing.assert_allclose(nn.layer_norm(x, one, zero).numpy(), signs, rtol=1e-2)
+    assert full((1000,), 100, backend, dtype).mean().item() == 100
+    assert ops.var(x).item() == pytest.approx(900, rel=1e-2)
+
+
+def test_cross_entropy_of_more_logits_than_int32_counts(backend: Backend) -> None:
+    """Targets of either index dtype pick the same, whatever rows times vocabulary comes to."""
+    logits = np.random.default_rng(1).standard_normal((5, 7))
+    expected = np.log(np.exp(logits).sum(-1)) - logits[np.arange(5), [0, 6, 3, 3, 1]]
+    for ids in ("int32", "int64"):
+        targets = tensor(np.array([0, 6, 3, 3, 1]), backend, ids)
+        found = nn.cross_entropy(tensor(logits, backend), targets)
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
+
+
+def test_an_unknown_gelu_is_named(backend: Backend) -> None:
+    with pytest.raises(UsageError, match="approximate is 'none' or 'tanh', not 'tahn'"):
+        nn.gelu(tensor([1.0], backend), approximate="tahn")  # type: ignore[arg-type]

@@ -407,7 +407,7 @@ ERRORS: dict[str, tuple[Callable[[Backend], Any], type[Exception], str]] = {
     "integers and a float": (lambda B: i(B, 2) * 0.5, DTypeError, "Python float"),
     "integers where a float": (lambda B: where(b(B), i(B), 0.5), DTypeError, "Python float"),
     "bool where a number": (lambda B: where(b(B), b(B), 2), DTypeError, "bool"),
-    "where by numbers": (lambda B: where(f(B), f(B), 0), DTypeError, "bool condition, not float32"),
+    "where by numbers": (lambda B: where(f(B), f(B), 0), DTypeError, "bool tensor as condition, not float32"),
     "where of two numbers": (lambda B: where(b(B), 1, 0), DTypeError, "two numbers"),
     "sum of bool": (lambda B: b(B, 2).sum(), DTypeError, "sum of bool"),
     "bool + bool": (lambda B: b(B) + b(B), DTypeError, "add of bool"),
@@ -575,3 +575,50 @@ def test_what_a_backend_cannot_compute_with_is_refused(backend: Backend) -> None
             with told(dtype, n), pytest.raises(TfxError, match=r"cast|detach"):
                 call(x)
         np.testing.assert_array_equal(x.reshape(2, 1).T[0].take(tensor([1], backend)).numpy(), [1])
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "error"),
+    [
+        ([1.0, None], "float32", DTypeError),
+        (1 + 2j, "float32", DTypeError),
+        ("text", "float32", DTypeError),
+        ([300, -1], "uint8", DTypeError),
+        ([1e30, float("nan")], "int32", DTypeError),
+        ([1.5], "int64", DTypeError),
+        (np.array([16256], np.uint16), "float32", DTypeError),
+        ([[1.0], [1.0, 2.0]], "float32", ShapeError),
+    ],
+)
+def test_host_values_are_never_bent(value: Any, dtype: str, error: type, backend: Backend) -> None:
+    with pytest.raises(error):
+        tensor(value, backend, dtype)
+
+
+def test_host_values_that_fit(backend: Backend) -> None:
+    assert tensor([3.0], backend, "int64").tolist() == [3]
+    assert tensor(np.array([50256], np.uint16), backend, "int64").tolist() == [50256]
+
+
+def test_lengths_are_not_negative(backend: Backend) -> None:
+    with pytest.raises(ShapeError, match="must not be negative"):
+        full((2, -1), 0.0, backend)
+    with pytest.raises(ShapeError, match="must not be negative"):
+        arange(-3, backend)
+
+
+def test_what_is_no_misfit_keeps_its_name() -> None:
+    """Out of memory, or a primitive that is not there, is not a matter of shapes."""
+
+    class Unfinished(StrictBackend):
+        def add(self, x: Any, y: Any) -> Any:
+            raise NotImplementedError("backend 'unfinished' does not implement 'add'")
+
+        def mul(self, x: Any, y: Any) -> Any:
+            raise RuntimeError("out of memory")
+
+    x = full((2,), 1.0, Unfinished())
+    with pytest.raises(NotImplementedError, match="'add'"):
+        x + x
+    with pytest.raises(RuntimeError, match="out of memory"):
+        x * x
