@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from tfx.cli import options
-from tfx.cli.output import emit_json, emit_table
+from tfx.cli.output import emit, emit_json, emit_table
 
 if TYPE_CHECKING:
     from tfx.core.plugins import PluginHost
@@ -20,7 +20,8 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def backends(as_json: options.AsJson = False) -> None:
     from tfx.core.plugins import PluginHost
 
-    found = survey(PluginHost())
+    host = PluginHost()
+    found = survey(host)
     if as_json:
         emit_json({"backends": found})
         return
@@ -35,6 +36,12 @@ def backends(as_json: options.AsJson = False) -> None:
         for b in found
     ]
     emit_table(("BACKEND", "DEVICES", "LIBRARY", "FROM", "STATUS"), rows)
+    if kernels := host.kernels():
+        emit("")
+        emit_table(
+            ("KERNEL", "FROM", "SUMMARY"),
+            [(name, str(offer.source), offer.spec.summary) for name, offer in kernels.items()],
+        )
 
 
 def survey(host: PluginHost) -> list[dict[str, Any]]:
@@ -48,12 +55,17 @@ def survey(host: PluginHost) -> list[dict[str, Any]]:
                 "ready": probe.ready,
                 "installed": probe.installed,
                 "reason": probe.reason,
-                "devices": list(probe.devices),
+                "devices": list(probe.choices),
                 "library": probe.version,
                 "distribution": offer.distribution,
                 "version": offer.version,
                 "summary": offer.spec.summary,
                 "install_hint": offer.spec.install_hint,
+                "kernels": [
+                    {"op": kernel.spec.op, "distribution": kernel.distribution}
+                    for kernel in host.kernels().values()
+                    if kernel.spec.backend == name
+                ],
             }
         )
     return found

@@ -1,5 +1,7 @@
 """How a command ends: the one place that turns what went wrong into a line and an exit code.
 
+A wrong command line gets a second line, which points to the help.
+
 | exit code | meaning |
 |---|---|
 | 0 | done |
@@ -81,7 +83,8 @@ def _say(message: str, error: BaseException) -> None:
         import traceback
 
         traceback.print_exception(error)
-    tell(f"tfx: {message}")
+    notes = getattr(error, "__notes__", ())
+    tell(f"tfx: {message}" + (f" ({'; '.join(notes)})" if notes else ""))
 
 
 def _refusal(error: OSError) -> str:

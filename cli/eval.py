@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tfx.cli import options
+from tfx.cli.environment import ModelCommand
 from tfx.cli.report import reporter
 from tfx.cli.start import start
 from tfx.core.errors import UsageError
@@ -14,7 +15,7 @@ from tfx.core.errors import UsageError
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command()
+@app.command(cls=ModelCommand)
 def evaluate(
     model: options.ModelName,
     backend: options.BackendName = None,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import typer
 
 from tfx.core.errors import DataError, TfxError, UsageError
+from tfx.core.files import reason, shown
 
 SUFFIXES = (".png", ".svg", ".pdf")
 IN_RUN_FOLDER = "loss.png"
@@ -24,33 +27,54 @@ def picture_name(text: str) -> str | None:
     """
     if text in ("true", "false"):
         return "" if text == "true" else None
-    if text and Path(text).suffix not in SUFFIXES:
-        raise typer.BadParameter(f"expected a name in {', '.join(SUFFIXES)}, got {text!r}")
+    if text and Path(text).suffix.lower() not in SUFFIXES:
+        raise typer.BadParameter(
+            f"expected a name that ends in {', '.join(SUFFIXES)}, got {text!r}"
+        )
     return text
 
 
 def with_plot_value(arguments: list[str]) -> list[str]:
-    """The arguments with an empty value behind each `--plot` that no picture's name follows.
+    """The arguments with an empty value behind each `--plot` that no file's name follows.
+
+    A file's name is one with a suffix, be it that of a picture or not.
 
     >>> with_plot_value(["--plot", "microgpt"]), with_plot_value(["--plot", "loss.svg"])
     (['--plot=', 'microgpt'], ['--plot', 'loss.svg'])
     """
     following = [*arguments, ""][1:]
     return [
-        "--plot=" if here == "--plot" and Path(after).suffix not in SUFFIXES else here
+        "--plot=" if here == "--plot" and not re.match(r"\.[A-Za-z]", Path(after).suffix) else here
         for here, after in zip(arguments, following, strict=True)
     ]
 
 
-def check_drawable(picture: str) -> None:
-    """Find out before the training, not after it, that no picture can be drawn."""
+def check_drawable(picture: str, run_folder: Path | None) -> None:
+    """Find out before the training, not after it, that no picture can be drawn.
+
+    An empty `picture` is the default one in `run_folder`, which need not be there yet.
+    """
     from importlib.util import find_spec
 
     if find_spec("matplotlib") is None:
         raise TfxError("--plot needs matplotlib: pip install 'tfx-lm[plot]'")
-    folder = Path(picture).parent
-    if not folder.is_dir():
-        raise UsageError(f"--plot {picture}: there is no folder {folder}")
+    if picture:
+        path = Path(picture)
+        if not path.parent.is_dir():
+            raise UsageError(f"--plot {picture}: there is no folder {path.parent}")
+    elif run_folder is not None and run_folder.is_dir():
+        path = run_folder / IN_RUN_FOLDER
+    else:
+        return
+    try:
+        is_new = not path.exists()
+        if not (is_new or path.is_file()):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        path.open("ab").close()
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise TfxError(f"--plot: cannot write {shown(path)}: {reason(error)}") from None
 
 
 def draw_losses(metrics: Path, picture: Path, title: str) -> None:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 from tfx.cli.output import emit, emit_json, is_terminal, tell
-from tfx.cli.progress import Bar, Lines
+from tfx.cli.progress import Bar, Lines, step_line
 
 
 class TextReporter:
@@ -33,11 +33,11 @@ class TextReporter:
         with self._aside():
             tell(line)
 
-    def progress(self, step: int, total: int, loss: float) -> None:
+    def progress(self, step: int, total: int, loss: float, seconds: float) -> None:
         if self._progress is None:
             self._progress = (Bar if is_terminal(sys.stderr) else Lines)(step, total)
-        self._progress.update(step, loss)
-        self._reached = f"step {step:4d} / {total:4d} | loss {loss:.4f}"
+        self._progress.update(step, loss, seconds)
+        self._reached = step_line(step, total, loss)
 
     def progress_done(self) -> None:
         if self._progress is None:

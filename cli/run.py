@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from tfx.cli import options
+from tfx.cli.environment import ModelCommand
 from tfx.cli.options import above_0, at_least_0, share, share_or_0
 from tfx.cli.report import reporter
 from tfx.cli.start import start
@@ -19,7 +20,7 @@ from tfx.core.errors import DataError, UsageError
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command()
+@app.command(cls=ModelCommand)
 def run(
     model: options.ModelName,
     words: Annotated[

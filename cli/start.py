@@ -21,6 +21,7 @@ def start(
     host = PluginHost()
     recipe = open_model(host, model)
     opened = open_backend(host, backend, device)
-    if opened.chosen_because:
-        report.note(opened.chosen_because)
+    for line in (opened.chosen_because, *opened.left_out):
+        if line:
+            report.note(line)
     return recipe, opened.backend

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from tfx.cli import options
 from tfx.cli.config import use_config
+from tfx.cli.environment import ModelCommand
 from tfx.cli.options import above_0, at_least_0
 from tfx.cli.plot import (
     IN_RUN_FOLDER,
@@ -23,7 +24,7 @@ from tfx.cli.report import reporter
 from tfx.cli.start import start
 
 
-class TrainCommand(TyperCommand):
+class TrainCommand(ModelCommand):
     """Lets `--plot` stand alone or before the name of a picture."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -74,7 +75,12 @@ def train(
         int | None, typer.Option(metavar="INT", min=0, help="Steps between evaluations; 0: never.")
     ] = None,
     save_every: Annotated[
-        int | None, typer.Option(metavar="INT", min=0, help="Steps between checkpoints; 0: never.")
+        int | None,
+        typer.Option(
+            metavar="INT",
+            min=0,
+            help="Steps between checkpoints; 0: only at the end, which always has one.",
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Of the run; by default runs/MODEL-TIME.")
@@ -134,14 +140,23 @@ def train(
         | options.pairs(set_ or ()),
     )
     if plot is not None:
-        check_drawable(plot)
+        check_drawable(plot, out or resume)
     with reporter(as_json) as report:
         recipe, library = start(model, backend, device, report)
-        result = recipe.train(settings, library, report)
-    if plot is not None:
-        folder = Path(result["out"])
-        picture = Path(plot) if plot else folder / IN_RUN_FOLDER
-        draw_losses(folder / "metrics.jsonl", picture, title=f"{model} on {library}")
-        report.note(f"loss curve: {picture}")
-        result["plot"] = picture
-    report.finish(result)
+        from tfx.core.training import METRICS, Stopped
+
+        try:
+            result = recipe.train(settings, library, report)
+        except Stopped as stop:
+            again = shlex.join(["tfx", "train", model, "--resume", str(stop.folder)])
+            report.note(f"step {stop.step} is saved; to go on: {again}")
+            raise
+    try:
+        if plot is not None:
+            folder = Path(result["out"])
+            picture = Path(plot) if plot else folder / IN_RUN_FOLDER
+            draw_losses(folder / METRICS, picture, title=f"{model} on {library}")
+            report.note(f"loss curve: {picture}")
+            result["plot"] = picture
+    finally:  # a picture that fails takes nothing with it
+        report.finish(result)

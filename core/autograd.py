@@ -93,10 +93,10 @@ def _core(
     if value.node is None:
         return value, [None] * len(leaves)
     targets = [x.node for x in fresh if x.node]
-    since = oldest(targets)
-    if not recording.paused and reach_beyond(nodes_behind(value.node, since), since):
+    order = nodes_behind(value.node, oldest(targets))
+    if not recording.paused and reach_beyond(order):
         nested = True  # the function closes over a recorded tensor, which wants its share
-    grads = gradients(value, targets, create_graph=nested)
+    grads = gradients(value, targets, create_graph=nested, order=order)
     return (value if nested else Tensor(value.data, backend)), grads
 
 

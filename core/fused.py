@@ -84,18 +84,21 @@ def fused(definition: F) -> F:
 
     @functools.wraps(definition)
     def call(*args: Any, **params: Any) -> Any:
-        if len(args) < required or not params.keys() <= defaults.keys():
+        if len(args) < required or (params and not params.keys() <= defaults.keys()):
             bound = signature.bind(*args, **params)
             bound.apply_defaults()
             args, params = bound.args, bound.kwargs
-        backend = next((x.backend for x in args if isinstance(x, Tensor)), None)
-        if backend is None:
+        for x in args:
+            if isinstance(x, Tensor):
+                backend = x.backend
+                break
+        else:
             raise TypeError(f"{name} takes tensors, not {type(args[0]).__name__}")
         override = backend.fused.get(name)
         if override is None or _switch.off:
             return definition(*args, **params)
         args += positional[len(args) :]
-        params = defaults | params
+        params = defaults | params if params else defaults
         raw = []
         parents = []
         for i, x in enumerate(args):
@@ -177,7 +180,8 @@ class KernelNode(Node):
         assert self.override.vjp is not None
         found = self.override.vjp(B, g, out, self.saved, *args, **self.params)
         parts = [found[i] for i, _ in self.parents]
-        if any(part is None for part in parts):  # what the kernel leaves out, nothing may lose
+        lacking = [part for part in parts if part is None]
+        if lacking:  # what the kernel leaves out, nothing may lose
             tape = self._pull_composed(Tensor(g, B))
             parts = [
                 x if x is not None or y is None else y.data

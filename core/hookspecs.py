@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from pluggy import HookimplMarker, HookspecMarker
 
-from tfx.core.specs import BackendSpec, ModelSpec
+from tfx.core.specs import BackendSpec, KernelSpec, ModelSpec
 
 hookspec = HookspecMarker("tfx")
 hookimpl = HookimplMarker("tfx")
@@ -60,6 +60,29 @@ def tfx_models() -> list[ModelSpec]:
                     name="acmegpt",
                     target="tfx_acme.recipe:AcmeGPT",
                     summary="a transformer in the style of Acme",
+                )
+            ]
+    """
+    return []
+
+
+@hookspec
+def tfx_kernels() -> list[KernelSpec]:
+    """The kernels this plugin offers to backends; an empty list when there are none.
+
+    Example, `tfx_acme/plugin.py`:
+
+        from tfx.core.hookspecs import hookimpl
+        from tfx.core.specs import KernelSpec
+
+        @hookimpl
+        def tfx_kernels():
+            return [
+                KernelSpec(
+                    backend="acme",
+                    op="rms_norm",
+                    target="tfx_acme.kernels:RMS_NORM",
+                    summary="RMSNorm in one pass",
                 )
             ]
     """

@@ -59,6 +59,19 @@ class Installed:
             return f"Reinstall it: pip install --force-reinstall {OURS}"
         return f"Upgrade it, or: pip uninstall {self.distribution}"
 
+    def cure_for(self, error: BaseException, target: str) -> str:
+        """The cure for a plugin that fails with `error` when `target` is imported or called.
+
+        A package of somebody else's that is missing comes with an installation, but neither a
+        module of the plugin's own nor one that an installed package does not have.
+        """
+        lacks = error.name if isinstance(error, ModuleNotFoundError) else None
+        own = re.split(r"\W", target.strip())[0]
+        if self.is_ours or not lacks or "." in lacks or lacks == own:
+            return self.removal
+        reinstall = f"pip install --force-reinstall {self.distribution}"
+        return f"It needs {lacks!r}; reinstall it with what it needs: {reinstall}"
+
     @property
     def downgrade(self) -> str:
         """The cure for a plugin written for a newer tfx."""

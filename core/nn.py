@@ -24,9 +24,13 @@ def linear(
     residual: Tensor | None = None,
     *,
     activation: Activation | None = None,
+    outputs_first: bool = False,
 ) -> Tensor:
-    """residual + activation(x @ w + b), with x (..., n), w (n, m), b (m,), residual (..., m)."""
-    y = x @ w
+    """residual + activation(x @ w + b), with x (..., n), w (n, m), b (m,), residual (..., m).
+
+    With `outputs_first`, w is (m, n), as torch.nn.Linear keeps it.
+    """
+    y = x @ (w.T if outputs_first else w)
     if b is not None:
         y = y + b
     if activation is not None:
@@ -97,6 +101,7 @@ def attention(
     offset: Tensor | None = None,
     *,
     causal: bool = True,
+    heads: int | None = None,
 ) -> Tensor:
     """softmax(mask(scale * q @ k^T)) @ v (Vaswani et al. 2017, arXiv:1706.03762).
 
@@ -107,16 +112,33 @@ def attention(
         offset: the position of the first query among the keys, a 0-d tensor of the backend's index
             dtype; 0 by default.
         causal: queries see no key that comes after them.
+        heads: how many heads lie side by side in the last axis; each attends by itself.
 
     Returns:
         (..., T, e).
     """
+    if heads is not None:
+        q, k, v = split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
+        return merge_heads(attention(q, k, v, scale, offset, causal=causal))
     scores = q @ k.swapaxes(-1, -2) * scale
     if causal:
         if offset is None:
             offset = full((), 0, q.backend, q.backend.index_dtype)
         scores = where(causal_mask(q.shape[-2], k.shape[-2], offset), scores, float("-inf"))
     return softmax(scores) @ v
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(..., T, heads * d) as (..., heads, T, d)."""
+    if x.ndim < 2 or x.shape[-1] % heads:
+        raise ShapeError(f"{x.shape} cannot be split into {heads} heads")
+    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads).swapaxes(-3, -2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """(..., heads, T, d) as (..., T, heads * d)."""
+    *outside, heads, count, size = x.shape
+    return x.swapaxes(-3, -2).reshape(*outside, count, heads * size)
 
 
 @fused
@@ -147,6 +169,7 @@ def adamw_step(
     v: Tensor,
     rates: Tensor,
     decay: Tensor | None = None,
+    healthy: Tensor | None = None,
     *,
     beta1: float,
     beta2: float,
@@ -159,14 +182,20 @@ def adamw_step(
         rates: what changes from step to step, (3,): the learning rate, and 1 / (1 - beta**t) of
             either moment.
         decay: weight decay, 0-d or of the shape of `p`; None for plain Adam.
+        healthy: a 0-d bool; where it is False, nothing moves.
 
     Returns:
-        The new p, m and v.
+        The new p, m and v; without health, the old ones bit for bit.
     """
+    old = p, m, v
     lr, m_correction, v_correction = rates
     m = m * beta1 + g * (1 - beta1)
     v = v * beta2 + g * g * (1 - beta2)
     step = m * m_correction / ((v * v_correction).sqrt() + eps)
     if decay is not None:
         step = step + p * decay
-    return p - step * lr, m, v
+    new = p - step * lr, m, v
+    if healthy is None:
+        return new
+    new_p, new_m, new_v = (where(healthy, x, y) for x, y in zip(new, old, strict=True))
+    return new_p, new_m, new_v

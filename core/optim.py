@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
 from tfx.core.nn import adamw_step
-from tfx.core.ops import where
 from tfx.core.parameters import Parameters
 from tfx.core.schedules import Table
 from tfx.core.tensor import Tensor, full, tensor
@@ -39,6 +39,15 @@ class TrainState:
         step = full((), 0, backend, backend.index_dtype)
         return cls(params, zeros, zeros, step, step == 0)
 
+    def tree_leaves(self) -> list[Tensor]:
+        """Everything in it; the parameters as the one buffer they are cut from."""
+        return [self.params.flat, self.m, self.v, self.step, self.healthy]
+
+    def tree_like(self, values: Iterator[Tensor]) -> TrainState:
+        """A state of other tensors in the order of `tree_leaves`."""
+        flat, m, v, step, healthy = islice(values, 5)
+        return TrainState(self.params.replaced(flat), m, v, step, healthy)
+
 
 class AdamW:
     """Adam with decoupled weight decay and a schedule (Loshchilov and Hutter 2019,
@@ -48,7 +57,7 @@ class AdamW:
         schedule: the learning rate of each step.
         like: parameters whose backend and dtype the table is made for.
         beta1, beta2, eps: as in the paper.
-        decay: weight decay of all parameters; 0 for plain Adam.
+        decay: weight decay of all parameters, or of each by its name; 0 for plain Adam.
         grad_clip: cap of the global gradient norm; None for no cap.
     """
 
@@ -60,7 +69,7 @@ class AdamW:
         beta1: float = 0.9,
         beta2: float = 0.999,
         eps: float = 1e-8,
-        decay: float = 0.0,
+        decay: float | Mapping[str, float] = 0.0,
         grad_clip: float | None = None,
     ) -> None:
         self.beta1, self.beta2, self.eps, self.grad_clip = beta1, beta2, eps, grad_clip
@@ -68,18 +77,20 @@ class AdamW:
         t = np.arange(1, len(schedule) + 1)
         rates = np.stack([schedule, 1 / (1 - beta1**t), 1 / (1 - beta2**t)], axis=1)
         self._rates = tensor(rates, backend, dtype)
-        self._decay = full((), decay, backend, dtype) if decay else None
+        if isinstance(decay, Mapping):
+            each = {n: full(s, decay[n], backend, dtype) for n, s in like.shapes.items()}
+            self._decay: Tensor | None = like.flatten(each)
+        else:
+            self._decay = full((), decay, backend, dtype) if decay else None
 
-    def update(
-        self, state: TrainState, loss: Tensor, grads: Mapping[str, Tensor]
-    ) -> tuple[TrainState, Tensor]:
-        """One step: the state it leads to, and the gradient's norm before clipping.
+    def update(self, state: TrainState, loss: Tensor, g: Tensor) -> tuple[TrainState, Tensor]:
+        """One step by the gradient `g`, flat like `params.flat`: the state it leads to, and the
+        gradient's norm before clipping.
 
         Where the loss or the norm (0-d, both) is not finite, and ever after, the new state is the
         old one bit for bit, but for `healthy`.
         """
         params = state.params
-        g = params.flatten(grads)
         norm = (g * g).sum().sqrt()
         healthy = state.healthy & (loss * 0 == norm * 0)  # inf * 0 is NaN, which equals nothing
         if self.grad_clip is not None:
@@ -91,14 +102,15 @@ class AdamW:
             state.v,
             self._rates.take(state.step),
             self._decay,
+            healthy,
             beta1=self.beta1,
             beta2=self.beta2,
             eps=self.eps,
         )
         new = TrainState(
-            params=params.replaced(where(healthy, p, params.flat)),
-            m=where(healthy, m, state.m),
-            v=where(healthy, v, state.v),
+            params=params.replaced(p),
+            m=m,
+            v=v,
             step=state.step + healthy.cast(state.step.dtype),
             healthy=healthy,
         )

@@ -15,8 +15,9 @@ import numpy as np
 
 from tfx.core.backend import Backend, HostArray
 from tfx.core.dtypes import DType
-from tfx.core.errors import ShapeError
-from tfx.core.tensor import Tensor, tensor
+from tfx.core.errors import DTypeError, GradientError, ShapeError
+from tfx.core.tensor import Tensor, full, tensor
+from tfx.core.weights import StoredTensor
 
 
 class Parameters(Mapping[str, Tensor]):
@@ -27,6 +28,9 @@ class Parameters(Mapping[str, Tensor]):
     Attributes:
         flat: all numbers, in the order of the names: (count,).
         shapes: the shape of each parameter.
+
+    Raises:
+        GradientError: `flat` is recorded, and the tensors cut from it would not be.
     """
 
     def __init__(self, flat: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -38,6 +42,7 @@ class Parameters(Mapping[str, Tensor]):
 
     def _cut(self, flat: Tensor) -> dict[str, Tensor]:
         """Views of `flat`, where the library has views."""
+        _refuse_recorded(flat, "parameters cannot be cut from a recorded buffer")
         backend, data = flat.backend, flat.data
         if flat.shape != (self._bounds[-1],):
             raise ShapeError(f"parameters of {self._bounds[-1]} numbers cut from {flat.shape}")
@@ -51,12 +56,20 @@ class Parameters(Mapping[str, Tensor]):
 
     @classmethod
     def from_host(
-        cls, arrays: Mapping[str, HostArray], backend: Backend, dtype: DType
+        cls, arrays: Mapping[str, HostArray | StoredTensor], backend: Backend, dtype: DType
     ) -> Parameters:
-        """Copy host arrays of floats, as `dtype`, to a backend in one transfer."""
+        """Copy floats from the host to a backend, as `dtype`, one tensor after the other.
+
+        Raises:
+            DTypeError: an array holds no floats. bfloat16's words come as `StoredTensor`.
+        """
         shapes = {name: array.shape for name, array in arrays.items()}
-        flat = np.concatenate([np.ravel(array) for array in arrays.values()])
-        return cls(tensor(flat, backend, dtype), shapes)
+        flat, start = full((sum(map(math.prod, shapes.values())),), 0.0, backend, dtype), 0
+        for name, array in arrays.items():
+            part = tensor(_floats(name, array, dtype), backend, dtype).reshape(-1)
+            flat = flat.write(part, start)
+            start += part.size
+        return cls(flat, shapes)
 
     def replaced(self, flat: Tensor) -> Parameters:
         """The same names and shapes over another buffer."""
@@ -66,12 +79,16 @@ class Parameters(Mapping[str, Tensor]):
         return new
 
     def flatten(self, named: Mapping[str, Tensor]) -> Tensor:
-        """Tensors of these names and shapes, gradients for instance, as one buffer like `flat`."""
+        """Tensors of these names and shapes, gradients for instance, as one buffer like `flat`.
+
+        Raises:
+            GradientError: one of them is recorded, and the buffer would not be.
+        """
         backend = self.flat.backend
-        parts = [
-            backend.reshape(named[name].data, shape=(math.prod(shape),))
-            for name, shape in self.shapes.items()
-        ]
+        parts = []
+        for name, shape in self.shapes.items():
+            _refuse_recorded(named[name], f"recorded {name!r} cannot be flattened")
+            parts.append(backend.reshape(named[name].data, shape=(math.prod(shape),)))
         return Tensor(backend.concat(*parts, axis=0), backend)
 
     def to_host(self, flat: Tensor | None = None) -> dict[str, HostArray]:
@@ -91,3 +108,20 @@ class Parameters(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._tensors)
+
+
+def _floats(name: str, array: HostArray | StoredTensor, wanted: DType) -> HostArray:
+    """What `tensor` makes `wanted` of: floats, or bfloat16's words where that is what is wanted."""
+    if isinstance(array, StoredTensor):
+        if array.dtype is DType.bfloat16:
+            return array.array if wanted is DType.bfloat16 else array.to_float32()
+        array = array.array
+    if array.dtype.kind != "f":
+        hint = "; wrap bfloat16's words in StoredTensor" if array.dtype == np.uint16 else ""
+        raise DTypeError(f"parameter {name!r} is of {array.dtype}, expected floats{hint}")
+    return array
+
+
+def _refuse_recorded(x: Tensor, what: str) -> None:
+    if x.node is not None:
+        raise GradientError(f"{what}: its gradient would be lost; detach() it first")

@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from tfx.core.errors import PluginError, TfxError, UsageError
 from tfx.core.installed import GROUP, Installed
-from tfx.core.specs import BackendSpec, ModelSpec
-from tfx.core.wording import kind_of, one_line
+from tfx.core.specs import BackendSpec, KernelSpec, ModelSpec
+from tfx.core.wording import in_words, kind_of, one_line
 
 if TYPE_CHECKING:
     from pluggy import PluginManager
 
-Spec = BackendSpec | ModelSpec
+Spec = BackendSpec | ModelSpec | KernelSpec
 Status = Literal["ok", "broken", "disabled", "not loaded"]
 
-HOOKS: dict[str, type[Spec]] = {"tfx_backends": BackendSpec, "tfx_models": ModelSpec}
+HOOKS: dict[str, type[Spec]] = {
+    "tfx_backends": BackendSpec,
+    "tfx_models": ModelSpec,
+    "tfx_kernels": KernelSpec,
+}
 """What each hook of `tfx.core.hookspecs` returns a list of. A new hook is one more line."""
 
 CRASHES = (Exception, SystemExit)
@@ -82,10 +86,12 @@ def load(plugin: Plugin) -> None:
         return
     manager = PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
+    entry_point = plugin.source.entry_point
     try:
-        module = plugin.source.entry_point.load()
+        module = entry_point.load()
     except CRASHES as error:
-        plugin.breaks(f"it cannot be imported ({one_line(error)})", error)
+        cure = plugin.source.cure_for(error, entry_point.value)
+        plugin.breaks(f"it cannot be imported ({one_line(error)})", error, cure)
         return
     try:
         manager.register(module)
@@ -128,12 +134,12 @@ def _unheard(manager: PluginManager, module: Any) -> Iterator[str]:
             silent = False
             hook = mark.get("specname") or name
             if hook not in HOOKS and not mark.get("optionalhook"):
-                yield f"no hook is called {hook}; there are {' and '.join(HOOKS)}"
+                yield f"no hook is called {hook}; there are {in_words(HOOKS)}"
         elif name.startswith("tfx_") and callable(getattr(module, name)):
             silent = False
             yield f"{name} is not marked with @hookimpl"
     if silent:
-        yield f"it has no hook; there are {' and '.join(HOOKS)}"
+        yield f"it has no hook; there are {in_words(HOOKS)}"
 
 
 def _malformed(spec: Any, kind: type[Spec]) -> str | None:
@@ -143,8 +149,9 @@ def _malformed(spec: Any, kind: type[Spec]) -> str | None:
     for name, expected in get_type_hints(kind).items():
         if not isinstance(value := getattr(spec, name), expected):
             return f"a {kind.__name__} whose {name} is {kind_of(value)}"
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", spec.name) or spec.name == "auto":
-        return f"the name {spec.name!r}; names are lower case letters, digits, '-', '_' and '.'"
+    for name in (spec.backend, spec.op) if isinstance(spec, KernelSpec) else (spec.name,):
+        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name) or name == "auto":
+            return f"the name {name!r}; names are lower case letters, digits, '-', '_' and '.'"
     if not re.fullmatch(r"[\w.]+:[\w.]+", spec.target):
         return f"the target {spec.target!r}; write 'package.module:attribute'"
     return None

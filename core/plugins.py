@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from tfx.core.errors import TfxError
 from tfx.core.installed import Installed, canonical, installed_plugins
 from tfx.core.plugin_loader import CRASHES, Plugin, Spec, Status, load
-from tfx.core.specs import API, BackendSpec, ModelSpec, Probe
+from tfx.core.specs import API, BackendSpec, KernelSpec, ModelSpec, Probe
 from tfx.core.wording import kind_of, one_line
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 SpecT = TypeVar("SpecT", bound=Spec)
 
-_NOUNS: dict[type[Spec], str] = {BackendSpec: "backend", ModelSpec: "model"}
+_NOUNS: dict[type[Spec], str] = {BackendSpec: "backend", ModelSpec: "model", KernelSpec: "kernel"}
 
 
 @dataclass(frozen=True)
 class Offer(Generic[SpecT]):
-    """A backend or a model, and the plugin that brings it."""
+    """A backend, a model or a kernel, and the plugin that brings it."""
 
     spec: SpecT
     source: Installed
@@ -55,7 +55,7 @@ class PluginInfo:
         version: of the distribution.
         status: "ok", "broken", "disabled" (by TFX_DISABLE_PLUGINS) or "not loaded" (left out
             of TFX_LOAD_PLUGINS). A broken plugin may still offer something.
-        offers: names of the backends and models it brings.
+        offers: names of the backends, models and kernels it brings.
         fault: one line that says why it is not in order, or None.
         cure: one line that says what to do, or None.
     """
@@ -103,6 +103,10 @@ class PluginHost:
         """The models on offer, by name in alphabetical order."""
         return self._offers(ModelSpec)
 
+    def kernels(self) -> Mapping[str, Offer[KernelSpec]]:
+        """The kernels on offer, by `backend:op` in alphabetical order."""
+        return self._offers(KernelSpec)
+
     def plugins(self) -> list[PluginInfo]:
         """Every entry point there is: ours first, then by distribution and name."""
         return [
@@ -117,6 +121,11 @@ class PluginHost:
             )
             for plugin in self._plugins
         ]
+
+    @property
+    def strict(self) -> bool:
+        """Whether a plugin that does not work is an error for those who did not ask for it, too."""
+        return self._environ.get("TFX_STRICT_PLUGINS", "") not in ("", "0")
 
     def why_missing(self, name: str) -> TfxError | None:
         """The error to raise for `name`, not on offer, where a plugin of that name is at fault.
@@ -153,7 +162,7 @@ class PluginHost:
         for plugin in plugins:
             self._admit(plugin)
         _settle_names(plugins)
-        if self._environ.get("TFX_STRICT_PLUGINS", "") not in ("", "0"):
+        if self.strict:
             for plugin in plugins:
                 if plugin.status == "broken":
                     raise plugin.error()

@@ -103,8 +103,11 @@ class Reporter(Protocol):
     def note(self, line: str) -> None:
         """A remark: stderr."""
 
-    def progress(self, step: int, total: int, loss: float) -> None:
-        """Training reached `step` of `total`; called after every step whose loss was read."""
+    def progress(self, step: int, total: int, loss: float, seconds: float) -> None:
+        """Training reached `step` of `total`, `seconds` after it began or was resumed.
+
+        Called for every step, when its loss is read, which may be for several at a time.
+        """
 
     def progress_done(self) -> None:
         """No more progress: a bar, if there is one, is closed."""

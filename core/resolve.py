@@ -5,21 +5,28 @@ A backend asked for by name is opened or refused; nothing falls back to another 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tfx.core.errors import BackendError, PluginError, TfxError, UsageError
 from tfx.core.plugin_loader import CRASHES
 from tfx.core.plugins import Offer, PluginHost, import_target, newer_interface, title
-from tfx.core.specs import API, BackendSpec, ModelSpec
-from tfx.core.wording import did_you_mean, kind_of, one_line
+from tfx.core.specs import API, BackendSpec, KernelSpec, ModelSpec
+from tfx.core.wording import did_you_mean, in_words, kind_of, one_line
 
 if TYPE_CHECKING:
     from tfx.core.backend import Backend
+    from tfx.core.fused import Fused
     from tfx.core.recipe import Recipe
 
+AnyOffer = Offer[BackendSpec] | Offer[ModelSpec] | Offer[KernelSpec]
+
 AUTO = "auto"
+
+CPU = "cpu"
+"""The device that is the processor of the host; every other name is an accelerator."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +36,13 @@ class Opened:
     Attributes:
         backend: what was opened.
         chosen_because: where `auto` chose, the line that says what and why; else None.
+        left_out: a line for each kernel of a plugin that could not be put into the backend, whose
+            own kernel or composed form runs in its place.
     """
 
     backend: Backend
     chosen_because: str | None
+    left_out: tuple[str, ...]
 
 
 def open_backend(host: PluginHost, name: str | None = None, device: str | None = None) -> Opened:
@@ -45,7 +55,8 @@ def open_backend(host: PluginHost, name: str | None = None, device: str | None =
         UsageError: there is no such backend, or two devices are named.
         BackendError: it is not installed, cannot run here, has no such device or was
             written for a newer interface; or `auto` finds none that is ready.
-        PluginError: the plugin that should bring it is broken, or fails to open it.
+        PluginError: the plugin that should bring it is broken, fails to open it, or opens what
+            is not a whole backend.
     """
     name, device = _split(AUTO if name is None else name, device)
     if name == AUTO:
@@ -56,19 +67,22 @@ def open_backend(host: PluginHost, name: str | None = None, device: str | None =
             f"no backend named {name!r}.{did_you_mean(name, host.backends())} {_ready(host)}"
         )
     _refuse_unready(host, offer)
-    _refuse_device(offer, device, host.probe(name).devices)
-    return Opened(_open(offer, device), chosen_because=None)
+    _refuse_device(offer, device, host.probe(name).choices)
+    return _open(host, offer, device)
 
 
 def backend(name: str = AUTO, device: str | None = None) -> Backend:
     """The backend called `name`, `"torch"` or `"torch:cuda:0"`; by default the best that is ready.
 
-    Raises as `open_backend` does.
+    Raises as `open_backend` does; warns of kernels that were left out.
 
     >>> backend("numpy")
     <tfx backend numpy>
     """
-    return open_backend(PluginHost(), name, device).backend
+    opened = open_backend(PluginHost(), name, device)
+    for line in opened.left_out:
+        warnings.warn(line, stacklevel=2)
+    return opened.backend
 
 
 def open_model(host: PluginHost, name: str) -> Recipe:
@@ -118,15 +132,22 @@ def _open_best(host: PluginHost, device: str | None) -> Opened:
     """Open the ready backend of highest priority, one that has `device` where it is given."""
     offers = host.backends()
     ready = {name: probe for name in offers if (probe := host.probe(name)).ready}
-    able = [name for name in ready if device is None or device in ready[name].devices]
+    able = {
+        name: device or probe.choices[0]
+        for name, probe in ready.items()
+        if device is None or device in probe.choices
+    }
     if not able:
         raise BackendError(_none_able(host, device if ready else None))
-    name = max(able, key=lambda name: offers[name].spec.priority)  # the first of equals
-    if device is None and ready[name].devices:
-        device = ready[name].devices[0]
-    why = "the only one ready here" if len(able) == 1 else "the fastest ready here"
-    because = f"backend: {_spelling(name, device)} ({why}; --backend chooses)"
-    return Opened(_open(offers[name], device), because)
+    accelerators = [name for name in able if able[name] != CPU]
+    rivals = accelerators or list(able)
+    name = max(rivals, key=lambda name: offers[name].spec.priority)  # the first of equals
+    which = "accelerator" if 0 < len(accelerators) < len(able) else "one"
+    why = f"the only {which}" if len(rivals) == 1 else f"the {which} of highest priority"
+    condition = f" that has {device}" if device else ""
+    spelling = _spelling(name, able[name] if ready[name].devices else None)
+    because = f"backend: {spelling} ({why} ready here{condition}; --backend chooses)"
+    return _open(host, offers[name], able[name], because)
 
 
 def _none_able(host: PluginHost, device: str | None) -> str:
@@ -158,44 +179,101 @@ def _refuse_unready(host: PluginHost, offer: Offer[BackendSpec]) -> None:
 def _refuse_device(offer: Offer[BackendSpec], device: str | None, devices: tuple[str, ...]) -> None:
     if device is None or device in devices:
         return
-    if not devices:
-        raise BackendError(
-            f"{title(offer.spec)} has one device, which needs no name; leave out {device!r}"
-        )
     raise BackendError(
         f"{title(offer.spec)} has no device {device!r} here.{did_you_mean(device, devices)}"
         f" It has: {', '.join(devices)}."
     )
 
 
-def _open(offer: Offer[BackendSpec], device: str | None) -> Backend:
+def _open(
+    host: PluginHost, offer: Offer[BackendSpec], device: str | None, because: str | None = None
+) -> Opened:
     from tfx.core.backend import Backend
 
-    backend = _call_target(offer, device)
+    # A backend that has but the processor is not asked for a device.
+    backend = _call_target(offer, device if host.probe(offer.spec.name).devices else None)
     if not isinstance(backend, Backend):
         raise _gave(offer, f"{kind_of(backend)}, not a tfx.core.backend.Backend")
     if backend.api > API:
         raise BackendError(_too_new(offer, backend.api))
-    return backend
+    if lacks := "; ".join(_lacks(backend, offer.spec.name)):
+        raise _gave(offer, f"{kind_of(backend)} that is not a whole backend: {lacks}")
+    left_out = tuple(str(error) for error in _add_kernels(host, backend, offer.spec.name))
+    return Opened(backend, because, left_out)
 
 
-def _call_target(offer: Offer[BackendSpec] | Offer[ModelSpec], *arguments: object) -> Any:
+def _lacks(opened: Backend, name: str) -> Iterator[str]:
+    """What a backend does not have of all that the rest of tfx takes for granted."""
+    from tfx.core.backend import PRIMITIVES, Backend
+
+    required = ("is_array", "dtype", *(p for p in PRIMITIVES if p != "random_bits"))
+    missing = [method for method in required if _is_inherited(opened, method, Backend)]
+    if missing:
+        yield f"it does not implement {in_words(missing)}"
+    if not opened.dtypes:
+        yield "its dtypes are empty"
+    if not hasattr(opened, "fused"):
+        yield "its __init__ does not call that of its base class"
+    own_name = getattr(opened, "name", None)
+    if own_name != name:
+        yield f"its name is {own_name!r}, not {name!r}"
+
+
+def _is_inherited(opened: Backend, method: str, base: type[Backend]) -> bool:
+    return getattr(getattr(opened, method), "__func__", None) is getattr(base, method)
+
+
+def _add_kernels(host: PluginHost, opened: Backend, name: str) -> Iterator[TfxError]:
+    """Put the kernels that plugins offer to the backend `name` into it; errors for the others."""
+    for offer in host.kernels().values():
+        if offer.spec.backend == name:
+            try:
+                opened.fused[offer.spec.op] = _kernel(offer)
+            except TfxError as error:
+                if host.strict:
+                    raise
+                yield error
+
+
+def _kernel(offer: Offer[KernelSpec]) -> Fused:
+    import tfx.core.nn  # noqa: F401 (where the fused ops are)
+    from tfx.core.fused import FUSED, Fused
+
+    spec = offer.spec
+    if spec.api > API:
+        raise PluginError(_too_new(offer, spec.api))
+    kernel = _attempt(offer, "loaded", lambda: import_target(spec.target))
+    if not isinstance(kernel, Fused):
+        raise _gave(offer, f"{kind_of(kernel)}, not a tfx.core.fused.Fused")
+    if kernel.name != spec.op:
+        raise _gave(offer, f"a kernel for {kernel.name!r}")
+    if spec.op not in FUSED:
+        raise _gave(offer, f"a kernel for {spec.op!r}, which is no fused op")
+    return kernel
+
+
+def _call_target(offer: AnyOffer, *arguments: object) -> Any:
     """What the import string of an offer gives when called; its errors of ours pass."""
+    return _attempt(offer, "opened", lambda: import_target(offer.spec.target)(*arguments))
+
+
+def _attempt(offer: AnyOffer, done: str, action: Callable[[], Any]) -> Any:
     try:
-        return import_target(offer.spec.target)(*arguments)
+        return action()
     except TfxError:
         raise
     except CRASHES as error:
-        message = f"{title(offer.spec)} of {offer.source} cannot be opened ({one_line(error)})"
-        raise PluginError(f"{message}. {offer.source.removal}") from error
+        message = f"{title(offer.spec)} of {offer.source} cannot be {done} ({one_line(error)})"
+        cure = offer.source.cure_for(error, offer.spec.target)
+        raise PluginError(f"{message}. {cure}") from error
 
 
-def _gave(offer: Offer[BackendSpec] | Offer[ModelSpec], what: str) -> PluginError:
+def _gave(offer: AnyOffer, what: str) -> PluginError:
     message = f"{title(offer.spec)} of {offer.source}: {offer.spec.target} gave {what}"
     return PluginError(f"{message}. {offer.source.removal}")
 
 
-def _too_new(offer: Offer[BackendSpec] | Offer[ModelSpec], api: int) -> str:
+def _too_new(offer: AnyOffer, api: int) -> str:
     return f"{newer_interface(title(offer.spec), api)}. {offer.source.downgrade}"
 
 

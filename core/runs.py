@@ -23,8 +23,8 @@ def claim_run_dir(model: str, out: Path | None = None, resumed: Path | None = No
         resumed: the checkpoint that the run goes on from.
 
     Raises:
-        CheckpointError: it cannot be written, or holds the checkpoints of another run, or later
-            ones of this: who looks for this run's newest would find those.
+        CheckpointError: it cannot be written, is itself a checkpoint, or holds the checkpoints of
+            another run, or later ones of this: who looks for this run's newest would find those.
     """
     if out is not None:
         folder = out
@@ -41,6 +41,10 @@ def _refuse_other_run(folder: Path, resumed: Path | None) -> None:
         newest = find_checkpoint(folder)
     except CheckpointError:
         return
+    if newest.samefile(folder):
+        raise CheckpointError(
+            f"{shown(folder)} is a checkpoint, not the folder of a run; choose another with --out"
+        )
     if resumed is None or not newest.samefile(resumed):
         raise CheckpointError(
             f"{shown(newest)} is in the way of this run; "

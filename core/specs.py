@@ -22,8 +22,8 @@ class BackendSpec:
             import the array library unless it has to: returns a `Probe`. None: always ready.
         install_hint: the command that installs what is missing, `pip install tfx-lm[torch]`.
         api: the interface number the plugin was written for.
-        priority: `auto` picks the ready backend with the highest; ties go to the name first
-            in the alphabet. Third parties leave it at 0.
+        priority: among backends with an accelerator, and among those without, `auto` picks the
+            ready one with the highest; ties go to the name first in the alphabet.
     """
 
     name: str
@@ -41,8 +41,9 @@ class Probe:
 
     Attributes:
         ready: False when the backend is not installed or finds no device.
-        devices: what may follow the colon, best first (`("cpu",)`, `("cuda:0", "cpu")`);
-            empty for a backend with only one device that needs no name.
+        devices: what may follow the colon, best first: `("cuda:0", "cpu")`. `cpu` is the
+            processor of the host, any other name an accelerator, which `auto` prefers. Empty
+            for a backend that knows the processor alone, and need not name it.
         version: of the array library with its distribution, `"cupy-cuda12x 14.2.0"`.
         reason: one clause that says why it is not ready, `"no CUDA driver found"`.
         installed: False when the array library itself is missing.
@@ -53,6 +54,36 @@ class Probe:
     version: str | None = None
     reason: str | None = None
     installed: bool = True
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The devices that `--device` may name here; `cpu` may be named where it need not be."""
+        return self.devices or (("cpu",) if self.ready else ())
+
+
+@dataclass(frozen=True)
+class KernelSpec:
+    """One kernel a plugin offers to a backend, its own or somebody else's.
+
+    Attributes:
+        backend: the name of the backend whose arrays it takes.
+        op: the fused op it overrides, `"rms_norm"`.
+        target: `"package.module:attribute"`, a `tfx.core.fused.Fused`, imported when the
+            backend is opened.
+        summary: one line for `tfx backends`.
+        api: the interface number the plugin was written for.
+    """
+
+    backend: str
+    op: str
+    target: str
+    summary: str
+    api: int = API
+
+    @property
+    def name(self) -> str:
+        """What listings and messages call it: `"numpy:rms_norm"`."""
+        return f"{self.backend}:{self.op}"
 
 
 @dataclass(frozen=True)

@@ -133,9 +133,14 @@ def oldest(targets: Sequence[Node]) -> int:
     return min((t.serial for t in targets), default=0)
 
 
-def reach_beyond(nodes: Sequence[Node], since: int) -> bool:
-    """Whether one of the nodes was made from one older than `since`."""
-    return any(parent.serial < since for node in nodes for _, parent in node.parents)
+def reach_beyond(order: Sequence[Node]) -> bool:
+    """Whether one of the nodes (oldest first) was made from one older than all of them."""
+    first = order[0].serial
+    for node in order:
+        for _, parent in node.parents:
+            if parent.serial < first:
+                return True
+    return False
 
 
 def walk_back(

@@ -277,12 +277,13 @@ class Tensor:
 
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """The arithmetic mean over `axis` (all by default), of floats."""
-        if not self.dtype.is_float:
-            raise DTypeError(f"mean is for floats, not {self.dtype}; cast first")
-        axes = normal_axes(axis, self.ndim)
-        count = math.prod(self.shape[i] for i in axes)
+        dtype, shape = self.dtype, self.shape
+        if not dtype.is_float:
+            raise DTypeError(f"mean is for floats, not {dtype}; cast first")
+        axes = normal_axes(axis, len(shape))
+        count = math.prod(shape[i] for i in axes)
         total = apply("sum", self.widened(), axis=axes, keepdims=keepdims)
-        return (total * (1 / count if count else math.nan)).cast(self.dtype)
+        return (total * (1 / count if count else math.nan)).cast(dtype)
 
     def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """The largest over `axis` (all by default); equals share the gradient."""
@@ -456,6 +457,7 @@ def apply(op: str, *args: Tensor | Number, **params: Any) -> Tensor:
     dtype: DType | None = None
     raw = []
     parents = []
+    weak = False
     for i, x in enumerate(args):
         if isinstance(x, Tensor):
             data = x.data
@@ -467,8 +469,9 @@ def apply(op: str, *args: Tensor | Number, **params: Any) -> Tensor:
                 parents.append((i, x.node))
             raw.append(data)
         else:
+            weak = True
             raw.append(float(x) if isinstance(x, float) else x)  # NumPy's floats are not weak
-    if domain is not None and len(args) == 2:
+    if weak and domain is not None:
         check_number(op, args, dtype)
     try:
         data = getattr(backend, op)(*raw, **params)
@@ -508,7 +511,11 @@ class RecordingOps:
 
 
 def gradients(
-    output: Tensor, targets: Sequence[Node], seed: Tensor | None = None, create_graph: bool = False
+    output: Tensor,
+    targets: Sequence[Node],
+    seed: Tensor | None = None,
+    create_graph: bool = False,
+    order: Sequence[Node] | None = None,
 ) -> list[Tensor | None]:
     """The gradient of `output` by each target node, from the tape; None where there is none.
 
@@ -517,6 +524,7 @@ def gradients(
         targets: nodes of recorded tensors.
         seed: the gradient by `output`, of its shape and dtype; 1 by default.
         create_graph: record the walk, so that its results can be differentiated again.
+        order: `nodes_behind` the output back to the oldest target, where it is known already.
     """
     backend = output.backend
     if seed is None:
@@ -529,7 +537,8 @@ def gradients(
         raise GradientError(
             f"the gradient is {seed.dtype}{seed.shape}, the value {output.dtype}{output.shape}"
         )
-    order = nodes_behind(cast(Node, output.node), oldest(targets))
+    if order is None:
+        order = nodes_behind(cast(Node, output.node), oldest(targets))
     if create_graph:
         ops = RecordingOps(backend)
         return walk_back(

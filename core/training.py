@@ -32,8 +32,17 @@ PENDING_STEPS = 16
 PENDING_SECONDS = 0.5
 
 
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C ended a run in good order: its state after `step` is saved in the run `folder`."""
+
+    def __init__(self, step: int, folder: Path) -> None:
+        super().__init__(step, folder)
+        self.step, self.folder = step, folder
+
+
 class Metrics:
-    """`metrics.jsonl` of a run folder: one JSON object a step. Leaving the context closes it.
+    """`metrics.jsonl` of a run folder: one JSON object a step. Its `seconds` count from the first
+    step on, pauses left out. Leaving the context closes it.
 
     Args:
         run_dir: the folder. What the file holds beyond `step`, and a last line torn by a kill, is
@@ -43,6 +52,7 @@ class Metrics:
 
     Attributes:
         last_loss: the loss of the latest step in the file; None before the first.
+        seconds: what training took before this process went on with it.
 
     Raises:
         CheckpointError: the file cannot be written.
@@ -51,6 +61,7 @@ class Metrics:
     def __init__(self, run_dir: Path, step: int = 0, before: Path | None = None) -> None:
         self.path = run_dir / METRICS
         self.last_loss: float | None = None
+        self.seconds = 0.0
         with self._refusals():
             if before is not None and (before / METRICS).exists() and not before.samefile(run_dir):
                 shutil.copyfile(before / METRICS, self.path)
@@ -67,6 +78,7 @@ class Metrics:
                 break
             end += len(line)
             self.last_loss = values["loss"]
+            self.seconds = values.get("seconds", 0.0)
         return end
 
     def add(self, *, step: int, loss: float, **values: float) -> None:
@@ -134,7 +146,7 @@ class Loop:
         Raises:
             NonFiniteError: a loss or gradient was not finite, or the parameters it would save are
                 not. Nothing was saved since.
-            KeyboardInterrupt: somebody asked for it; the state after the last whole step was saved.
+            Stopped: Ctrl-C; the state after the last whole step was saved.
         """
         self._began = self._read_at = time.monotonic()
         done = first
@@ -150,8 +162,7 @@ class Loop:
                     self._read(last)
             self._read_and_save(state, done, last)
         if interrupted.is_set():
-            self.report.note(f"step {done} is saved; --resume goes on from there")
-            raise KeyboardInterrupt
+            raise Stopped(done, self.metrics.path.parent)
         self.report.progress_done()
         return state
 
@@ -195,9 +206,9 @@ class Loop:
             loss=loss,
             grad_norm=norm,
             lr=float(self.schedule[step.number - 1]),
-            seconds=step.seconds,
+            seconds=round(self.metrics.seconds + step.seconds, 6),
         )
-        self.report.progress(step.number, last, loss)
+        self.report.progress(step.number, last, loss, step.seconds)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,22 @@
-"""Nests of tensors: a tensor, or dicts, lists and tuples of nests."""
+"""Nests of tensors: a tensor, dicts, lists and tuples of nests, or an object that is a `Branch`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, Self, runtime_checkable
 
 from tfx.core.tensor import Tensor
+
+
+@runtime_checkable
+class Branch(Protocol):
+    """An object that says itself which tensors it consists of."""
+
+    def tree_leaves(self) -> list[Tensor]:
+        """Those tensors."""
+
+    def tree_like(self, values: Iterator[Any]) -> Self:
+        """The same object of other values, as many as it has leaves and in their order."""
 
 
 def leaves(nest: Any) -> list[Tensor]:
@@ -16,6 +27,8 @@ def leaves(nest: Any) -> list[Tensor]:
         return [leaf for part in nest.values() for leaf in leaves(part)]
     if isinstance(nest, list | tuple):
         return [leaf for part in nest for leaf in leaves(part)]
+    if isinstance(nest, Branch):
+        return nest.tree_leaves()
     raise _no_nest(nest)
 
 
@@ -28,12 +41,9 @@ def like(nest: Any, values: Iterator[Any]) -> Any:
     if isinstance(nest, list | tuple):
         parts = [like(part, values) for part in nest]
         return type(nest)(*parts) if hasattr(nest, "_fields") else type(nest)(parts)
+    if isinstance(nest, Branch):
+        return nest.tree_like(values)
     raise _no_nest(nest)
-
-
-def map_leaves(function: Callable[[Tensor], Any], nest: Any) -> Any:
-    """`function` of every tensor of a nest, in a nest of the same form."""
-    return like(nest, iter([function(leaf) for leaf in leaves(nest)]))
 
 
 def _no_nest(found: Any) -> TypeError:

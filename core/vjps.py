@@ -37,9 +37,9 @@ def vjp(name: str) -> Callable[[Vjp], Vjp]:
 
 def vjp_of(name: str, argument: int) -> Vjp | None:
     """The rule of one argument of a primitive, or None."""
-    if name in _VARIADIC:
+    rules = _RULES.get(name)
+    if rules is None:
         return _VARIADIC[name](argument)
-    rules = _RULES[name]
     return rules[argument] if argument < len(rules) else None
 
 

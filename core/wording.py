@@ -31,6 +31,16 @@ def kind_of(value: object) -> str:
     return f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
 
 
+def in_words(names: Iterable[str]) -> str:
+    """A list as a sentence has it.
+
+    >>> in_words(["exp"]), in_words(["exp", "log"]), in_words(["exp", "log", "tanh"])
+    ('exp', 'exp and log', 'exp, log and tanh')
+    """
+    *head, last = names
+    return f"{', '.join(head)} and {last}" if head else last
+
+
 def did_you_mean(asked: str, known: Iterable[str]) -> str:
     """A sentence to append when one of `known` looks like `asked`, else nothing.
 

@@ -16,11 +16,82 @@ from tfx.core.fused import Fused
 
 Array = npt.NDArray[Any]
 
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
 
 def _floats(*arrays: Array | None) -> bool:
     """float32 or float64 arrays, all of one dtype."""
-    dtypes = {x.dtype for x in arrays if x is not None}
-    return len(dtypes) == 1 and dtypes <= {np.dtype(np.float32), np.dtype(np.float64)}
+    dtype = arrays[0].dtype  # type: ignore[union-attr]
+    for x in arrays:
+        if x is not None and x.dtype != dtype:
+            return False
+    return dtype in _FLOATS
+
+
+# ---- linear: residual + activation(x w + b) -----------------------------------------------
+
+
+def _linear(
+    B: Backend,
+    x: Array,
+    w: Array,
+    b: Array | None,
+    residual: Array | None,
+    *,
+    activation: str | None,
+    outputs_first: bool,
+) -> tuple[Array, Array | None]:
+    y = np.matmul(x, w.T if outputs_first else w)
+    if b is not None:
+        y += b
+    positive = None
+    if activation == "relu":
+        positive = y > 0
+        y = np.where(positive, y, 0)
+    if residual is not None:
+        y += residual
+    return y, positive
+
+
+def _linear_vjp(
+    B: Backend,
+    g: Array,
+    out: Array,
+    positive: Array | None,
+    x: Array,
+    w: Array,
+    b: Array | None,
+    residual: Array | None,
+    *,
+    activation: str | None,
+    outputs_first: bool,
+) -> tuple[Array, Array, Array | None, Array | None]:
+    inner = g if positive is None else np.where(positive, g, 0)
+    rows, g_rows = x.reshape(-1, x.shape[-1]), inner.reshape(-1, inner.shape[-1])
+    g_x = np.matmul(inner, w if outputs_first else w.T)
+    g_w = np.matmul(g_rows.T, rows) if outputs_first else np.matmul(rows.T, g_rows)
+    return g_x, g_w, None if b is None else g_rows.sum(0), None if residual is None else g
+
+
+def _can_linear(
+    B: Backend,
+    x: Array,
+    w: Array,
+    b: Array | None,
+    residual: Array | None,
+    *,
+    activation: str | None,
+    outputs_first: bool,
+) -> bool:
+    if x.ndim < 2 or w.ndim != 2 or activation not in (None, "relu"):
+        return False
+    outputs, inputs = w.shape if outputs_first else w.shape[::-1]
+    return (
+        x.shape[-1] == inputs
+        and (b is None or b.shape == (outputs,))
+        and (residual is None or residual.shape == (*x.shape[:-1], outputs))
+        and _floats(x, w, b, residual)
+    )
 
 
 # ---- rms_norm: y = x r, r = (mean(x**2) + eps)**-0.5 -----------------------------------
@@ -76,15 +147,36 @@ def _above_diagonal(size: int) -> Array:
     return ~np.tri(size, dtype=bool)
 
 
+def _split(x: Array, heads: int | None) -> Array:
+    """(..., T, heads * d) as (..., heads, T, d)."""
+    return x if heads is None else x.reshape(*x.shape[:-1], heads, -1).swapaxes(-3, -2)
+
+
+def _merge(x: Array, heads: int | None) -> Array:
+    """(..., heads, T, d) as (..., T, heads * d)."""
+    if heads is None:
+        return x
+    *outside, _, count, size = x.shape
+    return x.swapaxes(-3, -2).reshape(*outside, count, heads * size)
+
+
 def _attention(
-    B: Backend, q: Array, k: Array, v: Array, scale: float, offset: None, *, causal: bool
-) -> tuple[Array, Any]:
-    weights = np.matmul(q, k.swapaxes(-1, -2))
+    B: Backend,
+    q: Array,
+    k: Array,
+    v: Array,
+    scale: float,
+    offset: None,
+    *,
+    causal: bool,
+    heads: int | None,
+) -> tuple[Array, Array]:
+    weights = np.matmul(_split(q, heads), _split(k, heads).swapaxes(-1, -2))
     weights *= scale
     if causal:
         np.copyto(weights, -np.inf, where=_unseen(q.shape[-2], k.shape[-2]))
     _softmax_in_place(weights)
-    return np.matmul(weights, v), weights
+    return _merge(np.matmul(weights, _split(v, heads)), heads), weights
 
 
 def _attention_vjp(
@@ -99,18 +191,33 @@ def _attention_vjp(
     offset: None,
     *,
     causal: bool,
+    heads: int | None,
 ) -> tuple[Array, Array, Array, None, None]:
+    g, out, q, k, v = (_split(x, heads) for x in (g, out, q, k, v))
     g_v = np.matmul(weights.swapaxes(-1, -2), g)
     g_scores = np.matmul(g, v.swapaxes(-1, -2))
     # The sum of weights times their gradients is that of outputs times theirs.
     g_scores -= np.vecdot(g, out)[..., None]
     g_scores *= weights
     g_scores *= scale
-    return np.matmul(g_scores, k), np.matmul(g_scores.swapaxes(-1, -2), q), g_v, None, None
+    g_q, g_k = np.matmul(g_scores, k), np.matmul(g_scores.swapaxes(-1, -2), q)
+    return _merge(g_q, heads), _merge(g_k, heads), _merge(g_v, heads), None, None
+
+
+def _divides(heads: int, x: Array) -> bool:
+    return x.size > 0 and x.shape[-1] % heads == 0
 
 
 def _can_attend(
-    B: Backend, q: Array, k: Array, v: Array, scale: Any, offset: Any, *, causal: bool
+    B: Backend,
+    q: Array,
+    k: Array,
+    v: Array,
+    scale: Any,
+    offset: Any,
+    *,
+    causal: bool,
+    heads: int | None,
 ) -> bool:
     return (
         isinstance(scale, float)
@@ -120,6 +227,7 @@ def _can_attend(
         and k.shape[:-1] == v.shape[:-1]
         and q.shape[-1] == k.shape[-1]
         and k.shape[-2] > 0
+        and (heads is None or (_divides(heads, q) and _divides(heads, v)))
         and _floats(q, k, v)
     )
 
@@ -168,11 +276,14 @@ def _adamw_step(
     v: Array,
     rates: Array,
     decay: Array | None,
+    healthy: Array | None,
     *,
     beta1: float,
     beta2: float,
     eps: float,
 ) -> tuple[tuple[Array, Array, Array], None]:
+    if healthy is not None and not healthy:
+        return (p, m, v), None
     lr, m_correction, v_correction = rates
     new_m = m * beta1
     step = g * (1 - beta1)
@@ -202,6 +313,7 @@ def _can_step(
     v: Array,
     rates: Array,
     decay: Array | None,
+    healthy: Array | None,
     **_: float,
 ) -> bool:
     return (
@@ -209,11 +321,13 @@ def _can_step(
         and p.shape == g.shape == m.shape == v.shape
         and rates.shape == (3,)
         and (decay is None or decay.shape in ((), p.shape))
+        and (healthy is None or (healthy.shape == () and healthy.dtype == np.bool_))
         and _floats(p, g, m, v, rates, decay)
     )
 
 
 KERNELS = (
+    Fused("linear", _linear, _linear_vjp, _can_linear),
     Fused("rms_norm", _rms_norm, _rms_norm_vjp, _can_rms_norm),
     Fused("softmax", _softmax, _softmax_vjp, lambda B, x: x.size > 0 < x.ndim and _floats(x)),
     Fused("attention", _attention, _attention_vjp, _can_attend),

@@ -32,8 +32,19 @@ def _gelu(B: Backend, x: Array, *, approximate: str) -> tuple[Array, None]:
 
 
 def _attention(
-    B: Backend, q: Array, k: Array, v: Array, scale: float, offset: Array | None, *, causal: bool
+    B: Backend,
+    q: Array,
+    k: Array,
+    v: Array,
+    scale: float,
+    offset: Array | None,
+    *,
+    causal: bool,
+    heads: int | None,
 ) -> tuple[Array, None]:
+    shape = q.shape[:-1] + v.shape[-1:]
+    if heads is not None:
+        q, k, v = (x.unflatten(-1, (heads, -1)).transpose(-3, -2) for x in (q, k, v))
     mask = None
     if causal and offset is not None:
         standing = torch.arange(q.shape[-2], device=q.device)[:, None] + offset
@@ -47,17 +58,28 @@ def _attention(
         )
     if mask is not None:
         y = y.masked_fill(standing < 0, 0)
-    return y.reshape(q.shape[:-1] + v.shape[-1:]), None
+    if heads is not None:
+        y = y.transpose(-3, -2)
+    return y.reshape(shape), None
 
 
 def _attention_fits(
-    B: Backend, q: Array, k: Array, v: Array, scale: Any, offset: Array | None, *, causal: bool
+    B: Backend,
+    q: Array,
+    k: Array,
+    v: Array,
+    scale: Any,
+    offset: Array | None,
+    *,
+    causal: bool,
+    heads: int | None,
 ) -> bool:
     return (
         isinstance(scale, int | float)
         and scale > 0
         and (offset is None or (offset.ndim == 0 and offset.dtype == torch.int64))
-        and 2 <= q.ndim <= 4
+        and 2 <= q.ndim <= (4 if heads is None else 3)
+        and (heads is None or q.shape[-1] % heads == 0 == v.shape[-1] % heads)
         and q.shape[:-2] == k.shape[:-2]
         and k.shape[:-1] == v.shape[:-1]
         and k.shape[-2] > 0
@@ -90,18 +112,24 @@ def _adamw_step(
     v: Array,
     rates: Array,
     decay: Array | None,
+    healthy: Array | None,
     *,
     beta1: float,
     beta2: float,
     eps: float,
 ) -> tuple[tuple[Array, Array, Array], None]:
+    old = p, m, v
     lr, m_correction, v_correction = rates
     m = (m * beta1).add_(g, alpha=1 - beta1)
     v = (v * beta2).addcmul_(g, g, value=1 - beta2)
     step = (m * m_correction).div_((v * v_correction).sqrt_().add_(eps))
     if decay is not None:
         step.addcmul_(p, decay)
-    return (p.addcmul(step, lr, value=-1), m, v), None
+    new = p.addcmul(step, lr, value=-1), m, v
+    if healthy is None:
+        return new, None
+    new_p, new_m, new_v = (torch.where(healthy, x, y) for x, y in zip(new, old, strict=True))
+    return (new_p, new_m, new_v), None
 
 
 def _state_fits(
@@ -112,6 +140,7 @@ def _state_fits(
     v: Array,
     rates: Array,
     decay: Array | None,
+    healthy: Array | None,
     **_: float,
 ) -> bool:
     state = (p, g, m, v)
@@ -121,6 +150,7 @@ def _state_fits(
         and all(x.dtype == p.dtype for x in (*state, *others))
         and all(x.shape == p.shape for x in state)
         and (decay is None or decay.shape in ((), p.shape))
+        and (healthy is None or (healthy.shape == () and healthy.dtype == torch.bool))
     )
 
 

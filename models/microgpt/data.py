@@ -10,6 +10,7 @@ it is in the public domain.
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 
 from tfx.core.data import RemoteFile, obtain, read_documents
@@ -23,26 +24,45 @@ NAMES = RemoteFile(
 BUNDLED = Path(__file__).with_name("names.txt")
 
 
-def load_documents(path: Path | None, note: Callable[[str], None]) -> list[str]:
-    """The documents to train on, in file order.
+class Names(StrEnum):
+    """The lists that tfx knows where to find."""
 
-    Args:
-        path: a UTF-8 text file, one document a line. None: the reference's names, from the
-            cache or downloaded; where neither can be had, the bundled census names.
-        note: called with one line when the bundled names are used, or a damaged file in the
-            cache is replaced.
+    reference = "names.txt"
+    census = "US census"
 
-    Raises:
-        DataError: `path` is not a text file with at least one document.
-    """
-    if path is not None:
-        return read_documents(path)
+
+Source = Path | Names
+"""A file of the user's, or one of the lists."""
+
+Note = Callable[[str], None]
+"""Called with one line for the user, when the bundled names are used or a damaged file in the cache
+is replaced."""
+
+
+def default_names(note: Note) -> Names:
+    """The reference's names; where they are neither in the cache nor to be had, the bundled."""
     try:
-        path = obtain(NAMES, note)
+        obtain(NAMES, note)
     except DataError as reason:
         note(
             f"training data: the bundled US census names, because {reason}. The reference's "
             "numbers need its names.txt: connect once, or give the file with --data"
         )
-        path = BUNDLED
-    return read_documents(path)
+        return Names.census
+    return Names.reference
+
+
+def load_documents(source: Source, note: Note) -> list[str]:
+    """The documents of a UTF-8 text file, one a line, or of a list; in file order.
+
+    Raises:
+        DataError: it is not a text file with at least one document, or names.txt cannot be had.
+    """
+    if isinstance(source, Path):
+        return read_documents(source)
+    if source is Names.census:
+        return read_documents(BUNDLED)
+    try:
+        return read_documents(obtain(NAMES, note))
+    except DataError as reason:
+        raise DataError(f"{reason}; connect once, or give {source} with --data") from None

@@ -11,16 +11,19 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from tfx.core.backend import HostArray
 from tfx.core.cache import KVCache
 from tfx.core.nn import attention, cross_entropy, embedding, rms_norm
-from tfx.core.ops import relu
+from tfx.core.nn import linear as linear_map
 from tfx.core.tensor import Tensor
 
 Params = Mapping[str, Tensor]
+
+linear = partial(linear_map, outputs_first=True)
 
 
 @dataclass(frozen=True)
@@ -62,25 +65,20 @@ def forward(p: Params, config: Config, ids: Tensor, cache: KVCache | None = None
     x = rms_norm(x)
     for i in range(config.n_layer):
         x = x + attend(p, config, i, rms_norm(x), cache)
-        hidden = relu(rms_norm(x) @ p[f"layer{i}.mlp_fc1"].T)  # (T, 4C)
-        x = x + hidden @ p[f"layer{i}.mlp_fc2"].T
-    return x @ p["lm_head"].T
+        hidden = linear(rms_norm(x), p[f"layer{i}.mlp_fc1"], activation="relu")  # (T, 4C)
+        x = x + linear(hidden, p[f"layer{i}.mlp_fc2"])
+    return linear(x, p["lm_head"])
 
 
 def attend(p: Params, config: Config, layer: int, x: Tensor, cache: KVCache | None) -> Tensor:
     """Causal self-attention of all heads at once: (T, C) -> (T, C)."""
-    head_size = config.n_embd // config.n_head
-
-    def heads(name: str) -> Tensor:  # (T, C) -> (n_head, T, head_size)
-        y = x @ p[f"layer{layer}.attn_w{name}"].T
-        return y.reshape(-1, config.n_head, head_size).transpose(1, 0, 2)
-
-    q, k, v = heads("q"), heads("k"), heads("v")
+    q, k, v = (linear(x, p[f"layer{layer}.attn_w{name}"]) for name in "qkv")  # (T, C) each
     offset = None
     if cache is not None:
         k, v, offset = cache.extend(layer, k, v)
-    y = attention(q, k, v, head_size**-0.5, offset)
-    return y.transpose(1, 0, 2).reshape(-1, config.n_embd) @ p[f"layer{layer}.attn_wo"].T
+    scale = (config.n_embd // config.n_head) ** -0.5
+    y = attention(q, k, v, scale, offset, heads=config.n_head)
+    return linear(y, p[f"layer{layer}.attn_wo"])
 
 
 def loss(p: Params, config: Config, ids: Tensor, targets: Tensor) -> Tensor:

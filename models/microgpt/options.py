@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
@@ -68,12 +69,22 @@ class Options:
         if self.min_lr > self.lr:
             raise UsageError(f"--min-lr {self.min_lr} is above --lr {self.lr}")
         if self.dtype not in ("float32", "float64"):
-            raise UsageError(f"microgpt trains in float64 or float32, not {self.dtype}")
+            flag = spelled("--dtype")
+            raise UsageError(f"{flag}: microgpt trains in float64 or float32, not {self.dtype}")
 
 
 _NAMES = [f.name for f in fields(Options)]
 _SETTABLE = _NAMES[_NAMES.index("n_layer") :]
 Options.FLAGS = frozenset(_NAMES) - frozenset(_SETTABLE)
+
+
+_VARIABLES = {"--dtype": "TFX_DTYPE", "--seed": "TFX_SEED"}
+
+
+def spelled(flag: str) -> str:
+    """A flag, and the environment variable that speaks for it where that is set."""
+    variable = _VARIABLES.get(flag, "")
+    return f"{flag} or {variable}" if os.environ.get(variable) else flag
 
 
 def _parsed(overrides: Mapping[str, str]) -> dict[str, Any]:

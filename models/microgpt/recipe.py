@@ -23,12 +23,13 @@ from tfx.core.schedules import linear
 from tfx.core.tensor import Tensor
 from tfx.core.training import Loop, Metrics
 from tfx.models.microgpt.model import Params, loss
-from tfx.models.microgpt.options import Options
-from tfx.models.microgpt.run import NAME, Model, Run, options_of, shuffled, trained_on
+from tfx.models.microgpt.options import Options, spelled
+from tfx.models.microgpt.run import NAME, Model, Run, options_of, shuffled, state_of, trained_on
 from tfx.models.microgpt.sampling import sample
 
 _TRAIN = Options.FLAGS | {"data", "out", "resume", "overrides"}
-_CHANGEABLE = {"steps", "save_every", "num_samples", "autograd"}  # when a run is resumed
+# What a resumed run may have otherwise than before.
+_CHANGEABLE = {"steps", "save_every", "num_samples", "temperature", "autograd"}
 _RUN = {"weights", "dtype", "prompt", "max_new_tokens", "temperature", "num_samples", "seed"}
 _EVAL = {"weights", "data", "dtype", "docs"}
 
@@ -90,7 +91,7 @@ class MicroGPT:
         model = Model.of(saved, backend, settings.dtype)
         rng = random.Random(settings.seed)
         if settings.seed is None:
-            restore_random(rng, saved.state["random"])
+            restore_random(rng, state_of(saved, "random"))
         temperature = settings.temperature
         if temperature is None:
             temperature = options_of(saved).temperature
@@ -170,11 +171,17 @@ def _begin_or_resume(settings: TrainSettings, backend: Backend, report: Reporter
     for name, value in asdict(before).items():
         asked = getattr(options, name)
         if asked != value and name not in _CHANGEABLE:
-            flag = f"--set {name}" if name in settings.overrides else settings.flag(name)
+            overridden = name in settings.overrides
+            flag = f"--set {name}" if overridden else spelled(settings.flag(name))
             raise UsageError(f"{flag} {asked}: the run that --resume continues keeps its {value}")
     if saved.step > options.steps:
         raise UsageError(f"--steps {options.steps}: {saved.path} has taken {saved.step} already")
     run = Run.resume(saved, options, settings.data, backend, report.note)
+    if options.steps != before.steps:
+        report.note(
+            f"--steps {options.steps} instead of {before.steps}: "
+            "the learning rate follows the new schedule"
+        )
     if run.done == options.steps:
         report.note(f"{saved.path} has taken all {run.done} steps; --steps adds more")
     return run
@@ -204,7 +211,7 @@ def _loop(run: Run, out: Path, metrics: Metrics, report: Reporter) -> Loop:
         turns = range(step * at_once, (step + 1) * at_once)
         texts = [run.documents[turn % len(run.documents)] for turn in turns]
         value, grads = differentiate(state.params, [run.model.windows(text) for text in texts])
-        state, norm = optimizer.update(state, value, grads)
+        state, norm = optimizer.update(state, value, state.params.flatten(grads))
         return state, value, norm
 
     def save(state: TrainState, done: int) -> None:

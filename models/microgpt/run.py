@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,14 +17,13 @@ from tfx.core.errors import CheckpointError, UsageError
 from tfx.core.optim import TrainState
 from tfx.core.parameters import Parameters
 from tfx.core.tensor import Tensor, tensor
-from tfx.models.microgpt.data import load_documents
+from tfx.core.weights import StoredTensor, WeightFile
+from tfx.models.microgpt.data import Names, Note, Source, default_names, load_documents
 from tfx.models.microgpt.model import Config, initial_weights
-from tfx.models.microgpt.options import Options
+from tfx.models.microgpt.options import Options, spelled
 from tfx.models.microgpt.vocabulary import Vocabulary
 
 NAME = "microgpt"
-
-Note = Callable[[str], None]
 
 
 @dataclass
@@ -42,18 +41,14 @@ class Model:
         try:
             vocabulary = Vocabulary(tuple(sizes.pop("characters")))
             config = Config(**sizes)
-            arrays = {name: saved.weights[name].array for name in config.shapes()}
+            config.shapes()  # sizes that are no numbers come to light here
         except (KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"checkpoint {saved.path} does not fit microgpt: {error}"
-            ) from None
-        for name, shape in config.shapes().items():
-            if arrays[name].shape != shape:
-                raise CheckpointError(
-                    f"checkpoint {saved.path}: {name} is {arrays[name].shape}, expected {shape}"
-                )
-        chosen = computable(dtype or saved.weights["wte"].dtype, backend)
-        return cls(config, vocabulary, Parameters.from_host(arrays, backend, chosen))
+            raise _misfit(saved, f"config.json: {error}") from None
+        if config.vocab_size != len(vocabulary):
+            raise _misfit(saved, f"{len(vocabulary)} tokens, vocab_size {config.vocab_size}")
+        stored = _stored(saved, saved.weights, config)
+        chosen = computable(dtype or stored["wte"].dtype, backend)
+        return cls(config, vocabulary, Parameters.from_host(stored, backend, chosen))
 
     def windows(self, document: str) -> tuple[Tensor, Tensor]:
         """The tokens of a document and the tokens that follow them, at most block_size of each."""
@@ -69,7 +64,7 @@ class Run:
 
     Attributes:
         options: what was chosen.
-        data: the file of documents, None for the default one.
+        data: where the documents are from.
         documents: shuffled.
         rng: Python's generator, which drew the order and the weights and goes on to draw samples.
         model: sizes and vocabulary; its parameters are those the run began or resumed with.
@@ -79,7 +74,7 @@ class Run:
     """
 
     options: Options
-    data: Path | None
+    data: Source
     documents: list[str]
     rng: random.Random
     model: Model
@@ -90,7 +85,8 @@ class Run:
     @classmethod
     def begin(cls, options: Options, data: Path | None, backend: Backend, note: Note) -> Run:
         """Shuffle the documents and draw the weights, in the original's order."""
-        documents, rng = shuffled(data, options.seed, note)
+        source = data or default_names(note)
+        documents, rng = shuffled(source, options.seed, note)
         vocabulary = Vocabulary.of(documents)
         config = Config(
             len(vocabulary), options.n_layer, options.n_embd, options.block_size, options.n_head
@@ -98,7 +94,7 @@ class Run:
         weights = initial_weights(config, rng, options.init_std)
         params = Parameters.from_host(weights, backend, computable(options.dtype, backend))
         model = Model(config, vocabulary, params)
-        return cls(options, data, documents, rng, model, TrainState.start(params))
+        return cls(options, source, documents, rng, model, TrainState.start(params))
 
     @classmethod
     def resume(
@@ -111,18 +107,18 @@ class Run:
     ) -> Run:
         """Take up a saved run where it stopped, bit for bit."""
         documents, rng = trained_on(saved, data, note)
-        restore_random(rng, saved.state["random"])
+        restore_random(rng, state_of(saved, "random"))
         model = Model.of(saved, backend, options.dtype)
         start = TrainState.start(model.params)
 
         def moment(which: str) -> Tensor:
-            arrays = {name: saved.optimizer[f"{which}.{name}"].array for name in model.params}
-            return Parameters.from_host(arrays, backend, start.m.dtype).flat
+            stored = _stored(saved, saved.optimizer, model.config, f"{which}.")
+            return Parameters.from_host(stored, backend, start.m.dtype).flat
 
         step = start.step + saved.step
         state = TrainState(model.params, moment("m"), moment("v"), step, start.healthy)
-        data = data or data_of(saved)
-        return cls(options, data, documents, rng, model, state, saved.step, saved.path)
+        source = data or data_of(saved)
+        return cls(options, source, documents, rng, model, state, saved.step, saved.path)
 
     def checkpoint(self, state: TrainState, done: int) -> Checkpoint:
         """All that `resume` needs, after `done` steps."""
@@ -142,16 +138,16 @@ class Run:
             },
             state={
                 "options": asdict(self.options),
-                "data": None if self.data is None else str(self.data.absolute()),
+                "data": str(self.data.absolute() if isinstance(self.data, Path) else self.data),
                 "documents": _fingerprint(self.documents),
                 "random": self.rng.getstate(),
             },
         )
 
 
-def shuffled(data: Path | None, seed: int, note: Note) -> tuple[list[str], random.Random]:
+def shuffled(source: Source, seed: int, note: Note) -> tuple[list[str], random.Random]:
     """The documents in the order of a run, and the generator that shuffled them."""
-    documents = load_documents(data, note)
+    documents = load_documents(source, note)
     rng = random.Random(seed)
     rng.shuffle(documents)
     return documents, rng
@@ -166,23 +162,33 @@ def trained_on(
         CheckpointError: the file has other documents.
     """
     documents, rng = shuffled(data or data_of(saved), options_of(saved).seed, note)
-    if _fingerprint(documents) != saved.state["documents"]:
+    if _fingerprint(documents) != state_of(saved, "documents"):
         raise CheckpointError(
             f"the documents are not those {saved.path} was trained on; name them with --data"
         )
     return documents, rng
 
 
-def data_of(saved: SavedCheckpoint) -> Path | None:
-    """The file a checkpoint was trained on; None for the default one."""
-    return None if saved.state["data"] is None else Path(saved.state["data"])
+def data_of(saved: SavedCheckpoint) -> Source:
+    """What a checkpoint was trained on."""
+    text = state_of(saved, "data")
+    if not isinstance(text, str):
+        raise _misfit(saved, f"state.json names its data {text!r}")
+    return Names(text) if text in set(Names) else Path(text)
+
+
+def state_of(saved: SavedCheckpoint, key: str) -> Any:
+    """What `Run.checkpoint` noted under `key`."""
+    if key not in saved.state:
+        raise _misfit(saved, f"state.json has no {key!r}")
+    return saved.state[key]
 
 
 def options_of(saved: SavedCheckpoint) -> Options:
     """What was chosen about the run of a checkpoint."""
     try:
-        return Options(**saved.state["options"])
-    except (KeyError, TypeError) as error:
+        return Options(**state_of(saved, "options"))
+    except TypeError as error:
         raise CheckpointError(
             f"checkpoint {saved.path} has other options than this tfx knows: {error}"
         ) from None
@@ -193,8 +199,29 @@ def computable(name: str, backend: Backend) -> DType:
     dtype = as_dtype(name)
     if dtype not in FLOATS & backend.dtypes:
         known = ", ".join(sorted(FLOATS & backend.dtypes))
-        raise UsageError(f"microgpt cannot compute in {dtype} on {backend}; choose --dtype {known}")
+        flag = spelled("--dtype")
+        raise UsageError(f"microgpt cannot compute in {dtype} on {backend}; choose {flag} {known}")
     return dtype
+
+
+def _stored(
+    saved: SavedCheckpoint, file: WeightFile, config: Config, prefix: str = ""
+) -> dict[str, StoredTensor]:
+    """The tensors in a file of a checkpoint that the model's parameters are called after."""
+    found = {}
+    for name, shape in config.shapes().items():
+        if prefix + name not in file:
+            raise _misfit(saved, f"{file.path.name} has no {prefix}{name}")
+        found[name] = file[prefix + name]
+        if found[name].shape != shape:
+            raise _misfit(saved, f"{prefix}{name} is {found[name].shape}, expected {shape}")
+        if not found[name].dtype.is_float:
+            raise _misfit(saved, f"{prefix}{name} is of {found[name].dtype}, expected floats")
+    return found
+
+
+def _misfit(saved: SavedCheckpoint, fault: str) -> CheckpointError:
+    return CheckpointError(f"checkpoint {saved.path} does not fit microgpt: {fault}")
 
 
 def _fingerprint(documents: list[str]) -> str:

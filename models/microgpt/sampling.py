@@ -29,12 +29,7 @@ def sample(
     float64; temperature 0 takes the likeliest.
     """
     backend, dtype = p["wte"].backend, p["wte"].dtype
-    cache = KVCache(
-        config.n_layer,
-        (config.n_head, config.block_size, config.n_embd // config.n_head),
-        backend,
-        dtype,
-    )
+    cache = KVCache(config.n_layer, (config.block_size, config.n_embd), backend, dtype)
     new, text = [vocabulary.bos, *vocabulary.ids(prompt)], vocabulary.ids(prompt)
     room = config.block_size - len(text)
     for _ in range(room if max_new_tokens is None else min(room, max_new_tokens)):

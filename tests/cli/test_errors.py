@@ -21,6 +21,7 @@ RESULT = "num docs: 3\nstep   20 /   20 | loss 0.1500\nsample  1: ann\n"
         ("data", 1, "tfx: no data file x.txt; expected a text file"),
         ("nonfinite", 3, "tfx: the loss became nan at step 3"),
         ("interrupt", 130, "tfx: interrupted"),
+        ("stopped", 130, "tfx: interrupted"),
         ("memory", 1, "tfx: out of memory: Unable to allocate 8 TiB"),
         ("disk", 1, "tfx: model.safetensors: No space left on device"),
         ("network", 1, "tfx: ConnectionError: the other side hung up"),
@@ -31,6 +32,11 @@ def test_an_expected_failure_is_one_line(invoke: Any, ending: str, code: int, li
     assert done.exit_code == code
     assert done.stderr.splitlines()[-1] == line
     assert "Traceback" not in done.stderr
+
+
+def test_an_orderly_stop_says_how_to_go_on(invoke: Any) -> None:
+    said = invoke("train", "echo", "--set", "end=stopped").stderr.splitlines()
+    assert said[-2] == "step 20 is saved; to go on: tfx train echo --resume 'runs/my run'"
 
 
 def test_tfx_traceback_shows_the_traceback_too(tfx: Any) -> None:

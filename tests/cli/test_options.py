@@ -132,6 +132,11 @@ def test_train_passes_every_flag_on(invoke: Any) -> None:
     assert {f.name for f in fields(TrainSettings)} == {*flags, "overrides", "warmup_steps"}
 
 
+def test_the_end_of_a_run_is_always_saved_says_the_help(invoke: Any) -> None:
+    said = " ".join(invoke("train", "--help").stdout.split())
+    assert "Steps between checkpoints; 0: only at the end, which always has one." in said
+
+
 def test_run_passes_every_flag_on(invoke: Any) -> None:
     flags = {
         "weights": "w",
@@ -209,6 +214,43 @@ def test_a_bad_value_in_the_environment_names_the_variable(invoke: Any) -> None:
     assert done.exit_code == 2
     assert "TFX_DTYPE" in done.stderr
     assert "'flaot32'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environ", "args", "code", "note"),
+    [
+        ({"TFX_BACKEND": "chpi:0"}, [], 2, "--backend comes from TFX_BACKEND"),
+        ({"TFX_BACKEND": "dead"}, [], 1, "--backend comes from TFX_BACKEND"),
+        ({"TFX_DEVICE": "9"}, [], 1, "--device comes from TFX_DEVICE"),
+        ({"TFX_DEVICE": "9"}, ["-b", "chip"], 1, "--device comes from TFX_DEVICE"),
+        (
+            {"TFX_BACKEND": "chip:0", "TFX_DEVICE": "1"},
+            [],
+            2,
+            "--backend comes from TFX_BACKEND; --device comes from TFX_DEVICE",
+        ),
+        ({"TFX_SEED": "7"}, ["--set", "refuse=seed"], 2, "--seed comes from TFX_SEED"),
+        ({"TFX_DTYPE": "int8"}, ["--set", "refuse=dtype"], 2, "--dtype comes from TFX_DTYPE"),
+    ],
+)
+def test_a_refusal_of_what_the_environment_set_names_the_variable(
+    invoke: Any, environ: dict[str, str], args: list[str], code: int, note: str
+) -> None:
+    done = invoke("train", "echo", *args, env=environ)
+    assert done.exit_code == code
+    assert done.stderr.splitlines()[-1].endswith(f" ({note})")
+
+
+def test_a_refusal_of_something_else_does_not_speak_of_the_environment(invoke: Any) -> None:
+    environ = {"TFX_BACKEND": "chip", "TFX_SEED": "7"}
+    said = invoke("train", "echo", "--warmup-steps", "3", env=environ).stderr
+    assert "comes from" not in said
+    typed = invoke("train", "echo", "--set", "refuse=seed", "--seed", "8", env=environ).stderr
+    assert "comes from" not in typed
+    environ = {"TFX_SEED": "7"}
+    itself = invoke("train", "echo", "--set", "refuse=seed", "--set", "by=TFX_SEED", env=environ)
+    assert "--seed 7 of TFX_SEED: echo keeps" in itself.stderr
+    assert "comes from" not in itself.stderr
 
 
 @pytest.mark.parametrize("bad", ["n_layer", "=2", ""])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tfx.cli.plot import draw_losses, picture_name, smoothed, with_plot_value
-from tfx.core.errors import DataError
+from tfx.cli.plot import check_drawable, draw_losses, picture_name, smoothed, with_plot_value
+from tfx.core.errors import DataError, TfxError
 
 PNG = b"\x89PNG"
 
@@ -24,7 +26,8 @@ def test_alone_it_draws_into_the_folder_of_the_run(invoke: Any, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("name", "start"), [("a.png", PNG), ("b.svg", b"<?xml"), ("c.pdf", b"%PDF")]
+    ("name", "start"),
+    [("a.png", PNG), ("b.svg", b"<?xml"), ("c.pdf", b"%PDF"), ("D.PNG", PNG), ("e.Svg", b"<?xml")],
 )
 def test_with_a_name(invoke: Any, tmp_path: Path, name: str, start: bytes) -> None:
     pytest.importorskip("matplotlib")
@@ -61,6 +64,65 @@ def test_a_missing_folder_is_found_before_the_training(invoke: Any, tmp_path: Pa
     assert not (tmp_path / "here").exists()
 
 
+def test_another_kind_of_picture_is_refused_by_its_suffix(invoke: Any, tmp_path: Path) -> None:
+    done = invoke("train", "echo", "--plot", "x.jpg")
+    assert done.exit_code == 2
+    assert "expected a name that ends in .png, .svg, .pdf, got 'x.jpg'" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "in_the_way"),
+    [
+        (["--plot", "x.png", "--out", "here"], "x.png"),
+        (["--plot", "--out", "here"], "here/loss.png"),
+        (["--plot", "--resume", "here"], "here/loss.png"),
+    ],
+)
+def test_a_target_that_cannot_be_written_is_found_before_the_training(
+    invoke: Any, tmp_path: Path, args: list[str], in_the_way: str
+) -> None:
+    pytest.importorskip("matplotlib")
+    (tmp_path / in_the_way).mkdir(parents=True)
+    done = invoke("train", "echo", *args)
+    assert done.exit_code == 1
+    assert done.stdout == ""
+    assert done.stderr == f"tfx: --plot: cannot write {in_the_way}: it is not a regular file\n"
+
+
+def test_a_target_that_the_system_refuses(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / f"{'x' * 300}.png"
+    with pytest.raises(TfxError, match=r"^--plot: cannot write .*: File name too long$"):
+        check_drawable(str(picture), None)
+
+
+def test_looking_leaves_the_target_as_it_was(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    old = tmp_path / "old.png"
+    old.write_bytes(b"a picture")
+    for picture in (old, tmp_path / "new.png"):
+        check_drawable(str(picture), None)
+    check_drawable("", tmp_path / "not there yet")
+    assert [path.name for path in tmp_path.iterdir()] == ["old.png"]
+    assert old.read_bytes() == b"a picture"
+
+
+def test_a_picture_that_fails_does_not_take_the_result_along(
+    invoke: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x.png")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    done = invoke("train", "echo", "--plot", "x.png", "--json", "--out", "here")
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["out"] == "here"
+    assert done.stderr.splitlines()[-1] == "tfx: x.png: No space left on device"
+
+
 @pytest.mark.parametrize(
     ("typed", "read"),
     [
@@ -70,9 +132,12 @@ def test_a_missing_folder_is_found_before_the_training(invoke: Any, tmp_path: Pa
         (["--plot", "--json"], ["--plot=", "--json"]),
         (["--plot", "a/b.svg", "echo"], ["--plot", "a/b.svg", "echo"]),
         (["--plot=x.pdf"], ["--plot=x.pdf"]),
+        (["--plot", "x.jpg", "echo"], ["--plot", "x.jpg", "echo"]),
+        (["--plot", "a/X.PNG"], ["--plot", "a/X.PNG"]),
+        (["--plot", "gpt-1.5"], ["--plot=", "gpt-1.5"]),
     ],
 )
-def test_only_the_name_of_a_picture_belongs_to_the_flag(typed: list[str], read: list[str]) -> None:
+def test_only_the_name_of_a_file_belongs_to_the_flag(typed: list[str], read: list[str]) -> None:
     assert with_plot_value(typed) == read
 
 

@@ -19,7 +19,7 @@ from tfx.core import nn, ops
 from tfx.core.autograd import value_and_grad
 from tfx.core.backend import Backend
 from tfx.core.dtypes import DType
-from tfx.core.errors import UsageError
+from tfx.core.errors import ShapeError, UsageError
 from tfx.core.fused import composed
 from tfx.core.tensor import Tensor, full, tensor
 
@@ -161,3 +161,23 @@ def test_cross_entropy_of_more_logits_than_int32_counts(backend: Backend) -> Non
 def test_an_unknown_gelu_is_named(backend: Backend) -> None:
     with pytest.raises(UsageError, match="approximate is 'none' or 'tanh', not 'tahn'"):
         nn.gelu(tensor([1.0], backend), approximate="tahn")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("form", [nullcontext, composed])
+def test_adamw_moves_nothing_without_health(form: Any, backend: Backend) -> None:
+    p, g, m, v = (tensor(np.full(3, x), backend) for x in (1.0, math.nan, 0.5, 0.25))
+    rates = tensor(np.array([0.1, 2.0, 3.0]), backend)
+
+    def step(g: Tensor, healthy: Tensor | None) -> list[Any]:
+        with form():
+            new = nn.adamw_step(p, g, m, v, rates, None, healthy, beta1=0.9, beta2=0.9, eps=1e-8)
+        return [x.tolist() for x in new]
+
+    assert step(g, tensor(False, backend)) == [x.tolist() for x in (p, m, v)]
+    assert step(v, tensor(True, backend)) == step(v, None) != step(v, tensor(False, backend))
+
+
+def test_heads_are_equal_parts(backend: Backend) -> None:
+    x = tensor(np.ones((2, 6)), backend)
+    with pytest.raises(ShapeError, match=r"\(2, 6\) cannot be split into 4 heads"):
+        nn.attention(x, x, x, 0.5, heads=4)

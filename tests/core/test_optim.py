@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tfx.core import tree
 from tfx.core.backend import Backend, HostArray
 from tfx.core.dtypes import DType
 from tfx.core.optim import AdamW, TrainState
@@ -44,6 +45,10 @@ def on(backend: Backend, arrays: dict[str, HostArray], dtype: str = "float64") -
     return {name: tensor(array, backend, dtype) for name, array in arrays.items()}
 
 
+def flat_on(backend: Backend, arrays: dict[str, HostArray], dtype: DType = DType.float64) -> Tensor:
+    return Parameters.from_host(arrays, backend, dtype).flat
+
+
 def number(backend: Backend, value: float, dtype: str = "float64") -> Tensor:
     return full((), value, backend, dtype)
 
@@ -54,7 +59,8 @@ def run(backend: Backend, schedule: Table, **settings: Any) -> list[dict[str, Ho
     optimizer = AdamW(schedule, state.params, **settings)
     seen = []
     for step in range(len(schedule)):
-        state, _ = optimizer.update(state, number(backend, 1.0), on(backend, gradients(step)))
+        g = state.params.flatten(on(backend, gradients(step)))
+        state, _ = optimizer.update(state, number(backend, 1.0), g)
         seen.append(state.params.to_host())
     assert state.step.item() == len(schedule)
     assert state.healthy.item()
@@ -124,6 +130,55 @@ def test_it_is_torchs(backend: Backend, settings: dict[str, Any]) -> None:
             np.testing.assert_allclose(array, theirs[name].numpy(), rtol=0, atol=1e-12)
 
 
+def test_some_decay_and_others_do_not(backend: Backend) -> None:
+    torch = pytest.importorskip("torch")
+    schedule, decay = linear(STEPS, 0.02), {"scale": 0.0, "w": 0.3, "b": 0.01}
+    theirs = {name: torch.tensor(array) for name, array in random_arrays(0).items()}
+    groups = [{"params": [theirs[name]], "weight_decay": decay[name]} for name in theirs]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999))
+    for step, ours in enumerate(run(backend, schedule, decay=decay)):
+        for group in optimizer.param_groups:
+            group["lr"] = schedule[step]
+        for name, g in gradients(step).items():
+            theirs[name].grad = torch.tensor(g)
+        optimizer.step()
+        for name, array in ours.items():
+            np.testing.assert_allclose(array, theirs[name].numpy(), rtol=0, atol=1e-12)
+
+
+def test_a_parameter_whose_decay_is_not_told(backend: Backend) -> None:
+    with pytest.raises(KeyError, match="scale"):
+        AdamW(linear(2, 0.1), start_on(backend).params, decay={"w": 0.1, "b": 0.0})
+
+
+def test_gradients_can_be_summed_before_the_step(backend: Backend) -> None:
+    """As over machines: the mean of flat gradients, judged and clipped as one."""
+    optimizer, before = trained_a_little(backend)
+    one, two = gradients(3), gradients(4)
+    g = (flat_on(backend, one) + flat_on(backend, two)) * 0.5
+    state, norm = optimizer.update(before, number(backend, 1.0), g)
+    both = [(x + y) / 2 for x, y in zip(flat(one), flat(two), strict=True)]
+    assert norm.item() == pytest.approx(np.linalg.norm(both), rel=1e-14)
+    spoiled = flat_on(backend, one) + flat_on(backend, two | {"scale": np.array(math.nan)})
+    with np.errstate(all="ignore"):
+        state, _ = optimizer.update(before, number(backend, 1.0), spoiled)
+    assert bits(state) == bits(before)
+
+
+def test_a_state_is_taken_apart_and_put_together(backend: Backend) -> None:
+    _, state = trained_a_little(backend)
+    found = tree.leaves(state)
+    assert [id(x) for x in found] == [
+        id(x) for x in (state.params.flat, state.m, state.v, state.step, state.healthy)
+    ]
+    others = [x if x.dtype is DType.bool else x + 1 for x in found]
+    loss, again = tree.like((found[0], state), iter([others[0], *others]))
+    assert isinstance(again, TrainState)
+    assert [id(x) for x in tree.leaves([loss, again])] == [id(x) for x in (others[0], *others)]
+    for name, array in state.params.to_host().items():
+        np.testing.assert_array_equal(again.params[name].numpy(), array + 1)
+
+
 def bits(state: TrainState) -> list[bytes]:
     """Everything in a state but `healthy`, to the last bit."""
     return [x.numpy().tobytes() for x in (state.params.flat, state.m, state.v, state.step)]
@@ -133,7 +188,7 @@ def trained_a_little(backend: Backend, dtype: DType = DType.float64) -> tuple[Ad
     state = start_on(backend, dtype)
     optimizer = AdamW(linear(STEPS, 0.02), state.params, decay=0.1, grad_clip=1.0)
     for step in range(3):
-        good = on(backend, gradients(step), str(dtype))
+        good = flat_on(backend, gradients(step), dtype)
         state, _ = optimizer.update(state, number(backend, 1.0, str(dtype)), good)
     return optimizer, state
 
@@ -150,13 +205,13 @@ def test_what_is_not_finite_changes_nothing(
         arrays[where][(-1,) * arrays[where].ndim] = value
     loss = number(backend, value if where == "loss" else 1.0, str(dtype))
     with np.errstate(all="ignore"):
-        state, norm = optimizer.update(before, loss, on(backend, arrays, str(dtype)))
+        state, norm = optimizer.update(before, loss, flat_on(backend, arrays, dtype))
         assert bits(state) == bits(before)
         assert not state.healthy.item()
         assert math.isfinite(norm.item()) == (where == "loss")
 
         # Nor does anything after it.
-        good = on(backend, gradients(4), str(dtype))
+        good = flat_on(backend, gradients(4), dtype)
         state, _ = optimizer.update(state, number(backend, 1.0, str(dtype)), good)
     assert bits(state) == bits(before)
     assert not state.healthy.item()
@@ -166,7 +221,7 @@ def test_a_norm_that_overflows_is_not_finite(backend: Backend) -> None:
     optimizer, before = trained_a_little(backend)
     arrays = gradients(3) | {"scale": np.array(1e200)}
     with np.errstate(all="ignore"):
-        state, norm = optimizer.update(before, number(backend, 1.0), on(backend, arrays))
+        state, norm = optimizer.update(before, number(backend, 1.0), flat_on(backend, arrays))
     assert norm.item() == math.inf
     assert bits(state) == bits(before)
 
@@ -174,7 +229,7 @@ def test_a_norm_that_overflows_is_not_finite(backend: Backend) -> None:
 def test_large_but_finite_numbers_are_healthy(backend: Backend) -> None:
     optimizer, before = trained_a_little(backend)
     arrays = {name: np.full(shape, 1e153) for name, shape in SHAPES.items()}
-    state, norm = optimizer.update(before, number(backend, -1.7e308), on(backend, arrays))
+    state, norm = optimizer.update(before, number(backend, -1.7e308), flat_on(backend, arrays))
     assert state.healthy.item()
     assert norm.item() == pytest.approx(1e153 * math.sqrt(17))
     assert bits(state) != bits(before)
@@ -184,7 +239,7 @@ def norms(backend: Backend, grad_clip: float | None, grads: Sequence[float]) -> 
     """The norm reported for a gradient, and that of what entered the first moment."""
     params = Parameters.from_host({"x": np.zeros(len(grads))}, backend, DType.float64)
     optimizer = AdamW(linear(2, 0.1), params, beta1=0.5, grad_clip=grad_clip)
-    g = {"x": tensor(np.array(grads, "float64"), backend)}
+    g = tensor(np.array(grads, "float64"), backend)
     state, norm = optimizer.update(TrainState.start(params), number(backend, 0.0), g)
     return norm.item(), float(np.linalg.norm(state.m.numpy() / 0.5))
 
@@ -217,5 +272,5 @@ def test_a_step_moves_nothing_between_host_and_device() -> None:
     optimizer, state = trained_a_little(strict)
     loss, grads = number(strict, 1.0), on(strict, gradients(3))
     before = strict.transfers.copy()
-    optimizer.update(state, loss, grads)
+    optimizer.update(state, loss, state.params.flatten(grads))
     assert strict.transfers == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ import pytest
 from tfx.core.autograd import value_and_grad
 from tfx.core.backend import Backend, HostArray
 from tfx.core.dtypes import DType
-from tfx.core.errors import ShapeError
+from tfx.core.errors import DTypeError, GradientError, ShapeError
 from tfx.core.parameters import Parameters
 from tfx.core.tensor import tensor
+from tfx.core.weights import StoredTensor
 from tfx.testing import StrictBackend
 
 SHAPES = {"matrix": (3, 2), "number": (), "nothing": (0, 4), "cube": (2, 1, 3), "row": (5,)}
@@ -69,6 +71,43 @@ def test_bfloat16_comes_back_as_words(backend: Backend) -> None:
     assert back["y"].item() == 0x3F00
 
 
+WORDS = StoredTensor(DType.bfloat16, np.array([0x3FC0, 0xC000], "uint16"))  # 1.5 and -2
+
+
+@pytest.mark.parametrize("dtype", [DType.float32, DType.float64])
+def test_stored_tensors_are_taken_for_what_they_mean(backend: Backend, dtype: DType) -> None:
+    half = StoredTensor(DType.float16, np.array([[0.25]], "float16"))
+    host = {"bfloat16": WORDS, "float16": half, "float64": np.array([1e-300])}
+    params = Parameters.from_host(host, backend, dtype)
+    assert params.flat.dtype is dtype
+    assert params["bfloat16"].tolist() == [1.5, -2.0]
+    assert params["float16"].tolist() == [[0.25]]
+    assert params["float64"].tolist() == [np.array(1e-300, dtype).item()]
+
+
+def test_words_stay_the_same_words(backend: Backend) -> None:
+    back = Parameters.from_host({"x": WORDS}, backend, DType.bfloat16).to_host()
+    assert back["x"].tolist() == [0x3FC0, 0xC000]
+
+
+@pytest.mark.parametrize("dtype", [DType.float32, DType.bfloat16])
+@pytest.mark.parametrize(
+    ("array", "fault"),
+    [
+        (np.array([0x3FC0], "uint16"), "is of uint16, expected floats; wrap .* in StoredTensor"),
+        (np.array([1, 2]), "is of int64, expected floats"),
+        (np.array([True]), "is of bool, expected floats"),
+        (StoredTensor(DType.int64, np.array([1])), "is of int64, expected floats"),
+        (np.array([1j]), "is of complex128, expected floats"),
+    ],
+)
+def test_what_is_no_float_is_refused(
+    backend: Backend, array: HostArray | StoredTensor, fault: str, dtype: DType
+) -> None:
+    with pytest.raises(DTypeError, match=f"parameter 'b' {fault}"):
+        Parameters.from_host({"a": np.zeros(2), "b": array}, backend, dtype)
+
+
 def test_another_buffer_under_the_same_names(backend: Backend) -> None:
     params = params_on(backend)
     doubled = params.replaced(params.flat * 2)
@@ -112,12 +151,44 @@ def test_gradients_stand_under_the_same_names(backend: Backend) -> None:
     assert not flat["matrix"].any()  # not used, so its gradient is zero
 
 
-def test_one_transfer_each_way() -> None:
+def test_a_transfer_for_each_tensor_there_and_one_for_all_back() -> None:
     strict = StrictBackend()
     params = params_on(strict)
-    assert strict.transfers == Counter(asarray=1)
+    assert strict.transfers == Counter(asarray=len(SHAPES))
     params.to_host()
-    assert strict.transfers == Counter(asarray=1, to_numpy=1)
+    assert strict.transfers == Counter(asarray=len(SHAPES), to_numpy=1)
+
+
+def test_the_host_never_holds_more_than_one_copy() -> None:
+    class Seen(StrictBackend):
+        largest = 0
+
+        def __getattribute__(self, name: str) -> Any:
+            found = super().__getattribute__(name)
+            if name != "asarray":
+                return found
+
+            def asarray(value: HostArray, **how: Any) -> Any:
+                self.largest = max(self.largest, value.size)
+                return found(value, **how)
+
+            return asarray
+
+    backend = Seen()
+    params_on(backend)
+    assert backend.largest == 6  # of 18 numbers
+
+
+def test_what_is_recorded_is_refused(backend: Backend) -> None:
+    params = params_on(backend)
+    recorded = params.flat.detach().requires_grad_() * 2
+    for use in (lambda: Parameters(recorded, SHAPES), lambda: params.replaced(recorded)):
+        with pytest.raises(GradientError, match=r"recorded buffer.*would be lost; detach"):
+            use()
+    assert Parameters(recorded.detach(), SHAPES)["row"].shape == (5,)
+    named = dict(params) | {"cube": params["cube"].detach().requires_grad_()}
+    with pytest.raises(GradientError, match=r"recorded 'cube' cannot be flattened.*detach"):
+        params.flatten(named)
 
 
 def test_it_is_a_mapping(backend: Backend) -> None:

@@ -92,21 +92,21 @@ BROKEN = {
     ),
     "misspelled hook": (
         "@hookimpl\ndef tfx_backend(): return []",
-        "no hook is called tfx_backend; there are tfx_backends and tfx_models",
+        "no hook is called tfx_backend; there are tfx_backends, tfx_models and tfx_kernels",
     ),
     "unknown hook": (
         "@hookimpl\ndef tfx_cakes(): return []",
-        "no hook is called tfx_cakes; there are tfx_backends and tfx_models",
+        "no hook is called tfx_cakes; there are tfx_backends, tfx_models and tfx_kernels",
     ),
     "misspelled by specname": (
         "@hookimpl(specname='tfx_modles')\ndef models(): return []",
-        "no hook is called tfx_modles; there are tfx_backends and tfx_models",
+        "no hook is called tfx_modles; there are tfx_backends, tfx_models and tfx_kernels",
     ),
     "unmarked hook": (
         "def tfx_backends(): return []",
         "tfx_backends is not marked with @hookimpl",
     ),
-    "no hook": ("", "it has no hook; there are tfx_backends and tfx_models"),
+    "no hook": ("", "it has no hook; there are tfx_backends, tfx_models and tfx_kernels"),
     "hook with an argument": (
         "@hookimpl\ndef tfx_backends(device): return []",
         "a hook does not fit (PluginValidationError: Plugin",
@@ -139,6 +139,11 @@ BROKEN = {
         f"@hookimpl\ndef tfx_backends(): return [{acme('auto')}]",
         "tfx_backends returned the name 'auto'",
     ),
+    "a kernel for no backend": (
+        "from tfx.core.specs import KernelSpec\n"
+        "@hookimpl\ndef tfx_kernels(): return [KernelSpec('', 'softmax', 'a:b', '')]",
+        "tfx_kernels returned the name ''; names are lower case letters, digits",
+    ),
     "a target without an attribute": (
         f"@hookimpl\ndef tfx_backends(): return [{acme(target='tfx_acme')}]",
         "tfx_backends returned the target 'tfx_acme'; write 'package.module:attribute'",
@@ -160,7 +165,18 @@ def test_a_broken_plugin_is_named_and_the_rest_work(shelf: Shelf, code: str, fau
     assert broken.fault is not None
     assert broken.fault.startswith(fault)
     assert "\n" not in broken.fault
-    assert broken.cure == "Upgrade it, or: pip uninstall tfx-acme"
+    assert broken.cure == (
+        "It needs 'acme_arrays'; reinstall it with what it needs:"
+        " pip install --force-reinstall tfx-acme"
+        if "acme_arrays" in fault
+        else "Upgrade it, or: pip uninstall tfx-acme"
+    )
+
+
+@pytest.mark.parametrize("code", ["import tfx_acme.parts", "import json.acme", "import tfx_acme2"])
+def test_a_module_that_no_reinstalling_brings(shelf: Shelf, code: str) -> None:
+    shelf.add("tfx-acme", code, entry_points={"acme": "tfx_acme2" if "2" in code else "tfx_acme"})
+    assert info(shelf.host()).cure == "Upgrade it, or: pip uninstall tfx-acme"
 
 
 def test_an_entry_point_may_name_an_object_but_must_find_it(shelf: Shelf) -> None:
@@ -269,6 +285,16 @@ class TestDuplicateNames:
         host = shelf.host()
         assert host.backends()["acme"].spec.summary == "one"
         assert info(host).fault == "backend 'acme' already comes from tfx-acme 1.0"
+
+    def test_one_kernel_for_one_op_of_one_backend(self, shelf: Shelf) -> None:
+        for name in ("a", "b"):
+            specs = [f"KernelSpec('numpy', {op!r}, 'a:b', '')" for op in ("softmax", name)]
+            code = f"@hookimpl\ndef tfx_kernels(): return [{', '.join(specs)}]"
+            shelf.add(f"tfx-{name}", f"from tfx.core.specs import KernelSpec\n{code}")
+        host = shelf.host()
+        assert list(host.kernels()) == ["numpy:a", "numpy:b", "numpy:softmax"]
+        assert info(host, "b").offers == ("numpy:b",)
+        assert info(host, "b").fault == "kernel 'numpy:softmax' already comes from tfx-a 1.0"
 
     def test_a_backend_and_a_model_may_share_a_name(self, shelf: Shelf) -> None:
         shelf.offer("tfx-a", acme("same"))

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tfx.core.backend import Backend
 from tfx.core.errors import BackendError, PluginError, TfxError, UsageError
+from tfx.core.fused import composed
+from tfx.core.nn import rms_norm
 from tfx.core.plugins import PluginHost
 from tfx.core.resolve import open_backend, open_model, ready_here
+from tfx.core.tensor import tensor
 
 if TYPE_CHECKING:
     from conftest import Shelf
 
 PLUGIN = """
+import numpy
+from tfx.core.array_backend import ArrayBackend
 from tfx.core.backend import Backend
 
-class Opens(Backend):
+class Opens(ArrayBackend):
     def __init__(self, device):
-        super().__init__()
+        super().__init__(numpy)
         self.name, self.device = {name!r}, device or "its default"
+    def to_numpy(self, x): return numpy.array(x)
+    def scatter_add(self, x, indices, updates, *, axis): raise NotImplementedError
 
 def probe():
     return Probe({probe})
@@ -103,9 +111,15 @@ class TestNamed:
         )
 
     def test_a_device_where_there_is_no_choice(self, host: PluginHost) -> None:
-        assert refusal(BackendError, host, "numpy", "gpu") == (
-            "backend 'numpy' has one device, which needs no name; leave out 'gpu'"
+        assert refusal(BackendError, host, "numpy", "cuda:0") == (
+            "backend 'numpy' has no device 'cuda:0' here. It has: cpu."
         )
+
+    @pytest.mark.parametrize(("name", "device"), [("numpy:cpu", None), ("numpy", "cpu")])
+    def test_the_processor_may_be_named_where_it_need_not_be(
+        self, host: PluginHost, name: str, device: str | None
+    ) -> None:
+        assert open_backend(host, name, device).backend.device == "its default"
 
     def test_unknown(self, host: PluginHost) -> None:
         assert refusal(UsageError, host, "cuppy") == (
@@ -221,6 +235,52 @@ class TestNamed:
             " Upgrade it, or: pip uninstall tfx-acme"
         )
 
+    def test_a_target_that_needs_what_is_not_installed(self, shelf: Shelf) -> None:
+        add_backend(shelf, "acme", code="def Opens(device): import acme_arrays")
+        assert refusal(PluginError, shelf.host(), "acme") == (
+            "backend 'acme' of tfx-acme 1.0 cannot be opened"
+            " (ModuleNotFoundError: No module named 'acme_arrays')."
+            " It needs 'acme_arrays'; reinstall it with what it needs:"
+            " pip install --force-reinstall tfx-acme"
+        )
+
+    @pytest.mark.parametrize(
+        ("code", "lacks"),
+        [
+            ("Opens.add = Backend.add", "it does not implement add"),
+            (
+                "Opens.dtype = Backend.dtype; Opens.add = Backend.add; Opens.pad = Backend.pad",
+                "it does not implement dtype, add and pad",
+            ),
+            ("Opens.dtypes = frozenset()", "its dtypes are empty"),
+            (
+                "Opens.__init__ = lambda self, device: setattr(self, 'name', 'acme')",
+                "its __init__ does not call that of its base class",
+            ),
+            (
+                "class Opens(Opens):\n"
+                "    def __init__(self, device):\n"
+                "        super().__init__(device)\n"
+                "        self.name = 'Acme'",
+                "its name is 'Acme', not 'acme'",
+            ),
+            (
+                "Opens.__init__ = lambda self, device: None",
+                "its __init__ does not call that of its base class; its name is None, not 'acme'",
+            ),
+        ],
+    )
+    def test_a_backend_that_is_not_whole(self, shelf: Shelf, code: str, lacks: str) -> None:
+        add_backend(shelf, "acme", code=code)
+        assert refusal(PluginError, shelf.host(), "acme") == (
+            "backend 'acme' of tfx-acme 1.0: tfx_acme:Opens gave an Opens that is not a whole"
+            f" backend: {lacks}. Upgrade it, or: pip uninstall tfx-acme"
+        )
+
+    def test_what_has_a_default_may_be_left_out(self, shelf: Shelf) -> None:
+        add_backend(shelf, "acme", code="Opens.random_bits = Backend.random_bits")
+        assert open_backend(shelf.host(), "acme").backend.name == "acme"
+
     def test_an_expected_failure_keeps_its_own_words(self, shelf: Shelf) -> None:
         raising = "raise BackendError('the accelerator is busy; try later')"
         code = f"from tfx.core.errors import BackendError\ndef Opens(device): {raising}"
@@ -237,7 +297,7 @@ class TestAuto:
         opened = open_backend(host, name)
         assert opened.backend.name == "numpy"
         assert opened.chosen_because == (
-            "backend: numpy (the fastest ready here; --backend chooses)"
+            "backend: numpy (the one of highest priority ready here; --backend chooses)"
         )
 
     def test_takes_the_best_device_and_says_so(self, shelf: Shelf) -> None:
@@ -247,6 +307,31 @@ class TestAuto:
         assert opened.chosen_because == (
             "backend: torch:cuda:0 (the only one ready here; --backend chooses)"
         )
+
+    def test_an_accelerator_goes_before_the_processor(self, shelf: Shelf) -> None:
+        add_backend(shelf, "numpy", fields="priority=10")
+        add_backend(shelf, "acme", probe="True, ('npu:0', 'cpu')")
+        opened = open_backend(shelf.host())
+        assert (opened.backend.name, opened.backend.device) == ("acme", "npu:0")
+        assert opened.chosen_because == (
+            "backend: acme:npu:0 (the only accelerator ready here; --backend chooses)"
+        )
+
+    def test_between_accelerators_priority_decides(self, shelf: Shelf) -> None:
+        add_backend(shelf, "numpy", fields="priority=10")
+        add_backend(shelf, "acme", probe="True, ('npu:0',)")
+        add_backend(shelf, "torch", probe="True, ('cuda:0', 'cpu')", fields="priority=5")
+        assert open_backend(shelf.host()).chosen_because == (
+            "backend: torch:cuda:0 (the accelerator of highest priority ready here;"
+            " --backend chooses)"
+        )
+
+    def test_an_accelerator_is_not_preferred_for_its_processor(self, shelf: Shelf) -> None:
+        add_backend(shelf, "numpy", fields="priority=10")
+        add_backend(shelf, "torch", probe="True, ('cuda:0', 'cpu')", fields="priority=5")
+        opened = open_backend(shelf.host(), None, "cpu")
+        assert opened.backend.name == "numpy"
+        assert "accelerator" not in str(opened.chosen_because)
 
     def test_a_tie_goes_to_the_alphabet(self, shelf: Shelf) -> None:
         for name in ("zeta", "alpha", "mid"):
@@ -258,8 +343,20 @@ class TestAuto:
         self, host: PluginHost, name: str | None, device: str | None
     ) -> None:
         opened = open_backend(host, name, device)
-        assert (opened.backend.name, opened.backend.device) == ("torch", "cpu")
-        assert str(opened.chosen_because).startswith("backend: torch:cpu (the only one")
+        assert opened.backend.name == "numpy"
+        assert opened.chosen_because == (
+            "backend: numpy (the one of highest priority ready here that has cpu;"
+            " --backend chooses)"
+        )
+
+    def test_with_a_device_that_only_one_has(self, shelf: Shelf) -> None:
+        add_backend(shelf, "numpy", fields="priority=10")
+        add_backend(shelf, "torch", probe="True, ('cuda:0', 'cpu')")
+        opened = open_backend(shelf.host(), None, "cuda:0")
+        assert opened.backend.device == "cuda:0"
+        assert opened.chosen_because == (
+            "backend: torch:cuda:0 (the only one ready here that has cuda:0; --backend chooses)"
+        )
 
     def test_with_a_device_that_none_has(self, host: PluginHost) -> None:
         assert refusal(BackendError, host, None, "cuda:0") == (
@@ -297,7 +394,8 @@ class TestAuto:
 class TestWhatAPluginAtFaultOwns:
     BROKEN = (
         "plugin 'acme' of tfx-acme 1.0 is broken: it cannot be imported (ModuleNotFoundError:"
-        " No module named 'acme_arrays'). Upgrade it, or: pip uninstall tfx-acme"
+        " No module named 'acme_arrays'). It needs 'acme_arrays'; reinstall it with what it needs:"
+        " pip install --force-reinstall tfx-acme"
     )
 
     @pytest.mark.parametrize("asked", ["acme", "acme:0", "tfx-acme"])
@@ -412,3 +510,122 @@ def test_ready_here_spells_out_devices(shelf: Shelf) -> None:
     assert ready_here(shelf.host()) == ["numpy", "torch:cuda:0", "torch:cpu"]
     for spelling in ready_here(shelf.host()):
         assert open_backend(shelf.host(), spelling).backend.name in spelling
+
+
+def test_our_own_backend_for_the_processor_may_be_asked_for_by_device() -> None:
+    host = PluginHost(environ={"TFX_LOAD_PLUGINS": ""})
+    for name, device in [("numpy:cpu", None), ("numpy", "cpu"), ("auto", "cpu"), ("numpy", None)]:
+        opened = open_backend(host, name, device)
+        assert (opened.backend.name, opened.backend.device) == ("numpy", "cpu")
+    assert "numpy" in ready_here(host)
+
+
+class TestKernels:
+    CODE = """
+from tfx.core.fused import Fused
+
+def forward(B, x, weight, **params):
+    return B.mul(x, 0), None
+
+RMS_NORM = Fused("rms_norm", forward)
+"""
+
+    def offer(self, shelf: Shelf, code: str = CODE, fields: str = "", op: str = "rms_norm") -> None:
+        """Put a distribution on the shelf that offers one kernel to the backend `theirs`."""
+        spec = f"KernelSpec('theirs', {op!r}, 'tfx_fast_kernels:RMS_NORM', '', {fields})"
+        hook = (
+            f"from tfx.core.specs import KernelSpec\n@hookimpl\ndef tfx_kernels(): return [{spec}]"
+        )
+        shelf.add("tfx-fast", hook)
+        (shelf.folder / "tfx_fast_kernels.py").write_text(code)
+
+    def test_a_strangers_kernel_runs_in_somebody_elses_backend(self, shelf: Shelf) -> None:
+        add_backend(shelf, "theirs")
+        self.offer(shelf)
+        opened = open_backend(shelf.host(), "theirs")
+        assert opened.left_out == ()
+        x = tensor([1.0, 2.0], opened.backend)
+        assert rms_norm(x).tolist() == [0.0, 0.0]
+        with composed():
+            assert rms_norm(x).tolist() != [0.0, 0.0]
+
+    def test_it_takes_the_place_of_the_backends_own(self, shelf: Shelf) -> None:
+        init = "def __init__(self, d): super().__init__(d); self.fused['rms_norm'] = 1"
+        own = f"class Opens(Opens):\n    {init}"
+        add_backend(shelf, "theirs", code=own)
+        self.offer(shelf)
+        fused = open_backend(shelf.host(), "theirs").backend.fused
+        assert fused["rms_norm"] is sys.modules["tfx_fast_kernels"].RMS_NORM
+
+    def test_it_is_imported_with_its_backend_only(self, shelf: Shelf) -> None:
+        add_backend(shelf, "theirs")
+        add_backend(shelf, "other")
+        self.offer(shelf)
+        host = shelf.host()
+        assert list(host.kernels()) == ["theirs:rms_norm"]
+        assert open_backend(host, "other").backend.fused == {}
+        assert "tfx_fast_kernels" not in sys.modules
+
+    @pytest.mark.parametrize(
+        ("code", "fields", "op", "fault"),
+        [
+            (
+                "raise OSError('no bus')",
+                "",
+                "rms_norm",
+                "kernel 'theirs:rms_norm' of tfx-fast 1.0 cannot be loaded (OSError: no bus)."
+                " Upgrade it, or: pip uninstall tfx-fast",
+            ),
+            (
+                "import tritonic",
+                "",
+                "rms_norm",
+                "kernel 'theirs:rms_norm' of tfx-fast 1.0 cannot be loaded (ModuleNotFoundError:"
+                " No module named 'tritonic'). It needs 'tritonic'; reinstall it with what it"
+                " needs: pip install --force-reinstall tfx-fast",
+            ),
+            (
+                "RMS_NORM = None",
+                "",
+                "rms_norm",
+                "kernel 'theirs:rms_norm' of tfx-fast 1.0: tfx_fast_kernels:RMS_NORM gave None,"
+                " not a tfx.core.fused.Fused. Upgrade it, or: pip uninstall tfx-fast",
+            ),
+            (
+                CODE,
+                "",
+                "layer_norm",
+                "kernel 'theirs:layer_norm' of tfx-fast 1.0: tfx_fast_kernels:RMS_NORM gave"
+                " a kernel for 'rms_norm'. Upgrade it, or: pip uninstall tfx-fast",
+            ),
+            (
+                CODE.replace("rms_norm", "rms_nrom"),
+                "",
+                "rms_nrom",
+                "kernel 'theirs:rms_nrom' of tfx-fast 1.0: tfx_fast_kernels:RMS_NORM gave a kernel"
+                " for 'rms_nrom', which is no fused op."
+                " Upgrade it, or: pip uninstall tfx-fast",
+            ),
+            (
+                CODE,
+                "api=2",
+                "rms_norm",
+                "kernel 'theirs:rms_norm' speaks interface 2; this tfx speaks 1."
+                " Upgrade tfx-lm, or: pip install 'tfx-fast<1'",
+            ),
+        ],
+    )
+    def test_one_at_fault_is_left_out_by_name(
+        self, shelf: Shelf, code: str, fields: str, op: str, fault: str
+    ) -> None:
+        add_backend(shelf, "theirs")
+        self.offer(shelf, code, fields, op)
+        opened = open_backend(shelf.host(), "theirs")
+        assert opened.left_out == (fault,)
+        assert opened.backend.fused == {}
+
+    def test_where_plugins_are_strict_it_is_an_error(self, shelf: Shelf) -> None:
+        add_backend(shelf, "theirs")
+        self.offer(shelf, "raise OSError('no bus')")
+        host = shelf.host(TFX_STRICT_PLUGINS="1")
+        assert "cannot be loaded (OSError: no bus)" in refusal(PluginError, host, "theirs")

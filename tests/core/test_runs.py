@@ -91,6 +91,17 @@ def test_later_checkpoints_of_the_same_run_are_in_the_way() -> None:
         claim_run_dir("acme", resumed=early)
 
 
+def test_a_checkpoint_is_no_folder_for_a_run() -> None:
+    inside = save("before", 60)
+    for resumed in (inside, None):
+        with pytest.raises(CheckpointError) as caught:
+            claim_run_dir("acme", Path("before/checkpoint-60"), resumed)
+        assert str(caught.value) == (
+            "before/checkpoint-60 is a checkpoint, not the folder of a run; "
+            "choose another with --out"
+        )
+
+
 @pytest.mark.parametrize("out", ["taken", "taken/below"])
 def test_a_folder_that_cannot_be_written(out: str) -> None:
     Path("taken").write_text("")

@@ -407,7 +407,9 @@ ERRORS: dict[str, tuple[Callable[[Backend], Any], type[Exception], str]] = {
     "integers and a float": (lambda B: i(B, 2) * 0.5, DTypeError, "Python float"),
     "integers where a float": (lambda B: where(b(B), i(B), 0.5), DTypeError, "Python float"),
     "bool where a number": (lambda B: where(b(B), b(B), 2), DTypeError, "bool"),
-    "where by numbers": (lambda B: where(f(B), f(B), 0), DTypeError, "bool tensor as condition, not float32"),
+    "where by numbers": (
+        lambda B: where(f(B), f(B), 0), DTypeError, "bool tensor as condition, not float32"
+    ),
     "where of two numbers": (lambda B: where(b(B), 1, 0), DTypeError, "two numbers"),
     "sum of bool": (lambda B: b(B, 2).sum(), DTypeError, "sum of bool"),
     "bool + bool": (lambda B: b(B) + b(B), DTypeError, "add of bool"),

@@ -25,7 +25,7 @@ from tfx.core.optim import AdamW, TrainState
 from tfx.core.parameters import Parameters
 from tfx.core.schedules import linear
 from tfx.core.tensor import Tensor
-from tfx.core.training import Loop, Metrics
+from tfx.core.training import Loop, Metrics, Stopped
 from tfx.testing import StrictBackend
 
 SCHEDULE = linear(200, 0.1, warmup=20)
@@ -36,6 +36,7 @@ class Listener:
     """A reporter that remembers."""
 
     steps: list[tuple[int, int, float]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     closed: int = 0
 
@@ -45,8 +46,9 @@ class Listener:
     def note(self, line: str) -> None:
         self.notes.append(line)
 
-    def progress(self, step: int, total: int, loss: float) -> None:
+    def progress(self, step: int, total: int, loss: float, seconds: float) -> None:
         self.steps.append((step, total, loss))
+        self.seconds.append(seconds)
 
     def progress_done(self) -> None:
         self.closed += 1
@@ -80,7 +82,7 @@ class Training:
         value, grads = value_and_grad(lambda p: ((p["x"] - 1) * (p["x"] - 1)).sum() * spoil)(
             state.params
         )
-        state, norm = self.optimizer.update(state, value, grads)
+        state, norm = self.optimizer.update(state, value, state.params.flatten(grads))
         if self.remember:
             self.after[i + 1] = self.bytes_of(state)
         self.asides.get(i + 1, lambda: None)()
@@ -134,6 +136,20 @@ def test_a_later_start_goes_on_in_schedule_and_numbers(tmp_path: Path, backend: 
     assert [(line["step"], line["lr"]) for line in found] == [
         (step, SCHEDULE[step - 1]) for step in (31, 32, 33)
     ]
+
+
+def test_seconds_count_on_where_they_stopped(tmp_path: Path, numpy_backend: Backend) -> None:
+    training = Training(tmp_path, numpy_backend)
+    training.run(3)
+    path = tmp_path / "metrics.jsonl"
+    told = lines(path)
+    told[1]["seconds"] = 3600.0
+    path.write_text("".join(json.dumps(line) + "\n" for line in told))
+    training.metrics = training.loop.metrics = Metrics(tmp_path, step=2)
+    training.run(4, first=2)
+    seconds = [line["seconds"] for line in lines(path)]
+    assert seconds[1] == 3600 < seconds[2] <= seconds[3] < 3660
+    assert 0 < training.listener.seconds[-1] < 60  # progress tells how fast it is now
 
 
 # ---- transfers -------------------------------------------------------------------------
@@ -242,14 +258,12 @@ def test_ctrl_c_ends_after_the_step_and_saves(tmp_path: Path, backend: Backend) 
     training = Training(tmp_path, backend)
     training.asides[7] = interrupt
     handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped) as stopped:
         training.run(40)
+    assert (stopped.value.step, stopped.value.folder) == (7, tmp_path)
     assert training.saved == {7: training.after[7]}
     assert len(lines(tmp_path / "metrics.jsonl")) == 7
-    assert training.listener.notes == [
-        "saving after this step; Ctrl-C again stops at once",
-        "step 7 is saved; --resume goes on from there",
-    ]
+    assert training.listener.notes == ["saving after this step; Ctrl-C again stops at once"]
     assert signal.getsignal(signal.SIGINT) is handler
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -55,10 +56,25 @@ def test_other_mappings_become_dicts() -> None:
     assert tree.like(MappingProxyType({"x": a}), iter([1])) == {"x": 1}
 
 
-def test_map_leaves() -> None:
-    nest = Pair([a, b], {"x": c})
-    doubled = tree.map_leaves(lambda x: x.item() * 2, nest)
-    assert doubled == Pair([0, 2], {"x": 4})
+class Grown:
+    """A branch of two tensors and a name."""
+
+    def __init__(self, name: str, one: Any, two: Any) -> None:
+        self.name, self.one, self.two = name, one, two
+
+    def tree_leaves(self) -> list[Tensor]:
+        return [self.one, self.two]
+
+    def tree_like(self, values: Iterator[Any]) -> Grown:
+        return Grown(self.name, next(values), next(values))
+
+
+def test_an_object_that_says_what_it_consists_of() -> None:
+    nest = [a, {"x": Grown("kept", b, c)}, d]
+    assert [x.item() for x in tree.leaves(nest)] == [0, 1, 2, 3]
+    first, named, last = tree.like(nest, iter("pqrs"))
+    assert (first, named["x"].one, named["x"].two, last) == ("p", "q", "r", "s")
+    assert named["x"].name == "kept"
 
 
 @pytest.mark.parametrize("odd", [1.0, None, [a, 2], {"x": np.zeros(2)}, "ab", {1, 2}])

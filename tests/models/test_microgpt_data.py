@@ -39,8 +39,9 @@ def test_a_given_file_is_never_replaced_by_another(empty_cache: Path, notes: lis
 
 
 def test_offline_the_bundled_names_with_one_note(empty_cache: Path, notes: list[str]) -> None:
-    documents = data.load_documents(None, notes.append)
-    assert len(documents) == 5163
+    source = data.default_names(notes.append)
+    assert source is data.Names.census
+    assert len(data.load_documents(source, notes.append)) == 5163
     assert len(notes) == 1
     assert "\n" not in notes[0]
     for word in ("census", "names.txt does not exist", "TFX_OFFLINE", "--data"):
@@ -49,7 +50,7 @@ def test_offline_the_bundled_names_with_one_note(empty_cache: Path, notes: list[
 
 def test_a_damaged_cache_is_not_trained_on(empty_cache: Path, notes: list[str]) -> None:
     (empty_cache / "names.txt").write_text("emma\noliv")
-    assert len(data.load_documents(None, notes.append)) == 5163
+    assert data.default_names(notes.append) is data.Names.census
     assert "is damaged" in notes[0]
 
 
@@ -60,7 +61,18 @@ def test_a_cached_file_with_the_right_sum_is_used(
     (empty_cache / "names.txt").write_bytes(contents)
     stand_in = replace(data.NAMES, sha256=hashlib.sha256(contents).hexdigest())
     monkeypatch.setattr(data, "NAMES", stand_in)
-    assert data.load_documents(None, notes.append) == ["emma", "olivia"]
+    source = data.default_names(notes.append)
+    assert source is data.Names.reference
+    assert data.load_documents(source, notes.append) == ["emma", "olivia"]
+    assert notes == []
+
+
+def test_a_list_that_was_asked_for_is_never_replaced_by_another(
+    empty_cache: Path, notes: list[str]
+) -> None:
+    with pytest.raises(DataError, match=r"names\.txt does not exist.*give names\.txt with --data"):
+        data.load_documents(data.Names.reference, notes.append)
+    assert len(data.load_documents(data.Names.census, notes.append)) == 5163
     assert notes == []
 
 
@@ -68,7 +80,7 @@ def test_the_references_names(
     shared_data: Path, notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TFX_DATA_DIR", str(shared_data))
-    documents = data.load_documents(None, notes.append)
+    documents = data.load_documents(data.default_names(notes.append), notes.append)
     assert (len(documents), documents[0], documents[-1]) == (32033, "emma", "zzyzx")
     assert notes == []
 

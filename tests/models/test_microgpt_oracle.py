@@ -78,7 +78,8 @@ def steps(run: Run, autograd: Any) -> Iterator[tuple[float, dict[str, HostArray]
     for text in run.documents[:STEPS]:
         ids, targets = run.model.windows(text)
         value, grads = differentiate(run.state.params, run.model.config, ids, targets)
-        run.state, _ = optimizer.update(run.state, value, grads)
+        flat = run.state.params.flatten(grads)
+        run.state, _ = optimizer.update(run.state, value, flat)
         yield value.item(), {name: g.numpy() for name, g in grads.items()}
 
 
@@ -199,7 +200,7 @@ def test_the_cache_changes_nothing(backend: Backend) -> None:
 
     whole = logits(ids, None)
     for cuts in ([1] * 6, [6], [2, 1, 3], [5, 1]):
-        shape = (config.n_head, config.block_size, config.n_embd // config.n_head)
+        shape = (config.block_size, config.n_embd)
         cache = KVCache(config.n_layer, shape, backend, DType.float64)
         parts, start = [], 0
         for count in cuts:

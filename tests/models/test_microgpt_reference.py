@@ -32,7 +32,7 @@ class Quiet:
     def note(self, line: str) -> None:
         pass
 
-    def progress(self, step: int, total: int, loss: float) -> None:
+    def progress(self, step: int, total: int, loss: float, seconds: float) -> None:
         pass
 
     def progress_done(self) -> None:

@@ -140,15 +140,29 @@ _NUMPY_ACTIVATIONS: dict[str | None, Callable[[Any], Any]] = {
 
 
 def _numpy_linear(
-    x: Any, w: Any, b: Any = 0, residual: Any = 0, *, activation: str | None = None
+    x: Any,
+    w: Any,
+    b: Any = 0,
+    residual: Any = 0,
+    *,
+    activation: str | None = None,
+    outputs_first: bool = False,
 ) -> Any:
+    w = w.T if outputs_first else w
     return residual + _NUMPY_ACTIVATIONS[activation](np.einsum("...n,nm->...m", x, w) + b)
 
 
 def _torch_linear(
-    x: Any, w: Any, b: Any = 0, residual: Any = 0, *, activation: str | None = None
+    x: Any,
+    w: Any,
+    b: Any = 0,
+    residual: Any = 0,
+    *,
+    activation: str | None = None,
+    outputs_first: bool = False,
 ) -> Any:
-    return residual + _activation(_functional().linear(x, w.T) + b, activation)
+    w = w if outputs_first else w.T
+    return residual + _activation(_functional().linear(x, w) + b, activation)
 
 
 def _numpy_layer_norm(x: Any, gain: Any, bias: Any, *, eps: float = 1e-5) -> Any:
@@ -160,9 +174,21 @@ def _numpy_rms_norm(x: Any, gain: Any = 1.0, *, eps: float = 1e-5) -> Any:
 
 
 def _numpy_attention(
-    q: Any, k: Any, v: Any, scale: Any, offset: Any = 0, *, causal: bool = True
+    q: Any,
+    k: Any,
+    v: Any,
+    scale: Any,
+    offset: Any = 0,
+    *,
+    causal: bool = True,
+    heads: int | None = None,
 ) -> Any:
-    """Row by row: query i sees the keys up to offset + i."""
+    """Head by head, row by row: query i sees the keys up to offset + i."""
+    if heads is not None:
+        each = zip(*(np.split(x, heads, -1) for x in (q, k, v)), strict=True)
+        return np.concatenate(
+            [_numpy_attention(*qkv, scale, offset, causal=causal) for qkv in each], -1
+        )
     scores = np.einsum("...td,...sd->...ts", q, k) * scale
     out = np.zeros((*scores.shape[:-1], v.shape[-1]))
     for i in range(q.shape[-2]):
@@ -174,8 +200,18 @@ def _numpy_attention(
 
 
 def _torch_attention(
-    q: Any, k: Any, v: Any, scale: Any, offset: Any = 0, *, causal: bool = True
+    q: Any,
+    k: Any,
+    v: Any,
+    scale: Any,
+    offset: Any = 0,
+    *,
+    causal: bool = True,
+    heads: int | None = None,
 ) -> Any:
+    if heads is not None:
+        each = zip(*(x.chunk(heads, -1) for x in (q, k, v)), strict=True)
+        return torch.cat([_torch_attention(*qkv, scale, offset, causal=causal) for qkv in each], -1)
     unseen = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).triu(1 + int(offset))
     bias = torch.zeros(unseen.shape, dtype=q.dtype).masked_fill(unseen & causal, -inf)
     return torch.softmax(q @ k.mT * scale + bias, -1) @ v
@@ -227,6 +263,9 @@ FUSED_OPS = [
         Sample(normal(3), normal(3, 4), normal(4)),
         Sample(normal(2, 2, 3), normal(3, 4), normal(4), normal(2, 2, 4)),
         Sample(normal(0, 3), normal(3, 2), normal(2)),
+        Sample(normal(2, 3), normal(4, 3), outputs_first=True),
+        Sample(normal(2, 2, 3), normal(4, 3), normal(4), normal(2, 2, 4),
+               activation="relu", outputs_first=True),
         *(Sample(normal(2, 3), normal(3, 4), normal(4), normal(2, 4), activation=name)
           for name in _NUMPY_ACTIVATIONS),
     ]),
@@ -251,10 +290,13 @@ FUSED_OPS = [
         Sample(*_qkv(t=5, s=2), positive(5, 1)),
         Sample(*_qkv(0), 0.5),
         Sample(normal(2, 3, 4), normal(3, 4), normal(1, 3, 2), 0.5),
+        Sample(normal(3, 4), normal(3, 4), normal(3, 6), 0.5, heads=2),
+        Sample(normal(2, 3, 4), normal(2, 5, 4), normal(2, 5, 4), 0.5, heads=4, causal=False),
     ]),
     Op("attention at an offset", _offset, _numpy_attention, _torch_attention, [
         Sample(*_qkv(t=2, s=5), 0.5, 3),
         Sample(*_qkv(2, t=1, s=4), 0.5, 1),
+        Sample(normal(2, 4), normal(5, 4), normal(5, 4), 0.5, 3, heads=2),
     ]),
     Op("cross_entropy", nn.cross_entropy, _numpy_cross_entropy, _torch_cross_entropy, [
         Sample(normal(5), ids(below=5)),

@@ -54,6 +54,19 @@ def test_what_was_saved_before_a_bad_loss_stays(invoke: Invoke, run: Path) -> No
     assert [line["step"] for line in metrics(run)] == list(range(1, 32))
 
 
+def test_a_bad_gradient_leaves_the_last_healthy_state(train: Invoke, invoke: Invoke) -> None:
+    """The decay multiplies the parameters every step, until the gradient's norm overflows."""
+    growing = ("--warmup-steps", 20, "--weight-decay", 1e10)
+    common = ("train", "microgpt", "-b", "numpy", "--data", BUNDLED, "--save-every", 10)
+    result = invoke(*common, *growing, "--steps", 20, "--out", "run")
+    assert result.exit_code == 3
+    assert "the gradient norm (inf) of step 12 is not finite" in result.stderr
+    train(*growing, "--steps", 10, "--num-samples", 0, "--out", "stopped")  # of the same rates
+    found, expected = kept(Path("run")), kept(Path("stopped"))
+    assert [line["step"] for line in found["metrics"]] == list(range(1, 12))
+    assert found | {"metrics": found["metrics"][:10]} == expected
+
+
 def test_parameters_that_are_not_finite_are_never_saved(invoke: Invoke) -> None:
     common = ("train", "microgpt", "-b", "numpy", "--data", BUNDLED, "--dtype", "float32")
     result = invoke(*common, "--lr", "1e300", "--steps", 1, "--out", "run")

@@ -7,15 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from microgpt_cli import (
     Invoke,
     assert_refused,
     fingerprints,
     redone,
+    seal,
+    weights,
 )
 
 from tfx.core.checkpoint import find_checkpoint
+from tfx.core.weights import write_weights
 from tfx.models.microgpt.data import BUNDLED
 
 USAGE = {
@@ -131,6 +135,45 @@ def test_resume_refuses(invoke: Invoke, run: Path, flags: str) -> None:
     assert fingerprints(run) == before
 
 
+@pytest.mark.parametrize(
+    ("flag", "variable", "value", "before"),
+    [("--dtype", "TFX_DTYPE", "float32", "float64"), ("--seed", "TFX_SEED", "1", "42")],
+)
+def test_a_refused_value_of_the_environment_is_called_by_its_name(
+    *,
+    invoke: Invoke,
+    run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flag: str,
+    variable: str,
+    value: str,
+    before: str,
+) -> None:
+    monkeypatch.setenv(variable, value)
+    result = invoke("train", "microgpt", "-b", "numpy", "--resume", run)
+    expected = f"{flag} or {variable} {value}: the run that --resume continues keeps its {before}"
+    assert_refused(result, 2, expected)
+
+
+def test_a_dtype_of_the_environment(
+    invoke: Invoke, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFX_DTYPE", "bfloat16")
+    trained = invoke("train", "microgpt", "-b", "numpy", "--data", BUNDLED)
+    assert_refused(trained, 2, "--dtype or TFX_DTYPE: microgpt trains in float64 or float32")
+    sampled = invoke("run", "microgpt", "-b", "numpy", "--weights", run)
+    assert_refused(sampled, 2, "bfloat16 on numpy; choose --dtype or TFX_DTYPE float16, float32")
+
+
+def test_resume_into_a_checkpoint(invoke: Invoke, run: Path) -> None:
+    before, inside = fingerprints(run), run / "checkpoint-30"
+    common = ("train", "microgpt", "-b", "numpy", "--resume", inside, "--steps", 40)
+    result = invoke(*common, "--out", inside)
+    assert result.exit_code == 1
+    assert f"{inside} is a checkpoint, not the folder of a run" in result.stderr
+    assert fingerprints(run) == before
+
+
 def test_resume_does_not_mind_what_is_so_already(invoke: Invoke, run: Path) -> None:
     same = "--lr 0.01 --seed 42 --dtype float64 --batch-size 1 --set n_layer=1 --steps 30"
     result = invoke("train", "microgpt", "-b", "numpy", "--resume", run, *same.split())
@@ -209,8 +252,58 @@ STRANGE: dict[str, tuple[str, Callable[[Any], Any], str]] = {
     "model": ("config.json", lambda c: c | {"model": "gpt2"}, "is of model 'gpt2', not 'microgpt'"),
     "size": ("config.json", lambda c: c | {"n_embd": 32}, "wte is (27, 16), expected (27, 32)"),
     "layers": ("config.json", lambda c: c | {"n_layer": 2}, "does not fit microgpt"),
+    "characters": (
+        "config.json",
+        lambda c: c | {"characters": c["characters"][1:]},
+        "does not fit microgpt: 26 tokens, vocab_size 27",
+    ),
     "key": ("config.json", lambda c: c | {"dropout": 0.1}, "does not fit microgpt"),
 }
+
+
+INCOMPLETE = {
+    ("run", "random"): "state.json has no 'random'",
+    ("train", "random"): "state.json has no 'random'",
+    ("train", "options"): "state.json has no 'options'",
+    ("train", "data"): "state.json has no 'data'",
+    ("train", "documents"): "state.json has no 'documents'",
+    ("eval", "documents"): "state.json has no 'documents'",
+}
+
+
+@pytest.mark.parametrize(("command", "key"), INCOMPLETE)
+def test_a_checkpoint_without(invoke: Invoke, run: Path, command: str, key: str) -> None:
+    redone(run, "state.json", lambda s: {k: v for k, v in s.items() if k != key})
+    where = ("--resume", run) if command == "train" else ("--weights", run)
+    result = invoke(command, "microgpt", "-b", "numpy", *where)
+    path = f"checkpoint {run}/checkpoint-30 does not fit microgpt: "
+    assert_refused(result, 1, path + INCOMPLETE[command, key])
+
+
+def test_a_checkpoint_of_no_data(invoke: Invoke, run: Path) -> None:
+    redone(run, "state.json", lambda s: s | {"data": None})
+    result = invoke("train", "microgpt", "-b", "numpy", "--resume", run)
+    assert_refused(result, 1, "does not fit microgpt: state.json names its data None")
+
+
+@pytest.mark.parametrize(
+    ("which", "change", "fault"),
+    [
+        ("optimizer", {"m.wpe": None}, "optimizer.safetensors has no m.wpe"),
+        ("optimizer", {"v.wte": np.zeros((16, 27))}, "v.wte is (16, 27), expected (27, 16)"),
+        ("model", {"wpe": None}, "model.safetensors has no wpe"),
+        ("model", {"wte": np.zeros((27, 16), "int64")}, "wte is of int64, expected floats"),
+    ],
+)
+def test_a_checkpoint_of_other_tensors(
+    invoke: Invoke, run: Path, which: str, change: dict[str, Any], fault: str
+) -> None:
+    path = find_checkpoint(run) / f"{which}.safetensors"
+    arrays = {n: x for n, x in (weights(run, which) | change).items() if x is not None}
+    write_weights(path, arrays)
+    seal(path)
+    result = invoke("train", "microgpt", "-b", "numpy", "--resume", run)
+    assert_refused(result, 1, f"does not fit microgpt: {fault}")
 
 
 @pytest.mark.parametrize("what", STRANGE)

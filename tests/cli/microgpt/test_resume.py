@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from microgpt_cli import (
 
 from tfx.core.checkpoint import find_checkpoint
 from tfx.core.schedules import linear
+from tfx.models.microgpt import data
 from tfx.models.microgpt.data import BUNDLED
 
 RUN = ("train", "microgpt", "--data", BUNDLED, "--batch-size", 4, "--num-samples", 5)
@@ -70,7 +73,7 @@ def test_ctrl_c_saves_and_resume_is_bitwise(
     assert 0 < stopped < len(metrics(whole))
     *_, saving, saved, last = err.splitlines()
     assert saving == "saving after this step; Ctrl-C again stops at once"
-    assert saved == f"step {stopped} is saved; --resume goes on from there"
+    assert saved == f"step {stopped} is saved; to go on: tfx train microgpt --resume run"
     assert last == "tfx: interrupted"
     assert "sample" not in out
     assert len(metrics(tmp_path / "run")) == stopped
@@ -149,10 +152,56 @@ def test_resume_of_a_finished_run(invoke: Invoke, run: Path, trained: Any) -> No
 def test_resume_with_more_steps(invoke: Invoke, run: Path) -> None:
     result = invoke("train", "microgpt", "-b", "numpy", "--resume", run, "--steps", 35)
     assert result.exit_code == 0, result.stderr
+    assert "--steps 35 instead of 30: the learning rate follows the new schedule\n" in result.stderr
     found = metrics(run)
     assert [line["step"] for line in found] == list(range(1, 36))
     assert [line["lr"] for line in found[30:]] == linear(35, 0.01)[30:].tolist()
     assert find_checkpoint(run).name == "checkpoint-35"
+
+
+def test_resume_at_another_temperature(invoke: Invoke, run: Path) -> None:
+    def sampled(*more: object) -> list[str]:
+        result = invoke("train", "microgpt", "-b", "numpy", "--resume", run, *more)
+        assert result.exit_code == 0, result.stderr
+        assert "instead of" not in result.stderr
+        return [line.split(": ")[1] for line in result.stdout.splitlines()[-20:]]
+
+    assert len(set(sampled())) > 1
+    assert len(set(sampled("--set", "temperature=0"))) == 1
+    state = json.loads((find_checkpoint(run) / "state.json").read_text())
+    assert state["options"]["temperature"] == 0
+
+
+def test_the_default_names_are_those_of_the_run(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever has come into the cache, or gone from it, since."""
+    names = data.NAMES.name, b"anna\nbob\nclara\n"
+    cached = tmp_path / "cache" / names[0]
+    stand_in = replace(data.NAMES, sha256=hashlib.sha256(names[1]).hexdigest())
+    monkeypatch.setattr(data, "NAMES", stand_in)
+    common = ("train", "microgpt", "-b", "numpy", "--num-samples", 0)
+
+    def judged(run: str) -> Any:
+        return invoke("eval", "microgpt", "-b", "numpy", "--weights", run, "--docs", "0:2")
+
+    invoke(*common, "--steps", 2, "--out", "census")
+    cached.parent.mkdir(exist_ok=True)
+    cached.write_bytes(names[1])
+    result = invoke(*common, "--resume", "census", "--steps", 3)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("num docs: 5163\n")
+    assert judged("census").exit_code == 0
+
+    result = invoke(*common, "--steps", 2, "--out", "reference")
+    assert result.stdout.startswith("num docs: 3\n")
+    assert judged("reference").exit_code == 0
+    cached.unlink()
+    for result in (invoke(*common, "--resume", "reference"), judged("reference")):
+        assert_refused(result, 1, "names.txt does not exist", "give names.txt with --data")
+    (tmp_path / "mine.txt").write_bytes(names[1])
+    result = invoke(*common, "--resume", "reference", "--steps", 3, "--data", "mine.txt")
+    assert result.exit_code == 0, result.stderr
 
 
 def test_resume_on_another_backend(invoke: Invoke, run: Path) -> None:

@@ -8,9 +8,10 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfx.core.errors import DataError, NonFiniteError
+from tfx.core.errors import DataError, NonFiniteError, UsageError
 from tfx.core.hookspecs import hookimpl
 from tfx.core.specs import BackendSpec, ModelSpec, Probe
 
@@ -62,20 +63,35 @@ def probe_dead() -> Probe:
 
 
 def open_chip(device: str | None) -> Backend:
-    from tfx.core.backend import Backend
+    import numpy as np
 
-    class Chip(Backend):
+    from tfx.core.array_backend import ArrayBackend
+
+    class Chip(ArrayBackend):
         name = "chip"
 
-    chip = Chip()
+        def to_numpy(self, x: Any) -> Any:
+            return np.array(x)
+
+        def scatter_add(self, x: Any, indices: Any, updates: Any, *, axis: int) -> Any:
+            raise NotImplementedError
+
+    chip = Chip(np)
     chip.device = device or "0"
     return chip
+
+
+def stopped() -> BaseException:
+    from tfx.core.training import Stopped
+
+    return Stopped(20, Path("runs/my run"))
 
 
 ENDINGS: dict[str, Callable[[], BaseException]] = {
     "data": lambda: DataError("no data file x.txt; expected a text file"),
     "nonfinite": lambda: NonFiniteError("the loss became nan at step 3"),
     "interrupt": KeyboardInterrupt,
+    "stopped": stopped,
     "memory": lambda: MemoryError("Unable to allocate 8 TiB"),
     "disk": lambda: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.safetensors"),
     "network": lambda: ConnectionError("the other side hung up"),
@@ -93,18 +109,23 @@ class Echo:
         from tfx.core.runs import new_run_dir
 
         supported = {field.name for field in fields(settings)} - {"warmup_steps", "overrides"}
-        if settings.overrides.keys() <= {"end", "end_early", "pause", "n_layer"}:
+        if settings.overrides.keys() <= {"end", "end_early", "pause", "n_layer", "refuse", "by"}:
             supported.add("overrides")
         settings.refuse_unsupported("echo", frozenset(supported))
+        if refused := settings.overrides.get("refuse"):
+            value = getattr(settings, refused)
+            origin = f" of {settings.overrides['by']}" if "by" in settings.overrides else ""
+            raise UsageError(f"{settings.flag(refused)} {value}{origin}: echo keeps what it has")
         report.result("num docs: 3")
         report.note("a note")
         out = settings.out or new_run_dir("echo")
         out.mkdir(parents=True, exist_ok=True)
         total = 20 if settings.steps is None else settings.steps
+        began = time.monotonic()
         with (out / "metrics.jsonl").open("w") as metrics:
             for step in range(1, total + 1):
                 time.sleep(float(settings.overrides.get("pause", 0)))
-                report.progress(step, total, 3 / step)
+                report.progress(step, total, 3 / step, time.monotonic() - began)
                 if step == 3 and "end_early" in settings.overrides:
                     raise ENDINGS[settings.overrides["end_early"]]()
                 print(json.dumps({"step": step, "loss": 3 / step}), file=metrics)
