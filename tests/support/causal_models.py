@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from op_records import torch
 
 from tfx.core.backend import Backend, HostArray
 from tfx.core.cache import KVCache
@@ -27,7 +29,7 @@ def random_weights(
     def normal(*shape: int) -> HostArray:
         return rng.normal(0, 0.4, shape)
 
-    weights = {"wte.weight": normal(vocabulary, width), "wpe.weight": normal(positions, width)}
+    weights = {"wte.weight": normal(vocabulary, width), "wpe.weight": 2 * normal(positions, width)}
     for i in range(layers):
         for name, shape in {
             "attn.c_attn": (width, 3 * width),
@@ -40,6 +42,7 @@ def random_weights(
     for name in [f"h.{i}.ln_{j}" for i in range(layers) for j in (1, 2)] + ["ln_f"]:
         weights[f"{name}.weight"] = 1 + normal(width)
         weights[f"{name}.bias"] = normal(width)
+    weights["ln_f.bias"] *= 0.1  # which would say the same everywhere
     return weights
 
 
@@ -123,10 +126,21 @@ def plain_logits(w: Weights, heads: int, ids: Sequence[int]) -> npt.NDArray[np.f
     return np.asarray(norm("ln_f", x)[-1] @ w["wte.weight"].T, np.float64)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Inside, torch computes on one thread: in models this small, more wait for each other."""
+    before = torch.get_num_threads() if torch else 0
+    if torch:
+        torch.set_num_threads(1)
+    yield
+    if torch:
+        torch.set_num_threads(before)
+
+
 # ---- transformers -------------------------------------------------------------------------------
 
 
-def transformers_gpt2(transformers: Any, torch: Any, seed: int = 0, **config: Any) -> Any:
+def transformers_gpt2(transformers: Any, seed: int = 0, **config: Any) -> Any:
     """A small GPT2LMHeadModel with random weights that do not repeat one token for ever."""
     sizes = {"vocab_size": 97, "n_positions": 256, "n_embd": 48, "n_layer": 3, "n_head": 4}
     ends = {"bos_token_id": None, "eos_token_id": None, "initializer_range": 0.4}
@@ -143,18 +157,16 @@ class TransformersModel:
     """A GPT2LMHeadModel behind the interface of a causal model: transformers computes the logits,
     tfx chooses the tokens."""
 
-    def __init__(self, model: Any, torch: Any, backend: Backend) -> None:
+    def __init__(self, model: Any, backend: Backend) -> None:
         self.model = model
-        self.torch = torch
         self.backend = backend
         self.vocab_size = model.config.vocab_size
         self.max_positions = model.config.n_positions
 
     def start(self, batch: int, capacity: int) -> TransformersCache:
-        return TransformersCache(self.torch, batch)
+        return TransformersCache(batch)
 
     def logits(self, ids: Tensor, cache: TransformersCache) -> Tensor:
-        torch = self.torch
         until = cache.length + ids.shape[1]
         positions = torch.arange(until)[None] - cache.padding[:, None]
         with torch.no_grad():
@@ -170,16 +182,15 @@ class TransformersModel:
 
 
 class TransformersCache:
-    def __init__(self, torch: Any, batch: int) -> None:
-        self.torch = torch
+    def __init__(self, batch: int) -> None:
         self.past: Any = None
         self.length = 0
         self.padding = torch.zeros(batch, dtype=torch.long)
 
     def pad_left(self, counts: Sequence[int]) -> None:
-        self.padding = self.torch.tensor(list(counts))
+        self.padding = torch.tensor(list(counts))
 
     def reorder(self, rows: Sequence[int]) -> None:
-        chosen = self.torch.tensor(list(rows))
+        chosen = torch.tensor(list(rows))
         self.past.batch_select_indices(chosen)
         self.padding = self.padding[chosen]

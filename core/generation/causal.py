@@ -1,0 +1,109 @@
+"""What a causal model is, and a batch of texts that one is reading."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from tfx.core.backend import Backend
+from tfx.core.dtypes import DType
+from tfx.core.errors import NonFiniteError
+from tfx.core.generation.logits import Ids, Row
+from tfx.core.tensor import Tensor, tensor
+
+
+class Cache(Protocol):
+    """What a model remembers of the texts it has read, one in each row; `KVCache` is one."""
+
+    def pad_left(self, counts: Sequence[int]) -> None:
+        """Before the first token: the first `counts[i]` tokens of row i will be padding."""
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Make row i what row `rows[i]` was, with as many rows as are named."""
+
+
+class CausalModel(Protocol):
+    """A model that gives logits for the next token. What are properties here may be attributes."""
+
+    @property
+    def backend(self) -> Backend:
+        """What it computes on."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Its ids are in [0, vocab_size)."""
+
+    @property
+    def max_positions(self) -> int:
+        """How many tokens of a text it can read."""
+
+    def start(self, batch: int, capacity: int) -> Cache:
+        """An empty cache for `batch` texts of at most `capacity` tokens."""
+
+    def logits(self, ids: Tensor, cache: Any) -> Tensor:
+        """Read ids (batch, T) after what the cache holds, and leave them in it.
+
+        Returns the logits (batch, vocab_size) behind each row's last id. A row that was padded on
+        the left gives what it gives alone: padding has no position, and is seen by no token.
+        """
+
+
+class Batch:
+    """Texts in progress: prompts read by a model in one pass, going on token by token.
+
+    Prompts of different lengths are padded on the left, so that all end together.
+
+    Args:
+        model: what reads them.
+        prompts: ids of each, none of them empty.
+        max_new_tokens: how many tokens may be added to each; the last of them is not read.
+
+    Attributes:
+        logits: for the next token of each text, float32 or float64 (texts, vocabulary).
+    """
+
+    logits: Row
+
+    def __init__(
+        self, model: CausalModel, prompts: Sequence[Sequence[int]], max_new_tokens: int
+    ) -> None:
+        self._model = model
+        self._length = longest = max(map(len, prompts))
+        self._padding = [longest - len(prompt) for prompt in prompts]
+        self._ids = np.zeros((len(prompts), longest + max_new_tokens), np.int64)
+        for row, padding, prompt in zip(self._ids, self._padding, prompts, strict=True):
+            row[padding:longest] = prompt
+        self._cache = model.start(len(prompts), longest + max_new_tokens - 1)
+        self._cache.pad_left(self._padding)
+        self._read(longest)
+
+    def ids(self, row: int) -> Ids:
+        """The tokens of one text, prompt and all."""
+        return self._ids[row, self._padding[row] : self._length]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with text `rows[i]` in place i; what is named twice goes on twice."""
+        if list(rows) == list(range(len(self._padding))):
+            return
+        self._cache.reorder(rows)
+        self._padding = [self._padding[row] for row in rows]
+        self._ids = self._ids[list(rows)]
+        self.logits = self.logits[list(rows)]
+
+    def append(self, tokens: Sequence[int]) -> None:
+        """Add one token to each text, and read them."""
+        self._ids[:, self._length] = tokens
+        self._length += 1
+        self._read(1)
+
+    def _read(self, count: int) -> None:
+        backend = self._model.backend
+        ids = self._ids[:, self._length - count : self._length]
+        logits = self._model.logits(tensor(ids, backend, backend.index_dtype), self._cache)
+        if logits.dtype.itemsize < 4:
+            logits = logits.cast(DType.float32)
+        self.logits = logits.numpy()
+        if not np.isfinite(self.logits.max(-1)).all():
+            raise NonFiniteError("the logits are not finite: the model's parameters are too large")

@@ -1,0 +1,233 @@
+"""Text from a causal model: greedy, by chance, or by beam search, for many prompts at once.
+
+A prompt's texts depend on the prompt, the options and the model, and on nothing that is generated
+beside them: they are what the prompt would get alone. Tokens are chosen on the host, from one copy
+of the logits a step, so that the same seed gives the same text on every backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tfx.core.errors import UsageError
+from tfx.core.generation.beams import BeamSearch
+from tfx.core.generation.causal import Batch, CausalModel
+from tfx.core.generation.logits import (
+    Logprob,
+    choose,
+    constrained,
+    log_softmax,
+    logprob,
+    nothing_left,
+    uniform,
+)
+from tfx.core.generation.options import GenerationOptions
+from tfx.core.generation.stopping import Decoder, Ending, FinishReason
+
+
+@dataclass(frozen=True)
+class Token:
+    """One generated token.
+
+    Attributes:
+        prompt: the prompt it belongs to, counted from 0.
+        sample: which of the prompt's texts.
+        id: the token.
+        logprob: how likely it was, where asked for.
+        finish_reason: why the text ends with it; None when the text goes on.
+    """
+
+    prompt: int
+    sample: int
+    id: int
+    logprob: Logprob | None = None
+    finish_reason: FinishReason | None = None
+
+
+@dataclass
+class Text:
+    """One generated text.
+
+    Attributes:
+        token_ids: what was generated, with the token that ended it.
+        finish_reason: "eos" after one of `eos_ids`, "stop" with a stop string, else "length".
+        text: decoded, without what ended it; None where there is no decoder.
+        logprobs: of each token, where asked for.
+    """
+
+    token_ids: list[int] = field(default_factory=list)
+    finish_reason: FinishReason = "length"
+    text: str | None = None
+    logprobs: list[Logprob] | None = None
+
+
+def generate(
+    model: CausalModel,
+    prompts: Sequence[Sequence[int]],
+    options: GenerationOptions | None = None,
+    decode: Decoder | None = None,
+    on_token: Callable[[Token], None] | None = None,
+) -> list[list[Text]]:
+    """The texts that follow each prompt, `num_samples` of them.
+
+    Args:
+        model: gives the logits.
+        prompts: token ids of each, of any lengths.
+        options: how to choose tokens and when to end; greedy by default.
+        decode: from token ids to text, for stop strings and the results' text.
+        on_token: called with every token as soon as it is known.
+
+    Raises:
+        UsageError: before any work, for a prompt that is empty, has unknown ids, or does not fit
+            the model together with `max_new_tokens`; later, when every token is forbidden.
+        NonFiniteError: the model gave logits that are not finite.
+    """
+    options = options or GenerationOptions()
+    texts = [[_empty(options) for _ in range(options.num_samples)] for _ in prompts]
+    ending = Ending(options, decode)
+    for token in stream(model, prompts, options, decode):
+        if on_token:
+            on_token(token)
+        text = texts[token.prompt][token.sample]
+        text.token_ids.append(token.id)
+        if text.logprobs is not None and token.logprob is not None:
+            text.logprobs.append(token.logprob)
+        if token.finish_reason:
+            text.finish_reason = token.finish_reason
+            text.text = ending.text(text.token_ids)
+    return texts
+
+
+def stream(
+    model: CausalModel,
+    prompts: Sequence[Sequence[int]],
+    options: GenerationOptions | None = None,
+    decode: Decoder | None = None,
+) -> Iterator[Token]:
+    """Every token as soon as it is known, those of several texts in turn; see `generate`.
+
+    A beam search knows its tokens when it is over, and gives them then, text by text. `settled`
+    says how much of a text is safe to show while a stop string may still come.
+    """
+    options = options or GenerationOptions()
+    _check(model, prompts, options)
+    ending = Ending(options, decode)
+    if not prompts:
+        return iter(())
+    if options.num_beams > 1:
+        return _search(model, prompts, options, ending)
+    return _sample(model, prompts, options, ending)
+
+
+def _sample(
+    model: CausalModel,
+    prompts: Sequence[Sequence[int]],
+    options: GenerationOptions,
+    ending: Ending,
+) -> Iterator[Token]:
+    """Each text's next token by itself, the likeliest or one drawn."""
+    batch = Batch(model, prompts, options.max_new_tokens)
+    places = [(p, s) for p in range(len(prompts)) for s in range(options.num_samples)]
+    batch.keep([prompt for prompt, _ in places])
+    chosen: list[list[int]] = [[] for _ in places]
+    step = 0
+    while True:
+        going = []
+        for row, (prompt, sample) in enumerate(places):
+            logits, new = batch.logits[row], chosen[row]
+            scores = constrained(logits, batch.ids(row), step, options)
+            number = uniform(options.seed, sample, step) if options.temperature else 0.0
+            new.append(choose(scores, options, number))
+            asked = options.logprobs
+            likely = None if asked is None else logprob(logits, new[-1], asked)
+            reason = ending.reason(new)
+            yield Token(prompt, sample, new[-1], likely, reason)
+            if reason is None:
+                going.append(row)
+        if not going:
+            return
+        places, chosen = [places[row] for row in going], [chosen[row] for row in going]
+        batch.keep(going)
+        batch.append([new[-1] for new in chosen])
+        step += 1
+
+
+def _search(
+    model: CausalModel,
+    prompts: Sequence[Sequence[int]],
+    options: GenerationOptions,
+    ending: Ending,
+) -> Iterator[Token]:
+    """A beam search for each prompt, all reading in one batch."""
+    count = options.num_beams
+    batch = Batch(model, prompts, options.max_new_tokens)
+    batch.keep([prompt for prompt in range(len(prompts)) for _ in range(count)])
+    searches = [
+        (prompt, BeamSearch(options, lambda new: ending.reason(new) is not None))
+        for prompt in range(len(prompts))
+    ]
+    step = 0
+    while searches:
+        log_probs = log_softmax(batch.logits)
+        scores = [constrained(row, batch.ids(i), step, options) for i, row in enumerate(log_probs)]
+        rows, tokens, going = [], [], []
+        for i, (prompt, search) in enumerate(searches):
+            here = slice(i * count, (i + 1) * count)
+            search.advance(np.stack(scores[here]), batch.logits[here])
+            if search.over:
+                yield from _found(prompt, search, ending)
+                continue
+            going.append((prompt, search))
+            rows += [here.start + beam.row for beam in search.beams]
+            tokens += [beam.ids[-1] for beam in search.beams]
+        searches = going
+        if searches:
+            batch.keep(rows)
+            batch.append(tokens)
+        step += 1
+
+
+def _found(prompt: int, search: BeamSearch, ending: Ending) -> Iterator[Token]:
+    """The tokens of a search's best texts."""
+    if len(search.found) < search.options.num_samples:
+        raise nothing_left(search.options)
+    for sample, (_, beam) in enumerate(search.found[: search.options.num_samples]):
+        last = len(beam.ids) - 1
+        for i, token in enumerate(beam.ids):
+            likely = beam.logprobs[i] if beam.logprobs else None
+            yield Token(
+                prompt, sample, token, likely, ending.reason(beam.ids) if i == last else None
+            )
+
+
+def _empty(options: GenerationOptions) -> Text:
+    return Text(logprobs=None if options.logprobs is None else [])
+
+
+def _check(
+    model: CausalModel, prompts: Sequence[Sequence[int]], options: GenerationOptions
+) -> None:
+    """Refuse what the model cannot read or give."""
+    vocabulary = model.vocab_size
+    if options.eos_ids and max(options.eos_ids) >= vocabulary:
+        raise UsageError(f"eos_ids {options.eos_ids}: expected ids from 0 to {vocabulary - 1}")
+    if options.logprobs is not None and options.logprobs > vocabulary:
+        raise UsageError(f"logprobs {options.logprobs}: expected at most {vocabulary}")
+    for i, prompt in enumerate(prompts):
+        ids = np.asarray(prompt)
+        if not ids.size:
+            raise UsageError(f"prompt {i} is empty: expected at least one token to go on from")
+        if ids.dtype.kind not in "iu" or ids.ndim != 1:
+            raise UsageError(f"prompt {i}: expected a list of token ids, not {prompt!r:.60}")
+        if outside := ids[(ids < 0) | (ids >= vocabulary)].tolist():
+            raise UsageError(f"prompt {i}: token {outside[0]} is not from 0 to {vocabulary - 1}")
+        room = model.max_positions + 1 - ids.size  # the last new token is not read
+        if options.max_new_tokens > room:
+            cure = f"lower max_new_tokens to {room}" if room > 0 else "shorten the prompt"
+            raise UsageError(
+                f"prompt {i}: {ids.size} tokens and {options.max_new_tokens} new ones do not fit "
+                f"the model's {model.max_positions} positions; {cure}"
+            )

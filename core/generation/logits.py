@@ -1,0 +1,214 @@
+"""From a row of logits to the next token: small functions that each change one thing.
+
+A row is one text's logits (vocabulary,), float32 or float64 on the host. Functions leave it as it
+is and give a new one, where -inf forbids a token. Order, formulas and what happens to equals are
+those of Hugging Face transformers 5, so that the same logits give the same choice; probabilities
+are computed in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tfx.core.errors import UsageError
+from tfx.core.generation.options import GenerationOptions
+from tfx.core.threefry import key_from_seed, threefry2x32
+
+Row = npt.NDArray[np.floating]
+Ids = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+_BLOCK = 64
+
+
+def constrained(row: Row, ids: Ids, new: int, options: GenerationOptions) -> Row:
+    """The row after what the text so far (`ids`, of which `new` are generated) has a say in."""
+    if options.repetition_penalty != 1:
+        row = penalize_repetition(row, ids, options.repetition_penalty)
+    if options.no_repeat_ngram_size:
+        row = forbid(row, repeated_ngram_ends(ids, options.no_repeat_ngram_size))
+    if new < options.min_new_tokens:
+        row = forbid(row, np.array(options.eos_ids, np.int64))
+    return row
+
+
+def choose(row: Row, options: GenerationOptions, uniform: float) -> int:
+    """The likeliest token at temperature 0, the first of equals; else one drawn by `uniform`.
+
+    Raises:
+        UsageError: every token is forbidden, or the temperature is so small that logits overflow.
+    """
+    if options.temperature == 0:
+        token = int(row.argmax())
+        if row[token] == -math.inf:
+            raise nothing_left(options)
+        return token
+    return draw(filtered(row, options), uniform, options)
+
+
+def filtered(row: Row, options: GenerationOptions) -> Row:
+    """The row that a token is drawn from: temperature, top-k, top-p and min-p, in this order."""
+    if options.temperature != 1:
+        with np.errstate(all="ignore"):  # what is not finite, `draw` finds
+            row = row / options.temperature
+    if options.top_k:
+        row = keep_top_k(row, options.top_k)
+    if options.top_p < 1:
+        row = keep_top_p(row, options.top_p)
+    if options.min_p:
+        row = keep_min_p(row, options.min_p)
+    return row
+
+
+# ---- the text so far ----------------------------------------------------------------------------
+
+
+def penalize_repetition(row: Row, ids: Ids, penalty: float) -> Row:
+    """Logits of tokens among `ids` divided by the penalty, or multiplied where negative."""
+    out = row.copy()
+    seen = row[ids]
+    out[ids] = np.where(seen < 0, seen * penalty, seen / penalty)
+    return out
+
+
+def repeated_ngram_ends(ids: Ids, size: int) -> Ids:
+    """Every token that would complete a sequence of `size` tokens that is among `ids` already.
+
+    >>> repeated_ngram_ends(np.array([1, 2, 7, 1, 2, 8, 1, 2]), 3)
+    array([7, 8])
+    """
+    if len(ids) < size:
+        return ids[:0]
+    windows = np.lib.stride_tricks.sliding_window_view(ids, size)
+    begun = (windows[:, :-1] == ids[len(ids) - size + 1 :]).all(axis=1)
+    return np.asarray(windows[begun, -1])
+
+
+def forbid(row: Row, which: Ids | Mask) -> Row:
+    """The row with -inf for tokens named by their ids, or marked in a mask of the row's length."""
+    out = row.copy()
+    out[which] = -math.inf
+    return out
+
+
+# ---- what is left to draw from ------------------------------------------------------------------
+
+
+def keep_top_k(row: Row, k: int) -> Row:
+    """Only the k largest logits, and all that equal the last of them."""
+    return forbid(row, row < kth_largest(row, min(k, len(row))))
+
+
+def keep_top_p(row: Row, p: float) -> Row:
+    """Only the likeliest tokens, as few as reach a probability of p together, and at least one;
+    of equals those with larger ids (Holtzman et al. 2019, arXiv:1904.09751)."""
+    weights = _weights(row)
+    weights /= weights.sum()
+    # What would not reach half of 1 - p if all tokens were as unlikely need not be sorted.
+    removed = weights * len(row) < (1 - p) / 2
+    others = np.flatnonzero(~removed)
+    rising = others[np.argsort(row[others], kind="stable")]
+    reached = weights[removed].sum() + np.cumsum(weights[rising])
+    removed[rising[:-1][reached[:-1] <= 1 - p]] = True
+    return forbid(row, removed)
+
+
+def keep_min_p(row: Row, p: float) -> Row:
+    """Only tokens at least p times as likely as the likeliest (arXiv:2407.01082)."""
+    return forbid(row, row - row.max() < math.log(p))
+
+
+def draw(row: Row, uniform: float, options: GenerationOptions) -> int:
+    """The token at which the distribution function of softmax(row) passes `uniform`, in [0, 1)."""
+    top = row.max()
+    if top == -math.inf:
+        raise nothing_left(options)
+    if not np.isfinite(top):
+        raise UsageError(f"temperature {options.temperature} is too small to divide by; use 0")
+    kept = np.flatnonzero(row > -math.inf)
+    passed = np.cumsum(_weights(row[kept]))
+    return int(kept[np.searchsorted(passed, uniform * passed[-1], side="right")])
+
+
+def uniform(seed: int, sample: int, step: int) -> float:
+    """The number in [0, 1) that draws token `step` of a prompt's text `sample`: 53 bits of
+    Threefry-2x32-20, the same on every machine and for whatever else is generated beside it.
+
+    >>> uniform(42, 0, 0)
+    0.42672756361231334
+    """
+    high, low = threefry2x32(key_from_seed(seed), sample, step)
+    return float((high >> 5) * 2**26 + (low >> 6)) * 2.0**-53
+
+
+# ---- log-probabilities --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Logprob:
+    """How likely a token was to the model, before anything was changed about its logits.
+
+    Attributes:
+        value: the natural logarithm of its probability.
+        top: the likeliest tokens in its place and their logarithms, best first.
+    """
+
+    value: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+def logprob(row: Row, token: int, alternatives: int) -> Logprob:
+    """The log-probability of a token, and of so many of the likeliest."""
+    values = log_softmax(row.astype(np.float64))
+    best = largest(values, alternatives) if alternatives else ()
+    return Logprob(float(values[token]), tuple((int(i), float(values[i])) for i in best))
+
+
+# ---- shared -------------------------------------------------------------------------------------
+
+
+def log_softmax(rows: Row) -> Row:
+    """log(softmax(rows)) over the last axis, in the dtype of the rows."""
+    shifted = rows - rows.max(-1, keepdims=True)
+    total = np.exp(shifted).sum(-1, keepdims=True, dtype=np.float64)
+    return np.asarray(shifted - np.log(total).astype(rows.dtype))
+
+
+def largest(values: Row, count: int) -> npt.NDArray[np.intp]:
+    """Where the `count` largest values stand, largest first, equals in their order."""
+    count = min(count, len(values))
+    candidates = np.flatnonzero(values >= kth_largest(values, count))
+    return candidates[np.argsort(-values[candidates], kind="stable")[:count]]
+
+
+def kth_largest(values: Row, k: int) -> np.floating:
+    """The k-th largest of `values`, 1 <= k <= len(values).
+
+    >>> float(kth_largest(np.array([3.0, 1.0, 2.0, 3.0]), 3))
+    2.0
+    """
+    # k blocks reach the k-th largest of the blocks' maxima: whatever is smaller is out already.
+    blocks = len(values) // _BLOCK
+    if k < blocks:
+        tops = values[: blocks * _BLOCK].reshape(blocks, _BLOCK).max(1)
+        values = values[values >= np.partition(tops, -k)[-k]]
+    return np.partition(values, -k)[-k]  # type: ignore[no-any-return]
+
+
+def nothing_left(options: GenerationOptions) -> UsageError:
+    """That every token is forbidden, and by what."""
+    return UsageError(
+        f"no token is left to choose: no_repeat_ngram_size {options.no_repeat_ngram_size} and "
+        f"min_new_tokens {options.min_new_tokens} forbid them all; relax them"
+    )
+
+
+def _weights(row: Row) -> npt.NDArray[np.float64]:
+    """Probabilities relative to the largest: exp(row - max), in float64."""
+    wide = row.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # what is not finite, `draw` finds
+        return np.asarray(np.exp(wide - wide.max()))

@@ -1,0 +1,7 @@
+"""Text to token ids and back: byte-level byte-pair encoding, as GPT-2 has it."""
+
+from tfx.core.tokenizer.bpe import ByteLevelBPE
+from tfx.core.tokenizer.files import load_tokenizer
+from tfx.core.tokenizer.streaming import StreamDecoder
+
+__all__ = ["ByteLevelBPE", "StreamDecoder", "load_tokenizer"]

@@ -1,0 +1,74 @@
+"""Where texts end, and what a stream may show of one that goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tfx.core.errors import UsageError
+from tfx.core.generation.options import GenerationOptions
+from tfx.core.generation.stopping import Ending, settled
+
+PIECES = ("", "a", "b", "ab", "ba", "aab", "<end>")
+
+
+def decode(ids: Sequence[int]) -> str:
+    return "".join(PIECES[i] for i in ids)
+
+
+texts = st.lists(st.integers(0, 5), min_size=1, max_size=12)
+stops = st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=3).map(tuple)
+
+
+@given(texts, stops)
+def test_a_text_ends_with_the_token_that_completes_a_stop_string(
+    ids: list[int], stop: tuple[str, ...]
+) -> None:
+    ending = Ending(GenerationOptions(stop=stop), decode)
+    for count in range(1, len(ids) + 1):
+        text = decode(ids[:count])
+        if any(s in text for s in stop):
+            assert ending.reason(ids[:count]) == "stop"
+            assert ending.text(ids[:count]) == text[: min(text.find(s) for s in stop if s in text)]
+            return
+        assert ending.reason(ids[:count]) is None
+        assert ending.text(ids[:count]) == text
+
+
+@given(texts, stops)
+def test_what_is_shown_is_never_taken_back(ids: list[int], stop: tuple[str, ...]) -> None:
+    """What was settled begins the final text, and no more was held back than had to be."""
+    ending = Ending(GenerationOptions(stop=stop), decode)
+    for count in range(1, len(ids) + 1):
+        text = decode(ids[:count])
+        if ending.reason(ids[:count]):
+            break
+        shown = settled(text, stop)
+        held = text[len(shown) :]
+        assert text.startswith(shown)
+        assert not held or any(s.startswith(held) for s in stop)
+        for later in range(count, len(ids) + 1):
+            final = ending.text(ids[:later])
+            assert final is not None
+            assert final.startswith(shown)
+            if ending.reason(ids[:later]):
+                break
+
+
+def test_reasons_and_their_order() -> None:
+    options = GenerationOptions(max_new_tokens=3, eos_ids=(6,), stop=("<end>", "bb"))
+    ending = Ending(options, decode)
+    assert ending.reason([1, 1]) is None
+    assert ending.reason([1, 1, 1]) == "length"
+    assert ending.reason([1, 2, 2]) == "stop"
+    assert ending.reason([1, 2, 6]) == "eos"
+    assert ending.text([1, 2, 6]) == "ab"
+    assert Ending(GenerationOptions()).text([1]) is None
+
+
+def test_stop_strings_need_a_decoder() -> None:
+    with pytest.raises(UsageError, match=r"stop \('x',\): no decoder makes text to find it in"):
+        Ending(GenerationOptions(stop=("x",)))
