@@ -125,10 +125,10 @@ class ArrayBackend(Backend):
         if x.dtype == "float16":
             wide = self.xp.sum(x, axis=axis, keepdims=keepdims, dtype="float32")
             return self._array(wide.astype("float16"))
-        return self._array(self.xp.sum(x, axis=axis, keepdims=keepdims, dtype=x.dtype))
+        return self._array(x.sum(axis=axis, keepdims=keepdims, dtype=x.dtype))
 
     def max(self, x: Array, *, axis: tuple[int, ...], keepdims: bool) -> Array:
-        return self._array(self.xp.max(x, axis=axis, keepdims=keepdims))
+        return self._array(x.max(axis=axis, keepdims=keepdims))
 
     def argmax(self, x: Array, *, axis: int) -> Array:
         where = self._array(self.xp.argmax(x, axis=axis))
@@ -165,7 +165,7 @@ class ArrayBackend(Backend):
         return out
 
     def take(self, x: Array, indices: Array, *, axis: int) -> Array:
-        return self._array(self.xp.take(x, indices, axis=axis))
+        return self._array(x.take(indices, axis=axis))
 
     def write(self, buffer: Array, slab: Array, start: Operand, *, axis: int) -> Array:
         if not self._can_write(buffer):

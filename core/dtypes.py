@@ -59,6 +59,8 @@ _ITEMSIZE = {
 
 def as_dtype(name: str) -> DType:
     """The `DType` called `name`; `DTypeError` where there is none."""
+    if isinstance(name, DType):
+        return name
     try:
         return DType(name)
     except ValueError:

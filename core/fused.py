@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from tfx.core.backend import Backend
@@ -180,8 +182,7 @@ class KernelNode(Node):
         assert self.override.vjp is not None
         found = self.override.vjp(B, g, out, self.saved, *args, **self.params)
         parts = [found[i] for i, _ in self.parents]
-        lacking = [part for part in parts if part is None]
-        if lacking:  # what the kernel leaves out, nothing may lose
+        if any(map(_is_none, parts)):  # what the kernel leaves out, nothing may lose
             tape = self._pull_composed(Tensor(g, B))
             parts = [
                 x if x is not None or y is None else y.data
@@ -199,6 +200,9 @@ class KernelNode(Node):
         with recorded():
             value = self.definition(*inside, **self.params)
         return gradients(value, targets, seed=g, create_graph=True)
+
+
+_is_none = partial(operator.is_, None)
 
 
 def _wrap(out: Any, backend: Backend, change: Callable[[Any], Any] = lambda x: x) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from copy import copy
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -73,8 +72,8 @@ class Parameters(Mapping[str, Tensor]):
 
     def replaced(self, flat: Tensor) -> Parameters:
         """The same names and shapes over another buffer."""
-        new = copy(self)
-        new.flat = flat
+        new = Parameters.__new__(Parameters)
+        new.flat, new.shapes, new._bounds = flat, self.shapes, self._bounds
         new._tensors = self._cut(flat)
         return new
 
@@ -87,7 +86,7 @@ class Parameters(Mapping[str, Tensor]):
         backend = self.flat.backend
         parts = []
         for name, shape in self.shapes.items():
-            _refuse_recorded(named[name], f"recorded {name!r} cannot be flattened")
+            _refuse_recorded(named[name], "a recorded tensor cannot be flattened")
             parts.append(backend.reshape(named[name].data, shape=(math.prod(shape),)))
         return Tensor(backend.concat(*parts, axis=0), backend)
 

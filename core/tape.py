@@ -169,7 +169,9 @@ def walk_back(
             parts = node.pull(B, g, out, args)
             for (i, parent), part in zip(node.parents, parts, strict=True):
                 if part is not None:
-                    part = _sum_to(B, part, B.shape(args[i]))
+                    shape = B.shape(args[i])
+                    if B.shape(part) != shape:
+                        part = _sum_to(B, part, shape)
                     before = gradient.get(parent)
                     gradient[parent] = part if before is None else B.add(before, part)
     return [gradient.get(target) for target in targets]
@@ -178,8 +180,6 @@ def walk_back(
 def _sum_to(B: Any, g: Any, shape: tuple[int, ...]) -> Any:
     """Undo broadcasting: sum `g` over the axes along which an argument of `shape` was repeated."""
     have = B.shape(g)
-    if have == shape:
-        return g
     extra = len(have) - len(shape)
     stretched = (i + extra for i, n in enumerate(shape) if n == 1 and have[i + extra] != 1)
     return B.reshape(B.sum(g, axis=(*range(extra), *stretched), keepdims=False), shape=shape)

@@ -16,7 +16,8 @@ from tfx.core.fused import Fused
 
 Array = npt.NDArray[Any]
 
-_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+_LOWEST = {np.dtype(d): np.finfo(d).min for d in (np.float32, np.float64)}
+"""The dtypes the kernels handle, each with its most negative finite number."""
 
 
 def _floats(*arrays: Array | None) -> bool:
@@ -25,7 +26,7 @@ def _floats(*arrays: Array | None) -> bool:
     for x in arrays:
         if x is not None and x.dtype != dtype:
             return False
-    return dtype in _FLOATS
+    return dtype in _LOWEST
 
 
 # ---- linear: residual + activation(x w + b) -----------------------------------------------
@@ -98,7 +99,7 @@ def _can_linear(
 
 
 def _rms_norm(B: Backend, x: Array, gain: Array | None, *, eps: float) -> tuple[Array, Any]:
-    r = ((np.vecdot(x, x) / x.shape[-1] + eps) ** -0.5)[..., None]
+    r = 1 / np.sqrt(np.vecdot(x, x) / x.shape[-1] + eps)[..., None]
     normal = x * r
     return (normal if gain is None else normal * gain), (normal, r)
 
@@ -122,7 +123,7 @@ def _rms_norm_vjp(
 
 def _softmax_in_place(x: Array) -> Array:
     """exp(x) / sum(exp(x)) over the last axis; zeros where every x is -inf."""
-    x -= np.maximum(x.max(-1, keepdims=True), np.finfo(x.dtype).min)
+    x -= np.maximum(x.max(-1, keepdims=True), _LOWEST[x.dtype])
     np.exp(x, out=x)
     x /= np.maximum(x.sum(-1, keepdims=True), 0.5)
     return x
@@ -236,23 +237,23 @@ def _can_attend(
 
 
 def _cross_entropy(B: Backend, logits: Array, targets: Array) -> tuple[Array, Any]:
-    at = targets[..., None]
-    shifted = logits - logits.max(-1, keepdims=True)
-    chosen = np.take_along_axis(shifted, at, -1)[..., 0]
+    rows = logits.reshape(-1, logits.shape[-1])
+    chosen = np.arange(len(rows)), targets.reshape(-1)
+    shifted = rows - rows.max(-1, keepdims=True)
+    picked = shifted[chosen]
     np.exp(shifted, out=shifted)
-    total = shifted.sum(-1, keepdims=True)
-    return np.log(total[..., 0]) - chosen, (shifted, total)
+    total = shifted.sum(-1)
+    return (np.log(total) - picked).reshape(targets.shape), (shifted, total, chosen)
 
 
 def _cross_entropy_vjp(
     B: Backend, g: Array, out: Array, saved: Any, logits: Array, targets: Array
 ) -> tuple[Array, None]:
-    e, total = saved
-    at = targets[..., None]
-    g_logits = e * (g[..., None] / total)
-    less = np.take_along_axis(g_logits, at, -1) - g[..., None]
-    np.put_along_axis(g_logits, at, less, -1)
-    return g_logits, None
+    e, total, chosen = saved
+    g_rows = g.reshape(-1)
+    g_logits = e * (g_rows / total)[:, None]
+    g_logits[chosen] -= g_rows
+    return g_logits.reshape(logits.shape), None
 
 
 def _can_cross_entropy(B: Backend, logits: Array, targets: Array) -> bool:
