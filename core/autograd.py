@@ -14,10 +14,11 @@ from typing import Any, Literal
 from tfx.core import tree
 from tfx.core.backend import Array, Backend
 from tfx.core.checks import has_gradients
+from tfx.core.creation import full
 from tfx.core.errors import BackendMismatch, GradientError
 from tfx.core.fused import composed
 from tfx.core.tape import Alias, Leaf, Node, nodes_behind, oldest, reach_beyond, recording
-from tfx.core.tensor import Tensor, full, gradients
+from tfx.core.tensor import Tensor, gradients
 
 Autograd = Literal["auto", "core", "native"]
 
@@ -41,7 +42,7 @@ def value_and_grad(
             native autograd lost a gradient that the tape finds.
 
     >>> from tfx.backends.numpy.backend import NumpyBackend
-    >>> from tfx.core.tensor import tensor
+    >>> from tfx.core.creation import tensor
     >>> x = tensor([1.0, 2.0], NumpyBackend())
     >>> value, slope = value_and_grad(lambda x: (x * x).sum())(x)
     >>> value.item(), slope.tolist()

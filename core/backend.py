@@ -18,16 +18,14 @@ multiply are left to the library, which refuses them with a ValueError or Runtim
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from tfx.core import threefry
 from tfx.core.dtypes import DType
-
-if TYPE_CHECKING:
-    from tfx.core.fused import Fused
 
 Array = Any
 """A raw array of whatever library stands behind the backend."""
@@ -51,6 +49,34 @@ def primitive(group: str) -> Callable[[F], F]:
         return method
 
     return mark
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A kernel for one fused op of one backend.
+
+    All functions get the backend first, raw arrays in the order of the composed form (None and
+    Python numbers as they were given), and every keyword with its default filled in.
+
+    Attributes:
+        name: the fused op it overrides.
+        forward: `(B, *raw, **params) -> (out, saved)`; `out` is a raw array, or a tuple where the
+            composed form returns one; `saved` is whatever `vjp` wants to see again.
+        vjp: `(B, g, out, saved, *raw, **params) -> gradients`, one for each raw argument; where one
+            is None, the composed form is asked. Without a `vjp`, and for an op of several results,
+            the composed form runs while a gradient is recorded.
+        supports: `(B, *raw, **params) -> bool`: whether the kernel handles this call. What it
+            declines, wrong input included, goes to the composed form.
+        native: `forward` is made of functions the library itself can differentiate. Without it,
+            the composed form runs under native autograd; a backend wraps a kernel that has a `vjp`
+            as a custom function of its library inside `forward`, and says native.
+    """
+
+    name: str
+    forward: Callable[..., tuple[Any, Any]]
+    vjp: Callable[..., Sequence[Any]] | None = None
+    supports: Callable[..., bool] | None = None
+    native: bool = False
 
 
 class Backend:

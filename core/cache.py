@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfx.core.backend import Backend
+from tfx.core.creation import arange, full, tensor
 from tfx.core.dtypes import DType
 from tfx.core.errors import ShapeError
-from tfx.core.tensor import Tensor, arange, full, tensor
+from tfx.core.tensor import Tensor
 
 
 class KVCache:

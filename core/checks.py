@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,13 +12,11 @@ from tfx.core.backend import Backend, HostArray
 from tfx.core.dtypes import INDICES, DType
 from tfx.core.errors import BackendMismatch, DTypeError, ShapeError
 
-if TYPE_CHECKING:
-    from tfx.core.tensor import Tensor
 
-
-def one_dtype(op: str, domain: str, first: DType | None, x: Tensor) -> DType:
+def one_dtype(op: str, domain: str, first: DType | None, x: Any) -> DType:
     """The dtype of `x`, which is the first seen, or no other than the first."""
-    dtype, backend = x.dtype, x.backend
+    dtype: DType = x.dtype
+    backend = x.backend
     if first is not None:
         raise DTypeError(f"{op} of {first} and {dtype}: dtypes are never mixed; cast one")
     if domain == "floats" and not dtype.is_float:
@@ -51,25 +49,25 @@ def _holds(dtype: DType, number: int) -> bool:
     return 0 <= number + (0 if dtype is DType.uint8 else count // 2) < count
 
 
-def has_gradients(x: Tensor) -> bool:
+def has_gradients(x: Any) -> bool:
     """Whether derivatives by `x` make sense: it holds floats that its backend computes with."""
     return x.dtype.is_float and x.dtype in x.backend.arithmetic
 
 
-def check_dtypes(op: str, x: Tensor, y: Tensor) -> None:
+def check_dtypes(op: str, x: Any, y: Any) -> None:
     """Refuse tensors of two dtypes."""
     if x.dtype is not y.dtype:
         raise DTypeError(f"{op} of {x.dtype} and {y.dtype}: dtypes are never mixed; cast one")
 
 
-def boolean(x: Tensor) -> Tensor:
+def boolean(x: Any) -> Any:
     """`x`, a bool tensor."""
     if kind(x) is not DType.bool:
         raise DTypeError(f"&, | and ~ are for bool tensors, not {kind(x)}")
     return x
 
 
-def index(x: Tensor) -> Tensor:
+def index(x: Any) -> Any:
     """`x`, a tensor of indices."""
     if kind(x) not in INDICES:
         raise DTypeError(f"indices are int32 or int64 tensors, not {kind(x)}")

@@ -15,11 +15,10 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from tfx.core.backend import Backend
+from tfx.core.backend import Backend, Fused
 from tfx.core.tape import Alias, Node, recorded, recording
 from tfx.core.tensor import RecordingOps, Tensor, gradients
 
@@ -27,34 +26,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 FUSED: dict[str, Callable[..., Any]] = {}
 """The composed form of every fused op, by name."""
-
-
-@dataclass(frozen=True)
-class Fused:
-    """A kernel for one fused op of one backend.
-
-    All functions get the backend first, raw arrays in the order of the composed form (None and
-    Python numbers as they were given), and every keyword with its default filled in.
-
-    Attributes:
-        name: the fused op it overrides.
-        forward: `(B, *raw, **params) -> (out, saved)`; `out` is a raw array, or a tuple where the
-            composed form returns one; `saved` is whatever `vjp` wants to see again.
-        vjp: `(B, g, out, saved, *raw, **params) -> gradients`, one for each raw argument; where one
-            is None, the composed form is asked. Without a `vjp`, and for an op of several results,
-            the composed form runs while a gradient is recorded.
-        supports: `(B, *raw, **params) -> bool`: whether the kernel handles this call. What it
-            declines, wrong input included, goes to the composed form.
-        native: `forward` is made of functions the library itself can differentiate. Without it,
-            the composed form runs under native autograd; a backend wraps a kernel that has a `vjp`
-            as a custom function of its library inside `forward`, and says native.
-    """
-
-    name: str
-    forward: Callable[..., tuple[Any, Any]]
-    vjp: Callable[..., Sequence[Any]] | None = None
-    supports: Callable[..., bool] | None = None
-    native: bool = False
 
 
 class _Switch(threading.local):

@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from tfx.core.checks import index
+from tfx.core.creation import arange, full
 from tfx.core.errors import ShapeError, UsageError
 from tfx.core.fused import fused
 from tfx.core.ops import causal_mask, erf, finite_max, relu, silu, where
-from tfx.core.tensor import Tensor, arange, full
+from tfx.core.tensor import Tensor
 
 Activation = Literal["gelu_new", "gelu", "relu", "silu"]
 

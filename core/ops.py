@@ -10,10 +10,11 @@ import math
 from collections.abc import Sequence
 
 from tfx.core.checks import check_number, kind
+from tfx.core.creation import arange
 from tfx.core.dtypes import HALVES, DType
 from tfx.core.errors import DTypeError, ShapeError
 from tfx.core.shapes import normal_axes
-from tfx.core.tensor import Number, Tensor, apply, arange
+from tfx.core.tensor import Number, Tensor, apply
 
 # ---- selection ---------------------------------------------------------------------------
 

@@ -8,10 +8,11 @@ from itertools import islice
 
 import numpy as np
 
+from tfx.core.creation import full, tensor
 from tfx.core.nn import adamw_step
 from tfx.core.parameters import Parameters
 from tfx.core.schedules import Table
-from tfx.core.tensor import Tensor, full, tensor
+from tfx.core.tensor import Tensor
 
 
 @dataclass(frozen=True, eq=False)

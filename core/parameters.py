@@ -13,9 +13,10 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from tfx.core.backend import Backend, HostArray
+from tfx.core.creation import full, tensor
 from tfx.core.dtypes import DType
 from tfx.core.errors import DTypeError, GradientError, ShapeError
-from tfx.core.tensor import Tensor, full, tensor
+from tfx.core.tensor import Tensor
 from tfx.core.weights import StoredTensor
 
 

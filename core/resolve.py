@@ -17,8 +17,7 @@ from tfx.core.specs import API, BackendSpec, KernelSpec, ModelSpec
 from tfx.core.wording import did_you_mean, in_words, kind_of, one_line
 
 if TYPE_CHECKING:
-    from tfx.core.backend import Backend
-    from tfx.core.fused import Fused
+    from tfx.core.backend import Backend, Fused
     from tfx.core.recipe import Recipe
 
 AnyOffer = Offer[BackendSpec] | Offer[ModelSpec] | Offer[KernelSpec]
@@ -237,14 +236,15 @@ def _add_kernels(host: PluginHost, opened: Backend, name: str) -> Iterator[TfxEr
 
 def _kernel(offer: Offer[KernelSpec]) -> Fused:
     import tfx.core.nn  # noqa: F401 (where the fused ops are)
-    from tfx.core.fused import FUSED, Fused
+    from tfx.core.backend import Fused
+    from tfx.core.fused import FUSED
 
     spec = offer.spec
     if spec.api > API:
         raise PluginError(_too_new(offer, spec.api))
     kernel = _attempt(offer, "loaded", lambda: import_target(spec.target))
     if not isinstance(kernel, Fused):
-        raise _gave(offer, f"{kind_of(kernel)}, not a tfx.core.fused.Fused")
+        raise _gave(offer, f"{kind_of(kernel)}, not a tfx.core.backend.Fused")
     if kernel.name != spec.op:
         raise _gave(offer, f"a kernel for {kernel.name!r}")
     if spec.op not in FUSED:

@@ -68,7 +68,7 @@ class KernelSpec:
     Attributes:
         backend: the name of the backend whose arrays it takes.
         op: the fused op it overrides, `"rms_norm"`.
-        target: `"package.module:attribute"`, a `tfx.core.fused.Fused`, imported when the
+        target: `"package.module:attribute"`, a `tfx.core.backend.Fused`, imported when the
             backend is opened.
         summary: one line for `tfx backends`.
         api: the interface number the plugin was written for.

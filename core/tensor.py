@@ -19,8 +19,6 @@ from tfx.core.checks import (
     boolean,
     check_capability,
     check_dtypes,
-    check_host_values,
-    check_lengths,
     check_number,
     has_gradients,
     index,
@@ -40,7 +38,7 @@ Number = int | float
 class Tensor:
     """An array of a backend. Immutable: operations give new tensors.
 
-    Made by `tensor`, `full`, `arange` and by operations, not by its constructor. Arithmetic is
+    Made by `tfx.core.creation` and by operations, not by its constructor. Arithmetic is
     between tensors of one backend and one dtype, broadcast as in NumPy; Python numbers take the
     dtype of the tensor beside them.
 
@@ -126,7 +124,9 @@ class Tensor:
             return self
         if self.node is not None:
             raise GradientError(f"a recorded tensor cannot move to {backend}; detach() it first")
-        return tensor(self.backend.to_numpy(self.data), backend, self.dtype)
+        check_capability(backend, self.dtype)
+        host = self.backend.to_numpy(self.data)
+        return Tensor(backend.asarray(host, dtype=self.dtype), backend)
 
     # ---- the past --------------------------------------------------------------------------
 
@@ -416,11 +416,11 @@ class Tensor:
             if not 0 <= start <= room:
                 raise ShapeError(f"write of {slab.shape} at {start} does not fit {self.shape}")
         else:
-            start = index(start).cast(self.backend.index_dtype)
-            if start.shape or room < 0:
-                raise ShapeError(
-                    f"write of {slab.shape} at a start of {start.shape} does not fit {self.shape}"
-                )
+            position: Tensor = index(start).cast(self.backend.index_dtype)
+            if position.shape or room < 0:
+                at = f"a start of {position.shape}"
+                raise ShapeError(f"write of {slab.shape} at {at} does not fit {self.shape}")
+            start = position
         recorded = recording.depth or self.node is not None or slab.node is not None
         buffer = apply("concat", self, axis=where) if recorded else self
         return apply("write", buffer, slab, start, axis=where)
@@ -530,7 +530,8 @@ def gradients(
     if seed is None:
         if output.size != 1:
             raise GradientError(f"only a single number has a gradient; the shape is {output.shape}")
-        seed = full(output.shape, 1.0, backend, output.dtype)
+        ones = backend.full(shape=output.shape, value=1.0, dtype=output.dtype)
+        seed = Tensor(ones, backend)
     elif seed.backend is not backend:
         one_backend("backward", backend, seed.backend)
     elif seed.shape != output.shape or seed.dtype is not output.dtype:
@@ -546,58 +547,3 @@ def gradients(
         )
     found = walk_back(order, seed.data, targets, backend, lambda node: (node.raw, node.out))
     return [g if g is None else Tensor(g, backend) for g in found]
-
-
-# ---- making tensors --------------------------------------------------------------------
-
-
-def tensor(
-    value: Any, backend: Backend, dtype: DType | str | None = None, requires_grad: bool = False
-) -> Tensor:
-    """A tensor from numbers, nested lists or a NumPy array, copied to the backend.
-
-    Without `dtype`, a NumPy array keeps its own; Python floats become float32, integers the
-    backend's index dtype. uint16 words are taken for bfloat16 when `dtype` says so.
-
-    Raises:
-        DTypeError: the backend has no such dtype, or tfx none.
-    """
-    host = _host_array(value)
-    if dtype is not None:
-        wanted = as_dtype(dtype)
-    elif isinstance(value, np.ndarray | np.generic) or host.dtype == np.bool_:
-        wanted = as_dtype(host.dtype.name)
-    elif host.dtype.kind == "f":
-        wanted = DType.float32
-    elif host.dtype.kind in "iu":
-        wanted = backend.index_dtype
-    else:
-        raise DTypeError(f"cannot make a tensor of {host.dtype}")
-    check_capability(backend, wanted)
-    check_host_values(host, wanted)
-    out = Tensor(backend.asarray(host, dtype=wanted), backend)
-    return out.requires_grad_() if requires_grad else out
-
-
-def _host_array(value: Any) -> HostArray:
-    try:
-        return np.asarray(value)
-    except ValueError as error:
-        raise ShapeError("a tensor needs rows of one length; these are ragged") from error
-
-
-def full(
-    shape: Sequence[int], value: Number, backend: Backend, dtype: DType | str = DType.float32
-) -> Tensor:
-    """A tensor filled with one number."""
-    wanted = as_dtype(dtype)
-    check_capability(backend, wanted)
-    check_number("full", (value,), wanted)
-    lengths = check_lengths(shape)
-    return Tensor(backend.full(shape=lengths, value=value, dtype=wanted), backend)
-
-
-def arange(stop: int, backend: Backend) -> Tensor:
-    """0, 1, ... stop-1 as the backend's index dtype."""
-    (length,) = check_lengths((stop,))
-    return Tensor(backend.arange(stop=length), backend)

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tfx.core.backend import Backend
-from tfx.core.fused import Fused
+from tfx.core.backend import Backend, Fused
 
 Array = npt.NDArray[Any]
 

@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from tfx.backends.torch.precision import float32_products, half_products
-from tfx.core.backend import Array, Backend
-from tfx.core.fused import Fused
+from tfx.core.backend import Array, Backend, Fused
 
 
 def _layer_norm(

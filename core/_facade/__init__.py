@@ -11,6 +11,9 @@ if TYPE_CHECKING:  # HOMES once more, for type checkers and editors; a test comp
     from tfx.core.autograd import grad as grad
     from tfx.core.autograd import value_and_grad as value_and_grad
     from tfx.core.backend import Backend as Backend
+    from tfx.core.creation import arange as arange
+    from tfx.core.creation import full as full
+    from tfx.core.creation import tensor as tensor
     from tfx.core.dtypes import DType as DType
     from tfx.core.errors import TfxError as TfxError
     from tfx.core.fused import composed as composed
@@ -46,9 +49,6 @@ if TYPE_CHECKING:  # HOMES once more, for type checkers and editors; a test comp
     from tfx.core.resolve import backend as backend
     from tfx.core.tape import no_grad as no_grad
     from tfx.core.tensor import Tensor as Tensor
-    from tfx.core.tensor import arange as arange
-    from tfx.core.tensor import full as full
-    from tfx.core.tensor import tensor as tensor
 
     __version__: str
     bool = DType.bool
@@ -100,9 +100,9 @@ HOMES = {
     "backend": "tfx.core.resolve",
     "no_grad": "tfx.core.tape",
     "Tensor": "tfx.core.tensor",
-    "arange": "tfx.core.tensor",
-    "full": "tfx.core.tensor",
-    "tensor": "tfx.core.tensor",
+    "arange": "tfx.core.creation",
+    "full": "tfx.core.creation",
+    "tensor": "tfx.core.creation",
     "bool": "tfx.core.dtypes:DType",
     "uint8": "tfx.core.dtypes:DType",
     "int8": "tfx.core.dtypes:DType",

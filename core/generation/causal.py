@@ -8,10 +8,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from tfx.core.backend import Backend
+from tfx.core.creation import tensor
 from tfx.core.dtypes import DType
 from tfx.core.errors import NonFiniteError
 from tfx.core.generation.logits import Ids, Row
-from tfx.core.tensor import Tensor, tensor
+from tfx.core.tensor import Tensor
 
 
 class Cache(Protocol):

@@ -12,11 +12,12 @@ import numpy as np
 
 from tfx.core.backend import Backend
 from tfx.core.checkpoint import Checkpoint, SavedCheckpoint, restore_random
+from tfx.core.creation import tensor
 from tfx.core.dtypes import FLOATS, DType, as_dtype
 from tfx.core.errors import CheckpointError, UsageError
 from tfx.core.optim import TrainState
 from tfx.core.parameters import Parameters
-from tfx.core.tensor import Tensor, tensor
+from tfx.core.tensor import Tensor
 from tfx.core.weights import StoredTensor, WeightFile
 from tfx.models.microgpt.data import Names, Note, Source, default_names, load_documents
 from tfx.models.microgpt.model import Config, initial_weights

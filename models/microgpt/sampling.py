@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tfx.core.cache import KVCache
+from tfx.core.creation import tensor
 from tfx.core.errors import NonFiniteError
-from tfx.core.tensor import tensor
 from tfx.models.microgpt.model import Config, Params, forward
 from tfx.models.microgpt.vocabulary import Vocabulary
 

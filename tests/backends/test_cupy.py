@@ -22,12 +22,12 @@ from tfx.backends.cupy import plugin
 from tfx.backends.numpy.backend import NumpyBackend
 from tfx.core.autograd import value_and_grad
 from tfx.core.backend import Backend
+from tfx.core.creation import tensor
 from tfx.core.dtypes import DType
 from tfx.core.errors import BackendError
 from tfx.core.plugins import PluginHost
 from tfx.core.resolve import open_backend
 from tfx.core.specs import Probe
-from tfx.core.tensor import tensor
 from tfx.models.microgpt import model
 
 

@@ -19,9 +19,9 @@ from tfx.backends.torch import plugin
 from tfx.core import nn
 from tfx.core.autograd import value_and_grad
 from tfx.core.backend import Backend
+from tfx.core.creation import full, tensor
 from tfx.core.dtypes import DType
 from tfx.core.errors import BackendError, ShapeError
-from tfx.core.tensor import full, tensor
 
 
 @pytest.fixture(scope="module")

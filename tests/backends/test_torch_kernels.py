@@ -13,10 +13,11 @@ from op_records import Op
 from tfx.core import nn
 from tfx.core.autograd import value_and_grad
 from tfx.core.backend import Backend
+from tfx.core.creation import full, tensor
 from tfx.core.dtypes import FLOATS, DType
 from tfx.core.errors import DTypeError, ShapeError
 from tfx.core.fused import composed
-from tfx.core.tensor import Tensor, full, tensor
+from tfx.core.tensor import Tensor
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,12 @@ from primitive_table import PRIMITIVE_OPS
 from tfx.core import nn, ops
 from tfx.core.autograd import Autograd, grad, value_and_grad
 from tfx.core.backend import Array, Backend
+from tfx.core.creation import full, tensor
 from tfx.core.dtypes import DType
 from tfx.core.errors import BackendMismatch, GradientError
 from tfx.core.fused import composed
 from tfx.core.tape import no_grad, recording
-from tfx.core.tensor import Tensor, full, tensor
+from tfx.core.tensor import Tensor
 from tfx.testing import StrictBackend
 
 WAYS: list[Autograd] = ["core", "native", "auto"]

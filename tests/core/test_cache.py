@@ -7,11 +7,11 @@ import pytest
 
 from tfx.core.backend import Backend, HostArray
 from tfx.core.cache import KVCache
+from tfx.core.creation import tensor
 from tfx.core.dtypes import DType
 from tfx.core.errors import ShapeError
 from tfx.core.nn import attention, softmax
 from tfx.core.ops import causal_mask, where
-from tfx.core.tensor import tensor
 from tfx.testing import StrictBackend
 
 T, SIZE, HEADS = 7, 4, 2

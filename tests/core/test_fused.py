@@ -19,12 +19,13 @@ from op_records import told
 
 from tfx.core import nn
 from tfx.core.autograd import grad, value_and_grad
-from tfx.core.backend import Backend
+from tfx.core.backend import Backend, Fused
+from tfx.core.creation import full, tensor
 from tfx.core.dtypes import DType
 from tfx.core.errors import BackendMismatch, DTypeError, ShapeError, TfxError
-from tfx.core.fused import FUSED, Fused, composed, fused
+from tfx.core.fused import FUSED, composed, fused
 from tfx.core.tape import no_grad
-from tfx.core.tensor import Tensor, full, tensor
+from tfx.core.tensor import Tensor
 from tfx.testing import StrictBackend
 
 Kernel = Callable[..., tuple[Any, Any]]
@@ -144,8 +145,9 @@ def test_composed_turns_kernels_off_on_this_thread(B: Backend) -> None:
 @pytest.mark.parametrize(("setting", "expected"), [("0", "3.0"), ("1", "7.0"), ("", "7.0")])
 def test_the_environment_turns_kernels_off(setting: str, expected: str) -> None:
     program = """
-from tfx.core.fused import Fused, fused
-from tfx.core.tensor import full
+from tfx.core.backend import Fused
+from tfx.core.fused import fused
+from tfx.core.creation import full
 from tfx.testing import StrictBackend
 B = StrictBackend()
 B.fused["op"] = Fused("op", lambda B, x: (B.full(shape=(), value=7.0, dtype=B.dtype(x)), None))

@@ -18,10 +18,11 @@ from op_records import Op
 from tfx.core import nn, ops
 from tfx.core.autograd import value_and_grad
 from tfx.core.backend import Backend
+from tfx.core.creation import full, tensor
 from tfx.core.dtypes import DType
 from tfx.core.errors import ShapeError, UsageError
 from tfx.core.fused import composed
-from tfx.core.tensor import Tensor, full, tensor
+from tfx.core.tensor import Tensor
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 

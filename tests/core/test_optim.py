@@ -11,11 +11,12 @@ import pytest
 
 from tfx.core import tree
 from tfx.core.backend import Backend, HostArray
+from tfx.core.creation import full, tensor
 from tfx.core.dtypes import DType
 from tfx.core.optim import AdamW, TrainState
 from tfx.core.parameters import Parameters
 from tfx.core.schedules import Table, linear
-from tfx.core.tensor import Tensor, full, tensor
+from tfx.core.tensor import Tensor
 from tfx.testing import StrictBackend
 
 SHAPES = {"w": (3, 4), "b": (4,), "scale": ()}

@@ -10,10 +10,10 @@ import pytest
 
 from tfx.core.autograd import value_and_grad
 from tfx.core.backend import Backend, HostArray
+from tfx.core.creation import tensor
 from tfx.core.dtypes import DType
 from tfx.core.errors import DTypeError, GradientError, ShapeError
 from tfx.core.parameters import Parameters
-from tfx.core.tensor import tensor
 from tfx.core.weights import StoredTensor
 from tfx.testing import StrictBackend
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tfx.core.backend import Backend
+from tfx.core.creation import tensor
 from tfx.core.errors import BackendError, PluginError, TfxError, UsageError
 from tfx.core.fused import composed
 from tfx.core.nn import rms_norm
 from tfx.core.plugins import PluginHost
 from tfx.core.resolve import open_backend, open_model, ready_here
-from tfx.core.tensor import tensor
 
 if TYPE_CHECKING:
     from conftest import Shelf
@@ -522,7 +522,7 @@ def test_our_own_backend_for_the_processor_may_be_asked_for_by_device() -> None:
 
 class TestKernels:
     CODE = """
-from tfx.core.fused import Fused
+from tfx.core.backend import Fused
 
 def forward(B, x, weight, **params):
     return B.mul(x, 0), None
@@ -589,7 +589,7 @@ RMS_NORM = Fused("rms_norm", forward)
                 "",
                 "rms_norm",
                 "kernel 'theirs:rms_norm' of tfx-fast 1.0: tfx_fast_kernels:RMS_NORM gave None,"
-                " not a tfx.core.fused.Fused. Upgrade it, or: pip uninstall tfx-fast",
+                " not a tfx.core.backend.Fused. Upgrade it, or: pip uninstall tfx-fast",
             ),
             (
                 CODE,

@@ -11,9 +11,9 @@ import pytest
 from tfx.core import nn
 from tfx.core.autograd import value_and_grad
 from tfx.core.backend import Array
+from tfx.core.creation import tensor
 from tfx.core.dtypes import DType
 from tfx.core.errors import BackendError
-from tfx.core.tensor import tensor
 from tfx.testing import ContractError, StrictBackend
 
 F32, F64, I64, BOOL, BF16 = DType.float32, DType.float64, DType.int64, DType.bool, DType.bfloat16

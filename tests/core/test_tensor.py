@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from op_records import told
 
 from tfx.core.backend import Backend
+from tfx.core.creation import arange, full, tensor
 from tfx.core.dtypes import FLOATS, INTEGERS, DType
 from tfx.core.errors import (
     BackendMismatch,
@@ -24,7 +25,7 @@ from tfx.core.errors import (
     TfxError,
 )
 from tfx.core.ops import absolute, concat, minimum, stack, where
-from tfx.core.tensor import Tensor, arange, full, tensor
+from tfx.core.tensor import Tensor
 from tfx.testing import StrictBackend
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tfx.core.backend import Backend
+from tfx.core.creation import tensor
 from tfx.core.dtypes import DType
-from tfx.core.tensor import apply, tensor
+from tfx.core.tensor import apply
 from tfx.core.threefry import fold_in, key_from_seed, threefry2x32
 
 PUBLISHED = [

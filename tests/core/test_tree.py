@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tfx.core import tree
-from tfx.core.tensor import Tensor, tensor
+from tfx.core.creation import tensor
+from tfx.core.tensor import Tensor
 from tfx.testing import StrictBackend
 
 B = StrictBackend()

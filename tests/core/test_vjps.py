@@ -16,8 +16,9 @@ from primitive_table import PRIMITIVE_OPS
 from tfx.core import ops
 from tfx.core.autograd import grad
 from tfx.core.backend import Backend
+from tfx.core.creation import tensor
 from tfx.core.dtypes import FLOATS, DType
-from tfx.core.tensor import Tensor, tensor
+from tfx.core.tensor import Tensor
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 

@@ -16,12 +16,13 @@ from scalar_microgpt import ScalarMicroGPT
 from tfx.core.autograd import value_and_grad
 from tfx.core.backend import Backend, HostArray
 from tfx.core.cache import KVCache
+from tfx.core.creation import tensor
 from tfx.core.dtypes import DType
 from tfx.core.errors import NonFiniteError
 from tfx.core.optim import AdamW
 from tfx.core.parameters import Parameters
 from tfx.core.schedules import linear
-from tfx.core.tensor import Tensor, tensor
+from tfx.core.tensor import Tensor
 from tfx.models.microgpt.data import BUNDLED
 from tfx.models.microgpt.model import Config, forward, initial_weights, loss
 from tfx.models.microgpt.options import Options

@@ -12,10 +12,11 @@ from op_records import torch
 
 from tfx.core.backend import Backend, HostArray
 from tfx.core.cache import KVCache
+from tfx.core.creation import tensor
 from tfx.core.dtypes import DType
 from tfx.core.nn import embedding, gelu, layer_norm, linear, softmax
 from tfx.core.ops import causal_mask, where
-from tfx.core.tensor import Tensor, tensor
+from tfx.core.tensor import Tensor
 
 Weights = Mapping[str, HostArray]
 

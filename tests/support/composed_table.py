@@ -11,7 +11,8 @@ import numpy as np
 from op_records import Op, Sample, given, ids, mask, normal, positive, torch
 
 from tfx.core import nn, ops
-from tfx.core.tensor import Tensor, tensor
+from tfx.core.creation import tensor
+from tfx.core.tensor import Tensor
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 

@@ -27,7 +27,7 @@ class StrictBackend(Backend):
     Attributes:
         transfers: how often `asarray` and `to_numpy` were called.
 
-    >>> from tfx.core.tensor import tensor
+    >>> from tfx.core.creation import tensor
     >>> strict = StrictBackend()
     >>> strict.add(tensor([1.0], strict).data, np.float32(2))
     Traceback (most recent call last):
