@@ -12,9 +12,8 @@ from tfx.core.dtypes import DType
 class ArrayBackend(Backend):
     """A backend over `xp`, a module with NumPy's functions (NumPy 2 promotion rules).
 
-    A subclass says what an array is (`is_array`), how one comes and goes (`asarray`, `to_numpy`),
-    and how indices accumulate (`scatter_add`). bfloat16 is storage: uint16 words, the upper halves
-    of float32 numbers.
+    A subclass says how an array reaches the host (`to_numpy`), and overrides what its library does
+    otherwise. bfloat16 is storage: uint16 words, the upper halves of float32 numbers.
     """
 
     dtypes = frozenset(set(DType) - {DType.bfloat16})
@@ -166,6 +165,11 @@ class ArrayBackend(Backend):
 
     def take(self, x: Array, indices: Array, *, axis: int) -> Array:
         return self._array(x.take(indices, axis=axis))
+
+    def scatter_add(self, x: Array, indices: Array, updates: Array, *, axis: int) -> Array:
+        out = x.copy()
+        self.xp.add.at(out, (slice(None),) * axis + (indices,), updates)
+        return out
 
     def write(self, buffer: Array, slab: Array, start: Operand, *, axis: int) -> Array:
         if not self._can_write(buffer):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from tfx.backends.numpy.kernels import KERNELS
@@ -30,9 +28,3 @@ class NumpyBackend(ArrayBackend):
         if x.dtype == np.float16:  # NumPy's half product is a scalar loop that rounds at every step
             return np.matmul(x.astype(np.float32), y.astype(np.float32)).astype(np.float16)
         return np.matmul(x, y)
-
-    def scatter_add(self, x: Array, indices: Array, updates: Array, *, axis: int) -> Array:
-        out = x.copy()
-        at: Any = (slice(None),) * axis + (indices,)
-        np.add.at(out, at, updates)
-        return out

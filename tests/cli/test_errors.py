@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from interrupts import heed_ctrl_c
 
 RESULT = "num docs: 3\nstep   20 /   20 | loss 0.1500\nsample  1: ann\n"
 
@@ -144,6 +145,7 @@ def test_ctrl_c_while_training(tmp_path: Path, environment: dict[str, str]) -> N
         stderr=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
+        preexec_fn=heed_ctrl_c,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "num docs: 3\n"  # it is under way

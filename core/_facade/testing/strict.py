@@ -146,12 +146,6 @@ class _Numpy(ArrayBackend):
         wide = np.result_type(x, np.float32)  # halves accumulate in float32
         return np.matmul(x, y, dtype=wide).astype(x.dtype, copy=False)
 
-    def scatter_add(self, x: Array, indices: Array, updates: Array, *, axis: int) -> Array:
-        out = x.copy()
-        where: Any = (slice(None),) * axis + (indices,)
-        np.add.at(out, where, updates)
-        return out
-
 
 _TRANSFERS = ("asarray", "to_numpy")
 _VIEWS = ("reshape", "transpose", "broadcast_to", "slice")

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from interrupts import heed_ctrl_c
 from microgpt_cli import (
     Invoke,
     assert_refused,
@@ -61,7 +62,7 @@ def test_ctrl_c_saves_and_resume_is_bitwise(
     straight: tuple[tuple[object, ...], Path, str], tmp_path: Path
 ) -> None:
     command, whole, printed = straight
-    process = start(*command, "--out", "run", cwd=tmp_path, preexec_fn=_heed_ctrl_c)
+    process = start(*command, "--out", "run", cwd=tmp_path, preexec_fn=heed_ctrl_c)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("step"):
@@ -110,7 +111,7 @@ def test_resume_elsewhere_is_bitwise_and_leaves_the_first_alone(
 
 def test_ctrl_c_twice_aborts_at_once(tmp_path: Path) -> None:
     command = ("train", "microgpt", "-b", "numpy", "--data", BUNDLED, "--out", "run")
-    process = start(*command, "--batch-size", 4000, cwd=tmp_path, preexec_fn=_heed_ctrl_c)
+    process = start(*command, "--batch-size", 4000, cwd=tmp_path, preexec_fn=heed_ctrl_c)
     assert process.stdout is not None
     assert process.stderr is not None
     assert [next(process.stdout)[:10] for _ in range(3)][2] == "num params"
@@ -123,11 +124,6 @@ def test_ctrl_c_twice_aborts_at_once(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert err == "tfx: interrupted\n"
     assert sorted(os.listdir(tmp_path / "run")) == ["metrics.jsonl"]
-
-
-def _heed_ctrl_c() -> None:
-    """Whoever runs the tests in the background may have told their children to ignore it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
