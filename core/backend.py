@@ -342,6 +342,11 @@ class Backend:
 
     # ---- beyond the primitives --------------------------------------------------------------
 
+    def borrow(self, value: HostArray, *, dtype: DType) -> Array:
+        """As `asarray`, but the result may share memory with `value`, which nobody changes while it
+        is in use: how weights are read straight from a file. No operation writes to it."""
+        return self.asarray(value, dtype=dtype)
+
     def synchronize(self) -> None:
         """Wait until the device has done all it was asked; for timing."""
 

@@ -10,6 +10,7 @@ from tfx.core.backend import Backend
 from tfx.core.creation import arange, full, tensor
 from tfx.core.dtypes import DType
 from tfx.core.errors import ShapeError
+from tfx.core.ops import causal_mask
 from tfx.core.tensor import Tensor
 
 
@@ -106,3 +107,18 @@ class KVCache:
             raise ShapeError(
                 f"{count} more tokens after {self.length} do not fit a cache of {self.capacity}"
             )
+
+
+def positions_among(visible: Tensor) -> Tensor:
+    """Where each visible token stands in its text, counted from the first visible one.
+
+    Args:
+        visible: bool (rows, count), False where a row holds padding, on whichever side.
+
+    Returns:
+        Integers (rows, count); 0 for padding in front.
+    """
+    backend, count = visible.backend, visible.shape[-1]
+    behind = causal_mask(count, count, full((), 0, backend, backend.index_dtype))
+    seen = (visible[:, None, :] & behind).cast(backend.index_dtype)  # (rows, count, count)
+    return (seen.sum(-1) - 1).maximum(0)

@@ -100,11 +100,15 @@ def attention(
     v: Tensor,
     scale: Tensor | float,
     offset: Tensor | None = None,
+    visible: Tensor | None = None,
+    factor: Tensor | None = None,
     *,
     causal: bool = True,
     heads: int | None = None,
 ) -> Tensor:
-    """softmax(mask(scale * q @ k^T)) @ v (Vaswani et al. 2017, arXiv:1706.03762).
+    """(factor * softmax(mask(scale * q @ k^T))) @ v (Vaswani et al. 2017, arXiv:1706.03762).
+
+    With `heads`, scores have an axis for them before their last two: (..., heads, T, S).
 
     Args:
         q: queries (..., T, d).
@@ -112,21 +116,30 @@ def attention(
         scale: a number, or a tensor that broadcasts with the scores (..., T, S).
         offset: the position of the first query among the keys, a 0-d tensor of the backend's index
             dtype; 0 by default.
+        visible: which keys a query may see at all, bool, broadcasts with the scores.
+        factor: what each weight is multiplied by, as dropout has it; broadcasts with the scores.
         causal: queries see no key that comes after them.
         heads: how many heads lie side by side in the last axis; each attends by itself.
 
     Returns:
-        (..., T, e).
+        (..., T, e); zeros for a query that sees nothing.
     """
     if heads is not None:
         q, k, v = split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
-        return merge_heads(attention(q, k, v, scale, offset, causal=causal))
+        return merge_heads(attention(q, k, v, scale, offset, visible, factor, causal=causal))
     scores = q @ k.swapaxes(-1, -2) * scale
+    seen = visible
     if causal:
         if offset is None:
             offset = full((), 0, q.backend, q.backend.index_dtype)
-        scores = where(causal_mask(q.shape[-2], k.shape[-2], offset), scores, float("-inf"))
-    return softmax(scores) @ v
+        before = causal_mask(q.shape[-2], k.shape[-2], offset)
+        seen = before if visible is None else before & visible
+    if seen is not None:
+        scores = where(seen, scores, float("-inf"))
+    weights = softmax(scores)
+    if factor is not None:
+        weights = weights * factor
+    return weights @ v
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

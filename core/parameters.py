@@ -13,6 +13,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from tfx.core.backend import Backend, HostArray
+from tfx.core.checks import check_capability
 from tfx.core.creation import full, tensor
 from tfx.core.dtypes import DType
 from tfx.core.errors import DTypeError, GradientError, ShapeError
@@ -108,6 +109,22 @@ class Parameters(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._tensors)
+
+
+def borrowed(
+    arrays: Mapping[str, HostArray | StoredTensor], backend: Backend, dtype: DType
+) -> dict[str, Tensor]:
+    """Floats from the host as tensors of `dtype`, sharing the host's memory where backend and dtype
+    allow it: parameters that will not be trained.
+
+    Raises:
+        DTypeError: an array holds no floats, or the backend has no such dtype.
+    """
+    check_capability(backend, dtype)
+    return {
+        name: Tensor(backend.borrow(_floats(name, array, dtype), dtype=dtype), backend)
+        for name, array in arrays.items()
+    }
 
 
 def _floats(name: str, array: HostArray | StoredTensor, wanted: DType) -> HostArray:

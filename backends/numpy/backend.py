@@ -7,6 +7,7 @@ import numpy as np
 from tfx.backends.numpy.kernels import KERNELS
 from tfx.core.array_backend import ArrayBackend
 from tfx.core.backend import Array, HostArray
+from tfx.core.dtypes import DType
 from tfx.core.errors import BackendError
 
 
@@ -20,6 +21,13 @@ class NumpyBackend(ArrayBackend):
             raise BackendError(f"backend 'numpy' has no device {device!r}; it has 'cpu'")
         super().__init__(np)
         self.fused.update({kernel.name: kernel for kernel in KERNELS})
+
+    def borrow(self, value: HostArray, *, dtype: DType) -> Array:
+        if value.dtype != self._native[dtype]:
+            return self.asarray(value, dtype=dtype)
+        view = np.asarray(value).view()
+        view.flags.writeable = False
+        return view
 
     def to_numpy(self, x: Array) -> HostArray:
         return np.array(x, order="C")

@@ -136,10 +136,12 @@ def _softmax_vjp(B: Backend, g: Array, out: Array, saved: None, x: Array) -> tup
     return (out * (g - np.vecdot(g, out)[..., None]),)
 
 
-def _unseen(queries: int, keys: int) -> Array:
-    """True above the diagonal: the keys that come after each query."""
-    longest = max(queries, keys)
-    return _above_diagonal(1 << (longest - 1).bit_length())[:queries, :keys]
+def _unseen(queries: int, keys: int, first: int = 0) -> Array:
+    """True for the keys that come after each query, the first of which stands at `first`."""
+    if first < 0:
+        return np.arange(keys) > np.arange(first, first + queries)[:, None]
+    longest = max(first + queries, keys)
+    return _above_diagonal(1 << (longest - 1).bit_length())[first : first + queries, :keys]
 
 
 @lru_cache(maxsize=2)
@@ -165,43 +167,68 @@ def _attention(
     q: Array,
     k: Array,
     v: Array,
-    scale: float,
-    offset: None,
+    scale: Any,
+    offset: Array | None,
+    visible: Array | None,
+    factor: Array | None,
     *,
     causal: bool,
     heads: int | None,
-) -> tuple[Array, Array]:
-    weights = np.matmul(_split(q, heads), _split(k, heads).swapaxes(-1, -2))
+) -> tuple[Array, Any]:
+    keys = k.shape[-2]
+    first = int(offset) if causal and offset is not None else 0
+    if causal:  # the unwritten rest of a cache is not even looked at
+        keys = min(max(first + q.shape[-2], 1), keys)
+        k, v = k[..., :keys, :], v[..., :keys, :]
+    q, k, v = (_split(x, heads) for x in (q, k, v))
+    weights = np.matmul(q, k.swapaxes(-1, -2))
     weights *= scale
-    if causal:
-        np.copyto(weights, -np.inf, where=_unseen(q.shape[-2], k.shape[-2]))
+    if causal and (first < 0 or q.shape[-2] > 1):
+        np.copyto(weights, -np.inf, where=_unseen(q.shape[-2], keys, first))
+    if visible is not None:
+        np.copyto(weights, -np.inf, where=~_of_keys(visible, keys))
     _softmax_in_place(weights)
-    return _merge(np.matmul(weights, _split(v, heads)), heads), weights
+    used = weights if factor is None else weights * _of_keys(factor, keys)
+    return _merge(np.matmul(used, v), heads), (weights, used)
 
 
 def _attention_vjp(
     B: Backend,
     g: Array,
     out: Array,
-    weights: Array,
+    saved: Any,
     q: Array,
     k: Array,
     v: Array,
-    scale: float,
-    offset: None,
+    scale: Any,
+    offset: Array | None,
+    visible: Array | None,
+    factor: Array | None,
     *,
     causal: bool,
     heads: int | None,
-) -> tuple[Array, Array, Array, None, None]:
+) -> tuple[Array | None, ...]:
+    weights, used = saved
+    keys = weights.shape[-1]
     g, out, q, k, v = (_split(x, heads) for x in (g, out, q, k, v))
-    g_v = np.matmul(weights.swapaxes(-1, -2), g)
-    g_scores = np.matmul(g, v.swapaxes(-1, -2))
+    g_k, g_v = np.zeros_like(k), np.zeros_like(v)
+    seen = (..., slice(keys), slice(None))
+    g_v[seen] = np.matmul(used.swapaxes(-1, -2), g)
+    g_scores = np.matmul(g, v[seen].swapaxes(-1, -2))
+    if factor is not None:
+        g_scores *= _of_keys(factor, keys)
     # The sum of weights times their gradients is that of outputs times theirs.
     g_scores -= np.vecdot(g, out)[..., None]
     g_scores *= weights
     g_scores *= scale
-    g_q, g_k = np.matmul(g_scores, k), np.matmul(g_scores.swapaxes(-1, -2), q)
-    return _merge(g_q, heads), _merge(g_k, heads), _merge(g_v, heads), None, None
+    g_q = np.matmul(g_scores, k[seen])
+    g_k[seen] = np.matmul(g_scores.swapaxes(-1, -2), q)
+    return _merge(g_q, heads), _merge(g_k, heads), _merge(g_v, heads), None, None, None, None
+
+
+def _of_keys(x: Array, keys: int) -> Array:
+    """What broadcasts with the scores, for the first `keys` keys."""
+    return x[..., :keys] if x.ndim and x.shape[-1] > 1 else x
 
 
 def _divides(heads: int, x: Array) -> bool:
@@ -214,21 +241,36 @@ def _can_attend(
     k: Array,
     v: Array,
     scale: Any,
-    offset: Any,
+    offset: Array | None,
+    visible: Array | None,
+    factor: Array | None,
     *,
     causal: bool,
     heads: int | None,
 ) -> bool:
-    return (
-        isinstance(scale, float)
-        and offset is None
-        and q.ndim > 1
+    if not (
+        q.ndim > 1
         and q.shape[:-2] == k.shape[:-2]
         and k.shape[:-1] == v.shape[:-1]
         and q.shape[-1] == k.shape[-1]
         and k.shape[-2] > 0
         and (heads is None or (_divides(heads, q) and _divides(heads, v)))
-        and _floats(q, k, v)
+        and _floats(q, k, v, factor)
+        and (offset is None or (offset.shape == () and offset.dtype == np.int64))
+        and (visible is None or visible.dtype == np.bool_)
+    ):
+        return False
+    if isinstance(scale, float) and visible is None and factor is None:
+        return True
+    scores = (*q.shape[:-2], *(() if heads is None else (heads,)), q.shape[-2], k.shape[-2])
+    return isinstance(scale, float) and all(
+        x is None or _broadcasts(x.shape, scores) for x in (visible, factor)
+    )
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    return len(shape) <= len(to) and all(
+        n in (1, m) for n, m in zip(shape[::-1], to[::-1], strict=False)
     )
 
 

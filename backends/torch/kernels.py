@@ -37,6 +37,8 @@ def _attention(
     v: Array,
     scale: float,
     offset: Array | None,
+    visible: Array | None,
+    factor: None,
     *,
     causal: bool,
     heads: int | None,
@@ -44,19 +46,22 @@ def _attention(
     shape = q.shape[:-1] + v.shape[-1:]
     if heads is not None:
         q, k, v = (x.unflatten(-1, (heads, -1)).transpose(-3, -2) for x in (q, k, v))
-    mask = None
-    if causal and offset is not None:
-        standing = torch.arange(q.shape[-2], device=q.device)[:, None] + offset
-        # A query before the first key sees nothing, which kernels answer with NaN or with zeros.
-        mask = torch.arange(k.shape[-2], device=q.device) <= standing.clamp(min=0)
+    seen = visible
+    if causal and not (offset is None and visible is None):
+        standing = torch.arange(q.shape[-2], device=q.device)[:, None]
+        if offset is not None:
+            standing = standing + offset
+        seen = torch.arange(k.shape[-2], device=q.device) <= standing
+        if visible is not None:
+            seen = seen & visible
     # The kernels behind it ask for four axes.
     q4, k4, v4 = (x.reshape((1,) * (4 - x.ndim) + x.shape) for x in (q, k, v))
     with float32_products.held(), half_products.held():
         y = F.scaled_dot_product_attention(
-            q4, k4, v4, attn_mask=mask, is_causal=causal and mask is None, scale=scale
+            q4, k4, v4, attn_mask=seen, is_causal=causal and seen is None, scale=scale
         )
-    if mask is not None:
-        y = y.masked_fill(standing < 0, 0)
+    if seen is not None:  # a query that sees nothing, which kernels answer with NaN or with zeros
+        y = y.masked_fill(~seen.any(-1, keepdim=True), 0)
     if heads is not None:
         y = y.transpose(-3, -2)
     return y.reshape(shape), None
@@ -69,6 +74,8 @@ def _attention_fits(
     v: Array,
     scale: Any,
     offset: Array | None,
+    visible: Array | None,
+    factor: Array | None,
     *,
     causal: bool,
     heads: int | None,
@@ -76,12 +83,24 @@ def _attention_fits(
     return (
         isinstance(scale, int | float)
         and scale > 0
+        and factor is None
         and (offset is None or (offset.ndim == 0 and offset.dtype == torch.int64))
         and 2 <= q.ndim <= (4 if heads is None else 3)
         and (heads is None or q.shape[-1] % heads == 0 == v.shape[-1] % heads)
         and q.shape[:-2] == k.shape[:-2]
         and k.shape[:-1] == v.shape[:-1]
         and k.shape[-2] > 0
+        and (visible is None or _masks(visible, q, k, heads))
+    )
+
+
+def _masks(visible: Array, q: Array, k: Array, heads: int | None) -> bool:
+    """Whether a mask broadcasts with the scores, and has no more axes than they."""
+    scores = (*q.shape[:-2], *(() if heads is None else (heads,)), q.shape[-2], k.shape[-2])
+    return (
+        visible.dtype == torch.bool
+        and visible.ndim <= len(scores)
+        and all(n in (1, m) for n, m in zip(visible.shape[::-1], scores[::-1], strict=False))
     )
 
 

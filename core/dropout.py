@@ -1,0 +1,55 @@
+"""Dropout: numbers at random places become zero, the rest grow to keep the mean.
+
+Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting", JMLR
+15.
+"""
+
+from __future__ import annotations
+
+from tfx.core.creation import full
+from tfx.core.dtypes import DType
+from tfx.core.errors import UsageError
+from tfx.core.ops import where
+from tfx.core.tensor import Tensor, apply
+from tfx.core.threefry import fold_in
+
+_BITS = 24
+
+
+class Dropout:
+    """The dropout of one forward pass; every call in it draws numbers of its own.
+
+    The same key and step give the same masks on every backend. The step is a tensor, so a recorded
+    pass that is replayed draws anew.
+
+    Args:
+        key: of the whole run; see `tfx.core.threefry.key_from_seed`.
+        step: a 0-d integer tensor that is another for each pass.
+    """
+
+    def __init__(self, key: tuple[int, int], step: Tensor) -> None:
+        self._key = key
+        self._step = step
+        self._calls = 0
+
+    def __call__(self, x: Tensor, rate: float) -> Tensor:
+        """`x` with a share of `rate` set to zero, and the rest divided by 1 - rate."""
+        factor = self.factor(x.shape, rate, x.dtype)
+        return x if factor is None else x * factor
+
+    def factor(self, shape: tuple[int, ...], rate: float, dtype: DType) -> Tensor | None:
+        """What something of `shape` is to be multiplied by, 0 or 1 / (1 - rate) in each place; None
+        where `rate` is 0.
+
+        Raises:
+            UsageError: `rate` is not a share below 1.
+        """
+        if not 0 <= rate < 1:
+            raise UsageError(f"dropout {rate}: expected a share from 0 up to, not including, 1")
+        if rate == 0:
+            return None
+        self._calls += 1
+        key = fold_in(self._key, self._calls)
+        bits = apply("random_bits", self._step, key=key, shape=shape, bits=_BITS)
+        kept = full((), 1 / (1 - rate), self._step.backend, dtype)
+        return where(bits < round(rate * 2**_BITS), 0.0, kept)
