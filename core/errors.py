@@ -55,6 +55,10 @@ class DataError(TfxError):
     """Training or evaluation data is missing, empty, or cannot be used."""
 
 
+class HubError(TfxError):
+    """A checkpoint cannot be had from the Hugging Face Hub or its cache; says what to do."""
+
+
 class TokenizerError(TfxError, ValueError):
     """A tokenizer file is not what it claims, or a text or an id is nothing the tokenizer knows."""
 

@@ -1,0 +1,51 @@
+"""Small JSON files from strangers: an object whose every key stands once, or a refusal."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tfx.core.files import open_regular
+from tfx.core.wording import quoted
+
+MAX_SIZE = 4 * 1024 * 1024
+"""Longest file read, in bytes: room for an index of forty thousand tensors. Python takes up to
+thirty times as much memory for what such a file can hold."""
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a regular file of at most `MAX_SIZE` bytes.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or is something else. Neither names the file;
+            `tfx.core.files.reason` makes both part of a message.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_SIZE:
+            raise ValueError(f"it takes {size} bytes; as JSON at most {MAX_SIZE} are read")
+        text = file.read(size)
+    if text.startswith(b"version https://git-lfs"):
+        raise ValueError("it is a Git LFS pointer, not the file itself; run 'git lfs pull'")
+    try:
+        value = json.loads(text, object_pairs_hook=_unrepeated)
+    except RecursionError:
+        raise ValueError("its JSON is nested too deep") from None
+    except UnicodeDecodeError:
+        raise ValueError("it is no JSON: not even text") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is no JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError("its JSON is no object")
+    return value
+
+
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"its key {quoted(key)} appears twice")
+        found[key] = value
+    return found
