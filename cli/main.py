@@ -20,6 +20,8 @@ COMMANDS = {
     "train": "Train a model and print samples of what it learned.",
     "run": "Sample from a trained model.",
     "eval": "Measure the loss of a trained model on data.",
+    "tokenizer": "Train a tokenizer, or turn text to token ids and back.",
+    "convert": "Write a checkpoint as other programs read it.",
     "backends": "List the backends, and say which can run here.",
     "models": "List the models.",
     "plugins": "List the plugins, and say what ails a broken one.",

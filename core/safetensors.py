@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from tfx.core.dtypes import DType
 from tfx.core.errors import WeightsError
+from tfx.core.wording import quoted
 
 MAX_HEADER = 16 * 1024 * 1024
 """Longest header read or written, in bytes; the 148 tensors of GPT-2 take 14 thousand."""
@@ -101,11 +102,6 @@ def parse_header(text: bytes, data_size: int) -> tuple[dict[str, Layout], dict[s
     scan.finish()
     _check_cover(layouts, data_size)
     return layouts, metadata
-
-
-def quoted(name: str) -> str:
-    """A name from a file, fit for a one-line message: escaped, and cut when it is long."""
-    return repr(name if len(name) <= 100 else name[:97] + "...")
 
 
 def _layout(scan: _Scanner) -> Layout:

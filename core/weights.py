@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from tfx.core.dtypes import DType
 from tfx.core.errors import DTypeError, WeightsError
 from tfx.core.files import open_regular, reason, replace_file, shown
-from tfx.core.safetensors import MAX_HEADER, Layout, build_header, parse_header, quoted
-from tfx.core.wording import kind_of
+from tfx.core.safetensors import MAX_HEADER, Layout, build_header, parse_header
+from tfx.core.wording import kind_of, quoted
 
 _STORAGE = {
     dtype: np.dtype("uint16" if dtype is DType.bfloat16 else dtype.value).newbyteorder("<")

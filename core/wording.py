@@ -31,6 +31,15 @@ def kind_of(value: object) -> str:
     return f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
 
 
+def quoted(name: str) -> str:
+    """A name from a file, fit for a one-line message: escaped, and cut when it is long.
+
+    >>> quoted("wte\\n"), len(quoted("x" * 1000))
+    ("'wte\\\\n'", 102)
+    """
+    return repr(name if len(name) <= 100 else name[:97] + "...")
+
+
 def in_words(names: Iterable[str]) -> str:
     """A list as a sentence has it.
 

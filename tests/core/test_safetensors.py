@@ -347,13 +347,12 @@ def many(pattern: bytes, count: int) -> bytes:
     return b",".join(pattern % number for number in range(count))
 
 
-def open_under_a_limit(folder: Path, headers: dict[str, bytes]) -> list[str]:
-    """What comes of opening files with these headers in a process that may grow by 200 MB."""
-    for name, header in headers.items():
-        assert len(header) <= SIXTEEN_MB
-        (folder / name).write_bytes(with_header(header))
+def open_under_a_limit(folder: Path, files: dict[str, bytes]) -> list[str]:
+    """What comes of opening files with these contents in a process that may grow by 200 MB."""
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
     run = subprocess.run(
-        [sys.executable, "-c", UNDER_A_LIMIT, *(str(folder / name) for name in headers)],
+        [sys.executable, "-c", UNDER_A_LIMIT, *(str(folder / name) for name in files)],
         capture_output=True,
         text=True,
         timeout=120,
@@ -364,8 +363,24 @@ def open_under_a_limit(folder: Path, headers: dict[str, bytes]) -> list[str]:
 
 
 @limits_memory
+def test_no_malformed_file_crashes_hangs_or_takes_200_mb(tmp_path: Path) -> None:
+    blob = small_file()
+    files = {f"cut {length}": blob[:length] for length in range(len(blob))}
+    for bit in range(8 * (len(blob) - 13)):
+        flipped = bytearray(blob)
+        flipped[bit // 8] ^= 1 << bit % 8
+        files[f"bit {bit}"] = bytes(flipped)
+    files |= {f"lie {n}": with_header(lie, bytes(8)) for n, (lie, _) in enumerate(LIES)}
+    answers = open_under_a_limit(tmp_path, files)
+    assert len(answers) == len(files)
+    assert sum(answer.startswith("refused") for answer in answers) > 1700
+
+
+@limits_memory
 def test_no_header_takes_200_mb(tmp_path: Path) -> None:
-    answers = open_under_a_limit(tmp_path, bombs())
+    assert all(len(header) <= SIXTEEN_MB for header in bombs().values())
+    files = {name: with_header(header) for name, header in bombs().items()}
+    answers = open_under_a_limit(tmp_path, files)
     assert len(answers) == len(bombs())
     assert answers[0] == "0"
     assert all(answer.startswith("refused") for answer in answers[1:])
@@ -375,7 +390,7 @@ def test_no_header_takes_200_mb(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_no_number_of_tensors_takes_200_mb(tmp_path: Path) -> None:
     tensor = b'"%x":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}'
-    most, more = (b"{" + many(tensor, count) + b"}" for count in (2**17, 2**17 + 1))
+    most, more = (with_header(b"{" + many(tensor, n) + b"}") for n in (2**17, 2**17 + 1))
     answers = open_under_a_limit(tmp_path, {"most": most, "more": more})
     assert answers[0] == str(2**17)
     assert "more than 131072 keys" in answers[1]

@@ -1,0 +1,222 @@
+"""GPT-2's configuration, as `config.json` of a Hugging Face checkpoint has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple, get_args
+
+from tfx.core.errors import CheckpointError
+from tfx.core.nn import Activation
+from tfx.core.wording import quoted
+
+MODEL_TYPE = "gpt2"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Names, meanings and defaults are those of transformers' `GPT2Config`."""
+
+    vocab_size: int = 50257
+    n_positions: int = 1024
+    n_embd: int = 768
+    n_layer: int = 12
+    n_head: int = 12
+    n_inner: int | None = None
+    activation_function: Activation = "gelu_new"
+    resid_pdrop: float = 0.1
+    embd_pdrop: float = 0.1
+    attn_pdrop: float = 0.1
+    layer_norm_epsilon: float = 1e-5
+    initializer_range: float = 0.02
+    scale_attn_weights: bool = True
+    scale_attn_by_inverse_layer_idx: bool = False
+    reorder_and_upcast_attn: bool = False
+    tie_word_embeddings: bool = True
+    bos_token_id: int | None = 50256
+    eos_token_id: int | None = 50256
+
+    @property
+    def head_size(self) -> int:
+        return self.n_embd // self.n_head
+
+    @property
+    def inner(self) -> int:
+        """The width of the MLP."""
+        return 4 * self.n_embd if self.n_inner is None else self.n_inner
+
+    def attention_scale(self, layer: int) -> float:
+        """What the scores of a layer are multiplied by."""
+        scale = self.head_size**-0.5 if self.scale_attn_weights else 1.0
+        return scale / (layer + 1) if self.scale_attn_by_inverse_layer_idx else scale
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every parameter by its name in a checkpoint; matrices are (inputs, outputs).
+
+        >>> list(Config(n_layer=0).shapes())
+        ['wte.weight', 'wpe.weight', 'ln_f.weight', 'ln_f.bias']
+        """
+        c = self.n_embd
+        shapes: dict[str, tuple[int, ...]] = {
+            "wte.weight": (self.vocab_size, c),
+            "wpe.weight": (self.n_positions, c),
+        }
+        for i in range(self.n_layer):
+            for name, inputs, outputs in (
+                ("attn.c_attn", c, 3 * c),
+                ("attn.c_proj", c, c),
+                ("mlp.c_fc", c, self.inner),
+                ("mlp.c_proj", self.inner, c),
+            ):
+                shapes[f"h.{i}.{name}.weight"] = (inputs, outputs)
+                shapes[f"h.{i}.{name}.bias"] = (outputs,)
+            for name in ("ln_1", "ln_2"):
+                shapes |= {f"h.{i}.{name}.weight": (c,), f"h.{i}.{name}.bias": (c,)}
+        shapes |= {"ln_f.weight": (c,), "ln_f.bias": (c,)}
+        if not self.tie_word_embeddings:
+            shapes["lm_head.weight"] = (self.vocab_size, c)
+        return shapes
+
+    def to_json(self) -> dict[str, Any]:
+        """What `config.json` says of this configuration; `config_from` reads it back.
+
+        >>> config_from(Config(n_layer=3).to_json(), "here") == (Config(n_layer=3), [])
+        True
+        """
+        return {
+            "architectures": ["GPT2LMHeadModel"],
+            "model_type": MODEL_TYPE,
+            **asdict(self),
+            "n_ctx": self.n_positions,  # some tools know the length by its older name alone
+        }
+
+
+def config_from(data: Mapping[str, Any], origin: str) -> tuple[Config, list[str]]:
+    """The configuration in a parsed `config.json`, and the keys that mean nothing to us.
+
+    Args:
+        data: the JSON object; what it lacks has transformers' default.
+        origin: what a message calls it, as a rule the path of the file.
+
+    Raises:
+        CheckpointError: another model's, a value of the wrong type or out of bounds, or sizes that
+            do not go together.
+    """
+    model_type = data.get("model_type", MODEL_TYPE)
+    if model_type != MODEL_TYPE:
+        raise CheckpointError(f"{origin} is of model type {_shown(model_type)}, not 'gpt2'")
+    if data.get("add_cross_attention"):
+        raise CheckpointError(f"{origin}: add_cross_attention: tfx has no encoder to attend to")
+    values: dict[str, Any] = {}
+    unknown = []
+    for key, value in data.items():
+        name = _ALIASES.get(key, key)
+        if name in _RULES:
+            expected, fits = _RULES[name]
+            if not fits(value):
+                raise CheckpointError(f"{origin}: {key} is {_shown(value)}; expected {expected}")
+            if values.setdefault(name, value) != value:
+                raise CheckpointError(f"{origin} has two values of {name}, one of them as {key}")
+        elif key not in _IGNORED:
+            unknown.append(key)
+    config = Config(**{name: _typed(name, value) for name, value in values.items()})
+    if config.n_embd % config.n_head:
+        raise CheckpointError(
+            f"{origin}: n_embd {config.n_embd} is not a multiple of n_head {config.n_head}"
+        )
+    return config, sorted(unknown)
+
+
+# Other names that transformers takes for the same.
+_ALIASES = {
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
+
+# What tells nothing about the language model itself: heads of other kinds, how a program was to
+# use the model, and how text was to be generated.
+_ELSEWHERE = """
+model model_type architectures transformers_version dtype torch_dtype _name_or_path n_ctx
+add_cross_attention gradient_checkpointing use_cache attn_implementation _attn_implementation
+chunk_size_feed_forward is_decoder is_encoder_decoder keys_to_ignore_at_inference pruned_heads
+output_attentions output_hidden_states output_past return_dict torchscript use_bfloat16
+summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
+cross_attention_hidden_size tie_encoder_decoder tf_legacy_loss n_special predict_special_tokens
+_num_labels num_labels id2label label2id problem_type finetuning_task task_specific_params
+pad_token_id sep_token_id decoder_start_token_id forced_bos_token_id forced_eos_token_id
+prefix tokenizer_class bad_words_ids begin_suppress_tokens suppress_tokens remove_invalid_values
+do_sample temperature top_k top_p typical_p repetition_penalty encoder_no_repeat_ngram_size
+no_repeat_ngram_size num_beams num_beam_groups num_return_sequences diversity_penalty
+length_penalty early_stopping exponential_decay_length_penalty max_length min_length
+output_scores return_dict_in_generate
+"""
+_IGNORED = frozenset(_ELSEWHERE.split())
+
+
+class _Rule(NamedTuple):
+    """What a message says was expected, and whether a value is that."""
+
+    expected: str
+    fits: Callable[[Any], bool]
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> bool:
+    return _whole(value) or isinstance(value, float)
+
+
+def _size(most: int) -> _Rule:
+    return _Rule(
+        f"a whole number from 1 to {most}", lambda value: _whole(value) and 1 <= value <= most
+    )
+
+
+def _or_null(rule: _Rule) -> _Rule:
+    return _Rule(f"{rule.expected}, or null", lambda value: value is None or rule.fits(value))
+
+
+_PROBABILITY = _Rule(
+    "a probability of at least 0 and below 1", lambda value: _number(value) and 0 <= value < 1
+)
+_SPREAD = _Rule(
+    "a number of at least 0 and below 1000", lambda value: _number(value) and 0 <= value < 1000
+)
+_SWITCH = _Rule("true or false", lambda value: isinstance(value, bool))
+_TOKEN = _or_null(_Rule("a token's id", lambda value: _whole(value) and 0 <= value < 2**31))
+
+# The bounds are far above any GPT-2, and low enough that no product of sizes overflows.
+_RULES = {
+    "vocab_size": _size(2**24),
+    "n_positions": _size(2**24),
+    "n_embd": _size(2**20),
+    "n_layer": _size(2**12),
+    "n_head": _size(2**20),
+    "n_inner": _or_null(_size(2**22)),
+    "activation_function": _Rule(
+        " or ".join(get_args(Activation)), lambda value: value in get_args(Activation)
+    ),
+    "resid_pdrop": _PROBABILITY,
+    "embd_pdrop": _PROBABILITY,
+    "attn_pdrop": _PROBABILITY,
+    "layer_norm_epsilon": _SPREAD,
+    "initializer_range": _SPREAD,
+    "scale_attn_weights": _SWITCH,
+    "scale_attn_by_inverse_layer_idx": _SWITCH,
+    "reorder_and_upcast_attn": _SWITCH,
+    "tie_word_embeddings": _SWITCH,
+    "bos_token_id": _TOKEN,
+    "eos_token_id": _TOKEN,
+}
+
+
+def _typed(name: str, value: Any) -> Any:
+    return float(value) if _RULES[name] in (_PROBABILITY, _SPREAD) else value
+
+
+def _shown(value: Any) -> str:
+    return quoted(value) if isinstance(value, str) else repr(value)[:100]

@@ -1,0 +1,120 @@
+"""`tfx convert gpt2`: any GPT-2 that tfx reads, as a folder that transformers loads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfx.core.dtypes import DType, as_dtype
+from tfx.core.errors import UsageError, WeightsError
+from tfx.core.files import open_regular, reason, shown
+from tfx.core.recipe import ConvertSettings, Reporter
+from tfx.core.weights import StoredTensor
+from tfx.core.wording import quoted
+from tfx.models.gpt2.weights import (
+    read_pretrained,
+    refuse_occupied,
+    write_pretrained,
+)
+
+DTYPES = (DType.float16, DType.bfloat16, DType.float32)
+
+COPIED = (
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "generation_config.json",
+)
+"""What goes along from a checkpoint's folder, where it is there."""
+
+
+def convert(name: str, settings: ConvertSettings, report: Reporter) -> dict[str, Any]:
+    """Write the model at `settings.weights`, called `name`, to the new folder `settings.out`.
+
+    Raises:
+        UsageError: a dtype that no such file has.
+        CheckpointError, WeightsError: it cannot be read or written, or a number does not fit the
+            dtype.
+    """
+    dtype = as_dtype(settings.dtype) if settings.dtype else None
+    if dtype not in (None, *DTYPES):
+        raise UsageError(f"--dtype {dtype}: expected one of {', '.join(DTYPES)}")
+    refuse_occupied(settings.out)
+    model = read_pretrained(settings.weights, report.note)
+    tensors: Mapping[str, StoredTensor] = model.tensors
+    if dtype is not None:
+        tensors = {key: as_stored(key, tensor, dtype) for key, tensor in tensors.items()}
+    copied = files_beside(model.path)
+    write_pretrained(settings.out, model.config, tensors, copied)
+    dtypes = sorted({tensor.dtype for tensor in tensors.values()})
+    count = sum(math.prod(shape) for shape in model.config.shapes().values())
+    files = sorted(entry.name for entry in settings.out.iterdir())
+    report.result(f"{settings.out}: {count} parameters as {' and '.join(dtypes)}")
+    report.result(f"files: {', '.join(files)}")
+    return {
+        "model": name,
+        "weights": str(model.path),
+        "out": str(settings.out),
+        "num_params": count,
+        "dtypes": dtypes,
+        "files": files,
+    }
+
+
+def as_stored(name: str, tensor: StoredTensor, dtype: DType) -> StoredTensor:
+    """A tensor as another dtype, rounded to nearest, ties to even.
+
+    Raises:
+        WeightsError: a finite number would become infinite.
+    """
+    if tensor.dtype is dtype:
+        return tensor
+    wide = tensor.array if tensor.dtype is DType.float64 else tensor.to_float32()
+    with np.errstate(over="ignore"):
+        single = wide.astype(np.float32, copy=False)
+        array = _bfloat16(single) if dtype is DType.bfloat16 else wide.astype(dtype.value)
+    converted = StoredTensor(dtype, array)
+    finite = np.isfinite(wide)
+    if not np.isfinite(converted.to_float32())[finite].all():
+        largest = float(np.abs(wide[finite]).max())
+        raise WeightsError(
+            f"{quoted(name)} has numbers up to {largest:.3g}, too large for {dtype}; "
+            "choose another --dtype"
+        )
+    return converted
+
+
+def _bfloat16(numbers: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The upper halves of the words, rounded; a carry into the exponent is as it should be."""
+    words = np.ascontiguousarray(numbers).view(np.uint32)
+    rounded = words + (0x7FFF + (words >> 16 & 1))
+    nan = np.isnan(numbers)
+    rounded[nan] = words[nan] | 0x400000  # a NaN whose low half alone is set stays one
+    return (rounded >> 16).astype(np.uint16)
+
+
+def files_beside(path: Path) -> dict[str, bytes]:
+    """Tokenizer and generation settings that lie with a model read from `path`, contents by name.
+
+    Raises:
+        WeightsError: one is there and cannot be read.
+    """
+    folder = path if path.is_dir() else path.parent
+    found = {}
+    for file in (folder / name for name in COPIED):
+        try:
+            with open_regular(file) as opened:
+                found[file.name] = opened.read()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise WeightsError(f"cannot read {shown(file)}: {reason(error)}") from error
+    return found

@@ -1,0 +1,112 @@
+"""A GPT-2 that is ready to use: configuration, parameters on a backend, and its tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfx.core.backend import Backend
+from tfx.core.cache import KVCache
+from tfx.core.dtypes import FLOATS, DType
+from tfx.core.errors import TokenizerError, UsageError
+from tfx.core.files import shown
+from tfx.core.parameters import borrowed
+from tfx.core.tensor import Tensor
+from tfx.core.tokenizer import ByteLevelBPE, load_tokenizer
+from tfx.models.gpt2.config import Config
+from tfx.models.gpt2.model import Params, Pass, head, logits, trunk
+from tfx.models.gpt2.weights import Pretrained, read_pretrained
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """What `tfx.core.generation` generates with.
+
+    Attributes:
+        config: sizes and options.
+        params: by their names in a checkpoint.
+        tokenizer: None where the checkpoint has none.
+    """
+
+    config: Config
+    params: Params
+    tokenizer: ByteLevelBPE | None = None
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        backend: Backend,
+        note: Callable[[str], None],
+        dtype: DType = DType.float32,
+    ) -> LanguageModel:
+        """The model in a folder or file; see `read_pretrained`.
+
+        Where the backend can compute on the host's memory, the file is mapped and not copied.
+
+        Raises:
+            TfxError: the checkpoint, its tokenizer or `dtype` will not do; says what and why.
+        """
+        if dtype not in FLOATS & backend.dtypes:
+            known = ", ".join(sorted(FLOATS & backend.dtypes))
+            raise UsageError(f"--dtype {dtype}: {backend} computes in {known}")
+        found = read_pretrained(path, note)
+        params = borrowed(found.tensors, backend, dtype)
+        return cls(found.config, params, tokenizer_of(found))
+
+    @property
+    def backend(self) -> Backend:
+        return self._embedding.backend
+
+    @property
+    def dtype(self) -> DType:
+        return self._embedding.dtype
+
+    @property
+    def _embedding(self) -> Tensor:
+        return self.params["wte.weight"]
+
+    @property
+    def vocab_size(self) -> int:
+        return self.config.vocab_size
+
+    @property
+    def max_positions(self) -> int:
+        return self.config.n_positions
+
+    def start(self, batch: int, capacity: int) -> KVCache:
+        """An empty cache for `batch` texts of at most `capacity` tokens."""
+        shape = (batch, capacity, self.config.n_embd)
+        return KVCache(self.config.n_layer, shape, self.backend, self.dtype)
+
+    def logits(self, ids: Tensor, cache: KVCache) -> Tensor:
+        """Read ids (B, T) after what the cache holds; scores (B, V) of what follows the last."""
+        hidden = trunk(self.params, self.config, ids, Pass(cache))
+        return head(self.params, hidden[:, -1])
+
+    def all_logits(self, ids: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Scores (B, T, V) of what follows each of the ids (B, T).
+
+        `visible`, bool (B, T), is False where a text holds padding, on whichever side: the others
+        get what they would get without it.
+        """
+        return logits(self.params, self.config, ids, Pass(visible=visible))
+
+
+def tokenizer_of(found: Pretrained) -> ByteLevelBPE | None:
+    """The tokenizer beside the weights, if there is one.
+
+    Raises:
+        TokenizerError: it has ids that the model knows nothing of.
+    """
+    folder = found.path if found.path.is_dir() else found.path.parent
+    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")):
+        return None
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.vocab_size > found.config.vocab_size:
+        raise TokenizerError(
+            f"the tokenizer in {shown(folder)} has {tokenizer.vocab_size} tokens, the model "
+            f"{found.config.vocab_size}: they do not belong together"
+        )
+    return tokenizer

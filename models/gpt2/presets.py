@@ -1,0 +1,63 @@
+"""The GPT-2s that have a name: where their weights are, and how large they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfx.core.hub import is_repo_id, snapshot
+from tfx.models.gpt2.config import Config
+
+BUNDLED = Path(__file__).parent / "tiny"
+"""The folder of the weights that come with tfx."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A GPT-2 by name.
+
+    Attributes:
+        name: as after `tfx run`.
+        config: what a new one is made by.
+        source: a repository on the Hugging Face Hub, or a folder.
+    """
+
+    name: str
+    config: Config
+    source: str | Path
+
+
+def _sized(name: str, source: str | Path, **sizes: int) -> Preset:
+    return Preset(name, Config(**sizes), source)
+
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "gpt2-tiny",
+            Config(vocab_size=512, n_positions=256, n_embd=128, n_layer=4, n_head=4),
+            BUNDLED,
+        ),
+        _sized("distilgpt2", "distilbert/distilgpt2", n_layer=6),
+        _sized("gpt2", "openai-community/gpt2"),
+        _sized("gpt2-medium", "openai-community/gpt2-medium", n_embd=1024, n_layer=24, n_head=16),
+        _sized("gpt2-large", "openai-community/gpt2-large", n_embd=1280, n_layer=36, n_head=20),
+        _sized("gpt2-xl", "openai-community/gpt2-xl", n_embd=1600, n_layer=48, n_head=25),
+    )
+}
+
+
+def find_weights(preset: Preset, asked: Path | None, note: Callable[[str], None]) -> Path:
+    """The folder or file of the weights: what was asked for, a path or a repository on the Hub,
+    else the preset's own.
+
+    Raises:
+        HubError: a repository that cannot be had.
+    """
+    if asked is None:
+        return preset.source if isinstance(preset.source, Path) else snapshot(preset.source, note)
+    if not asked.exists() and is_repo_id(str(asked)):
+        return snapshot(str(asked), note)
+    return asked

@@ -1,0 +1,50 @@
+"""`tfx train | run | eval | convert gpt2`, and the same for every other size."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tfx.core.backend import Backend
+from tfx.core.recipe import ConvertSettings, EvalSettings, Reporter, RunSettings, TrainSettings
+from tfx.models.gpt2 import convert, evaluation, running, training
+from tfx.models.gpt2.presets import PRESETS
+
+# NumPy would warn of overflows on stderr; what comes of them is found out and is an error.
+_quiet = np.errstate(all="ignore")
+
+
+class GPT2:
+    """The recipe behind the names of the presets."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._preset = PRESETS[name]
+
+    @_quiet
+    def train(self, settings: TrainSettings, backend: Backend, report: Reporter) -> dict[str, Any]:
+        """Train a new model, or go on from weights, and leave checkpoints."""
+        return training.train(self._preset, settings, backend, report)
+
+    @_quiet
+    def run(self, settings: RunSettings, backend: Backend, report: Reporter) -> dict[str, Any]:
+        """Print what follows a prompt."""
+        return running.run(self._preset, settings, backend, report)
+
+    @_quiet
+    def evaluate(
+        self, settings: EvalSettings, backend: Backend, report: Reporter
+    ) -> dict[str, Any]:
+        """Print the perplexity of a text."""
+        return evaluation.evaluate(self._preset, settings, backend, report)
+
+    def convert(self, settings: ConvertSettings, report: Reporter) -> dict[str, Any]:
+        """Write a checkpoint as a Hugging Face folder."""
+        return convert.convert(self.name, settings, report)
+
+
+gpt2_tiny, distilgpt2, gpt2, gpt2_medium, gpt2_large, gpt2_xl = (
+    partial(GPT2, name) for name in PRESETS
+)

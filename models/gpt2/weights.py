@@ -1,0 +1,230 @@
+"""Reading a GPT-2 from wherever it lies, and writing one as transformers would."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from tfx.core.checkpoint import find_checkpoint, load_checkpoint
+from tfx.core.errors import CheckpointError, WeightsError
+from tfx.core.files import make_folder, reason, replace_file, shown, sync_folder
+from tfx.core.json_file import read_object
+from tfx.core.shards import open_shards
+from tfx.core.weights import StoredTensor, encoded_weights, open_weights
+from tfx.core.wording import quoted
+from tfx.models.gpt2.config import Config, config_from
+from tfx.models.gpt2.layouts import HEAD, arranged, translated
+
+NAME = "gpt2"
+
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Pretrained:
+    """A GPT-2 as it was stored.
+
+    Attributes:
+        path: the folder or file it was read from.
+        config: what kind of GPT-2 it is.
+        tensors: by the names and of the shapes of `config.shapes()`, in that order. They are
+            views of the file, unless its layout is another one: then they are made when asked for.
+    """
+
+    path: Path
+    config: Config
+    tensors: Mapping[str, StoredTensor]
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What lies at a path, still in its own words."""
+
+    path: Path
+    config: Mapping[str, Any]
+    origin: str  # of the configuration
+    weights: Mapping[str, StoredTensor]
+
+
+def read_pretrained(path: Path, note: Note) -> Pretrained:
+    """Map a GPT-2: milliseconds, whatever its size, except that a checkpoint of tfx is read through
+    once to see that it is whole.
+
+    Args:
+        path: a Hugging Face folder (`config.json` with `model.safetensors`, or with an index and
+            its shards), a `.safetensors` file or an index with `config.json` beside it, or a run's
+            or checkpoint's folder of tfx. Of a run, the best checkpoint is taken if it kept one.
+        note: is told what the user should know: unknown keys, and what was assumed.
+
+    Raises:
+        CheckpointError: the configuration is wrong, or of another model, or a checkpoint damaged.
+        WeightsError: there are no weights, they are damaged, or do not fit the configuration.
+    """
+    try:
+        found = _find(path, note)
+    except OSError as error:
+        raise WeightsError(f"cannot look into {shown(path)}: {reason(error)}") from error
+    words, biases = translated(found.config, found.origin, note)
+    config, unknown = config_from(words, found.origin)
+    if unknown:
+        more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
+        keys = ", ".join(map(quoted, unknown[:8])) + more
+        note(f"{found.origin}: tfx knows nothing of {keys}, and goes on without")
+    try:
+        config, tensors = arranged(
+            found.weights, config, biases, lambda line: note(f"{shown(found.path)}: {line}")
+        )
+    except WeightsError as fault:
+        raise WeightsError(f"{shown(found.path)} does not fit {found.origin}: {fault}") from None
+    return Pretrained(found.path, config, tensors)
+
+
+def _find(path: Path, note: Note) -> _Found:
+    if not path.is_dir():
+        return _in_file(path)
+    checkpoint = _checkpoint_in(path)
+    for name in (WEIGHTS, INDEX):
+        if os.path.lexists(path / name) and checkpoint != path:
+            return _beside_config(path, path / name)
+    best = _checkpoint_in(path / "best")
+    if best is not None:
+        note(f"taking the run's best checkpoint, {shown(best)}")
+        checkpoint = best
+    if checkpoint is None:
+        raise WeightsError(_nothing_in(path))
+    saved = load_checkpoint(checkpoint, NAME)
+    return _Found(saved.path, saved.config, shown(saved.path / CONFIG), saved.weights)
+
+
+def _checkpoint_in(folder: Path) -> Path | None:
+    try:
+        return find_checkpoint(folder)
+    except CheckpointError:
+        return None
+
+
+def _in_file(path: Path) -> _Found:
+    if not os.path.lexists(path):
+        raise WeightsError(
+            f"{shown(path)} does not exist; expected a folder with {CONFIG} and {WEIGHTS}, "
+            "a .safetensors file, or the folder of a run"
+        )
+    return _beside_config(path, path)
+
+
+def _beside_config(path: Path, file: Path) -> _Found:
+    weights = open_shards(file) if file.name.endswith(".index.json") else open_weights(file)
+    config = file.with_name(CONFIG)
+    try:
+        data = read_object(config)
+    except FileNotFoundError:
+        raise WeightsError(
+            f"{shown(config)} does not exist; a GPT-2 needs it to tell its sizes and heads"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {shown(config)}: {reason(error)}") from error
+    return _Found(path, data, shown(config), weights)
+
+
+def _nothing_in(folder: Path) -> str:
+    """What to do about a folder without weights."""
+    entries = sorted(entry.name for entry in folder.iterdir())
+    where = shown(folder)
+    if others := [name for name in entries if name.endswith(".safetensors")]:
+        return f"{where} holds no {WEIGHTS}; name the file, as in {shown(folder / others[0])}"
+    pickles = [
+        name for name in entries if name.endswith((".bin", ".bin.index.json", ".pt", ".pth"))
+    ]
+    if pickles:
+        return (
+            f"{where} holds {quoted(pickles[0])} and no safetensors, and tfx reads no pickle; "
+            "fetch the model with its safetensors, or let transformers write them to a folder, to "
+            "which you copy the tokenizer's files: "
+            'python -c "from transformers import AutoModelForCausalLM as M; '
+            f"M.from_pretrained({str(folder)!r}).save_pretrained('converted')\""
+        )
+    return (
+        f"{where} holds no weights; expected {CONFIG} with {WEIGHTS} or {INDEX}, "
+        "or the checkpoints of a run"
+    )
+
+
+def write_pretrained(
+    folder: Path,
+    config: Config,
+    tensors: Mapping[str, NDArray[Any] | StoredTensor],
+    tokenizer_files: Mapping[str, bytes] = {},
+) -> None:
+    """Write a Hugging Face folder that holds `GPT2LMHeadModel`; it is there whole or not at all.
+
+    Args:
+        folder: must not exist, or be empty; missing parents are made.
+        config: written as `config.json`.
+        tensors: what `config.shapes()` lists.
+        tokenizer_files: contents by name, written beside it.
+
+    Raises:
+        WeightsError: it cannot be written, or is not empty, or the tensors are others than
+            `config` says.
+    """
+    refuse_occupied(folder)
+    shapes, expected = {name: x.shape for name, x in tensors.items()}, config.shapes()
+    if shapes != expected:
+        differing = min(name for name, _ in shapes.items() ^ expected.items())
+        raise WeightsError(
+            f"cannot write {shown(folder)}: {quoted(differing)} is not as its configuration says"
+        )
+    named = {_their_name(name): tensor for name, tensor in tensors.items()}
+    folder = Path(os.path.abspath(folder))
+    temporary = folder.with_name(f".{folder.name}.{os.urandom(8).hex()}.tmp")
+    try:
+        make_folder(folder.parent)
+        temporary.mkdir()
+        try:
+            for name, content in tokenizer_files.items():
+                replace_file(temporary / name, [content])
+            text = json.dumps(config.to_json(), indent=2) + "\n"
+            replace_file(temporary / CONFIG, [text.encode()])
+            # transformers refuses a file that does not say this.
+            replace_file(temporary / WEIGHTS, encoded_weights(named, {"format": "pt"}))
+            with suppress(FileNotFoundError):
+                folder.rmdir()
+            os.rename(temporary, folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_folder(folder.parent)
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"cannot write {shown(folder)}: {reason(error)}") from error
+    except WeightsError as fault:
+        raise WeightsError(f"cannot write {shown(folder)}: {fault}") from None
+
+
+def refuse_occupied(folder: Path) -> None:
+    """Raise `WeightsError` unless a new folder can take this name: none has, or an empty one."""
+    try:
+        if not os.path.lexists(folder):
+            return
+        if not folder.is_dir():
+            fault = "is no folder"
+        elif any(folder.iterdir()):
+            fault = "is not empty"
+        else:
+            return
+    except (OSError, ValueError) as error:
+        fault = f"cannot be looked into: {reason(error)}"
+    raise WeightsError(f"{shown(folder)} {fault}; choose another folder")
+
+
+def _their_name(name: str) -> str:
+    return name if name == HEAD else f"transformer.{name}"
