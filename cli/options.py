@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import typer
 
@@ -23,6 +23,17 @@ class Autograd(StrEnum):
     auto = "auto"
     core = "core"
     native = "native"
+
+
+class EarlyStopping(StrEnum):
+    true = "true"
+    false = "false"
+    never = "never"
+
+    @property
+    def meaning(self) -> bool | Literal["never"]:
+        """What generation takes for it."""
+        return "never" if self is EarlyStopping.never else self is EarlyStopping.true
 
 
 class Span(NamedTuple):
@@ -51,6 +62,7 @@ above_0 = number("above 0", lambda x: x > 0)
 at_least_0 = number("of at least 0", lambda x: x >= 0)
 share = number("above 0 and at most 1", lambda x: 0 < x <= 1)
 share_or_0 = number("from 0 to 1", lambda x: 0 <= x <= 1)
+exponent = number("from -10 to 10", lambda x: -10 <= x <= 10)
 
 
 def element_type(text: str) -> DType:
@@ -88,6 +100,18 @@ def pairs(texts: Iterable[str]) -> dict[str, str]:
             raise UsageError(f"--set expects KEY=VALUE, as in --set n_layer=2, got {text!r}")
         found[key] = value
     return found
+
+
+def token_ids(text: str) -> tuple[int, ...]:
+    """`--prompt-ids "1 2 3"`.
+
+    >>> token_ids("1 2 3")
+    (1, 2, 3)
+    """
+    words = text.split()
+    if not words or not all(re.fullmatch("[0-9]{1,18}", word) for word in words):
+        raise UsageError(f"--prompt-ids expects ids of tokens, as in '1 2 3', got {text!r:.60}")
+    return tuple(map(int, words))
 
 
 def complete_backend(incomplete: str) -> list[tuple[str, str]]:

@@ -20,10 +20,10 @@ def tell(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def emit(text: str) -> None:
+def emit(text: str, end: str = "\n") -> None:
     """Print `text` on stdout at once; a result that cannot be written is an error."""
     try:
-        print(text, flush=True)
+        print(text, end=end, flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:

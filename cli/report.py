@@ -17,6 +17,7 @@ class TextReporter:
     def __init__(self) -> None:
         self._progress: Bar | Lines | None = None
         self._reached = ""
+        self._in_line = False
 
     def __enter__(self) -> Self:
         return self
@@ -24,10 +25,17 @@ class TextReporter:
     def __exit__(self, *_: object) -> None:
         if self._progress is not None:  # left open by an error
             self._progress.close()
+        if self._in_line:
+            self.piece("\n")
 
     def result(self, line: str) -> None:
+        self.piece(f"{line}\n")
+
+    def piece(self, text: str) -> None:
         with self._aside():
-            emit(line)
+            emit(text, end="")
+        if text:
+            self._in_line = not text.endswith("\n")
 
     def note(self, line: str) -> None:
         with self._aside():
@@ -39,13 +47,13 @@ class TextReporter:
         self._progress.update(step, loss, seconds)
         self._reached = step_line(step, total, loss)
 
-    def progress_done(self) -> None:
+    def progress_done(self, *, is_result: bool = True) -> None:
         if self._progress is None:
             return
         self._progress.close()
         seen = isinstance(self._progress, Bar) and is_terminal(sys.stdout)
         self._progress = None
-        if not seen:
+        if is_result and not seen:
             self.result(self._reached)
 
     def _aside(self) -> AbstractContextManager[None]:
@@ -55,16 +63,32 @@ class TextReporter:
         """The command is done: nothing to add to the lines already shown."""
 
 
+class LateReporter(TextReporter):
+    """Shows the same as a `TextReporter`, all at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pieces: list[str] = []
+
+    def piece(self, text: str) -> None:
+        self._pieces.append(text)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        super().piece("".join(self._pieces))
+
+
 class JsonReporter(TextReporter):
     """Shows nothing on stdout but, at the end, the result as one object."""
 
-    def result(self, line: str) -> None:
+    def piece(self, text: str) -> None:
         pass
 
     def finish(self, result: Mapping[str, Any]) -> None:
         emit_json(result)
 
 
-def reporter(as_json: bool) -> TextReporter:
-    """The reporter that `--json` asks for, or the other."""
-    return JsonReporter() if as_json else TextReporter()
+def reporter(as_json: bool, live: bool = True) -> TextReporter:
+    """The reporter for a command: with `--json`, or with text that is shown as it comes, or not."""
+    if as_json:
+        return JsonReporter()
+    return TextReporter() if live else LateReporter()

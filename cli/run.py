@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +9,12 @@ import typer
 
 from tfx.cli import options
 from tfx.cli.environment import ModelCommand
-from tfx.cli.options import above_0, at_least_0, share, share_or_0
+from tfx.cli.options import above_0, at_least_0, exponent, share, share_or_0
+from tfx.cli.prompts import json_lines, only_one, text_of
 from tfx.cli.report import reporter
 from tfx.cli.start import start
-from tfx.core.errors import DataError, UsageError
+from tfx.cli.stats import stats_line
+from tfx.core.errors import UsageError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -39,17 +38,50 @@ def run(
             "--file", "-f", metavar="FILE", help="Take the prompt from a file; - is stdin."
         ),
     ] = None,
+    prompt_ids: Annotated[
+        str | None,
+        typer.Option(metavar="IDS", help="The prompt as token ids: '1 2 3'."),
+    ] = None,
+    jsonl: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help='Prompts, one object a line: {"prompt": TEXT} or {"prompt_token_ids": [ID, ...]}; '
+            "- is stdin. Prints an object with its samples for each, in order.",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="INT", min=1, help="Prompts of --jsonl at a time.")
+    ] = None,
     max_new_tokens: Annotated[
         int | None,
-        typer.Option("--max-new-tokens", "-n", metavar="INT", min=1, help="Tokens a sample."),
+        typer.Option(
+            "--max-new-tokens",
+            "-n",
+            metavar="INT",
+            min=1,
+            help="Tokens a sample. GPT-2: 100 by default, or what there are positions for.",
+        ),
+    ] = None,
+    min_new_tokens: Annotated[
+        int | None,
+        typer.Option(metavar="INT", min=0, help="Do not let a sample end before so many."),
     ] = None,
     temperature: Annotated[
         float | None,
-        typer.Option(metavar="FLOAT", parser=at_least_0, help="0 takes the likeliest token."),
+        typer.Option(
+            metavar="FLOAT",
+            parser=at_least_0,
+            help="0 takes the likeliest token. GPT-2: 0.8 by default.",
+        ),
     ] = None,
     top_k: Annotated[
         int | None,
-        typer.Option(metavar="INT", min=0, help="Choose among the K likeliest; 0: among all."),
+        typer.Option(
+            metavar="INT",
+            min=0,
+            help="Choose among the K likeliest; 0: among all. GPT-2: 50 by default.",
+        ),
     ] = None,
     top_p: Annotated[
         float | None,
@@ -65,8 +97,23 @@ def run(
         float | None,
         typer.Option(metavar="FLOAT", parser=above_0, help="Above 1 discourages repetition."),
     ] = None,
+    no_repeat_ngram_size: Annotated[
+        int | None,
+        typer.Option(metavar="INT", min=0, help="No sequence of so many tokens twice; 0: any."),
+    ] = None,
     num_beams: Annotated[
-        int | None, typer.Option(metavar="INT", min=1, help="Width of beam search.")
+        int | None,
+        typer.Option(metavar="INT", min=1, help="Width of beam search, which draws nothing."),
+    ] = None,
+    length_penalty: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FLOAT", parser=exponent, help="Above 0 favours long texts in beam search."
+        ),
+    ] = None,
+    early_stopping: Annotated[
+        options.EarlyStopping | None,
+        typer.Option(help="Whether beam search ends with as many texts as it has beams."),
     ] = None,
     num_samples: Annotated[
         int | None, typer.Option(metavar="INT", min=1, help="How many samples.")
@@ -75,72 +122,78 @@ def run(
     stop: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="End a sample here; repeatable.")
     ] = None,
+    logprobs: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="In JSON, each token's log-probability, and the N likeliest in its place.",
+        ),
+    ] = None,
+    window: Annotated[
+        bool | None,
+        typer.Option(
+            "--window",
+            help="Go on past the model's positions: when they are full, from their later half.",
+        ),
+    ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream/--no-stream", help="Print text as it comes, or at the end.")
+    ] = True,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Tell times, speed and memory on stderr.")
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """A piped stdin is the prompt where no other is given."""
+    """Prints the prompt and what follows it; of several samples, each below a line with its number.
+    A piped stdin is the prompt where no other is given."""
+    only_one(
+        {
+            "PROMPT": words,
+            "--prompt": prompt,
+            "--file": file,
+            "--prompt-ids": prompt_ids,
+            "--jsonl": jsonl,
+        }
+    )
+    if as_json and jsonl is not None:
+        raise UsageError("--jsonl prints an object a line, --json one in all; leave one out")
+    if batch_size is not None and jsonl is None:
+        raise UsageError("--batch-size is for the prompts of --jsonl; leave it out")
+    if logprobs is not None and not as_json and jsonl is None:
+        raise UsageError("--logprobs is for JSON; add --json")
+    text = words if prompt is None else prompt
+    if text is None and prompt_ids is None and jsonl is None:
+        text = text_of(file)
     from tfx.core.recipe import RunSettings
 
     settings = RunSettings(
         weights=weights,
         dtype=dtype,
-        prompt=find_prompt(words, prompt, file),
+        prompt=text,
+        prompt_ids=None if prompt_ids is None else options.token_ids(prompt_ids),
+        prompts=None if jsonl is None else json_lines(jsonl),
+        batch_size=batch_size,
         max_new_tokens=max_new_tokens,
+        min_new_tokens=min_new_tokens,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
         min_p=min_p,
         repetition_penalty=repetition_penalty,
+        no_repeat_ngram_size=no_repeat_ngram_size,
         num_beams=num_beams,
+        length_penalty=length_penalty,
+        early_stopping=None if early_stopping is None else early_stopping.meaning,
         num_samples=num_samples,
         seed=seed,
         stop=tuple(stop or ()),
+        logprobs=logprobs,
+        window=window,
     )
-    with reporter(as_json) as report:
+    with reporter(as_json, live=stream) as report:
         recipe, library = start(model, backend, device, report)
-        report.finish(recipe.run(settings, library, report))
-
-
-def find_prompt(words: str | None, prompt: str | None, file: Path | None) -> str | None:
-    """The prompt from the one place that has it, or None.
-
-    The line feed that ends a file or the output of another program is not part of it.
-    """
-    given = {"PROMPT": words, "--prompt": prompt, "--file": file}
-    names = [name for name, value in given.items() if value is not None]
-    if len(names) > 1:
-        raise UsageError(f"{' and '.join(names)} each give a prompt; keep one of them")
-    if words is not None or prompt is not None:
-        return words if prompt is None else prompt
-    if file is not None and str(file) != "-":
-        return _decoded(_bytes_of(file), str(file))
-    if file is not None or _is_piped():
-        piped = _decoded(sys.stdin.buffer.read(), "stdin")
-        return piped if piped or file is not None else None
-    return None
-
-
-def _is_piped() -> bool:
-    """Whether somebody sends text on stdin; not so for a terminal, /dev/null or none at all."""
-    try:
-        mode = os.fstat(sys.stdin.fileno()).st_mode
-    except (AttributeError, OSError, ValueError):
-        return False
-    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
-
-
-def _bytes_of(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read the prompt from {file}: {error.strerror}") from None
-
-
-def _decoded(raw: bytes, origin: str) -> str:
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"the prompt from {origin} is not UTF-8 text: "
-            f"byte 0x{raw[error.start]:02x} at offset {error.start}"
-        ) from None
-    return text.removesuffix("\n").removesuffix("\r")
+        result = recipe.run(settings, library, report)
+        report.finish(result)
+        if stats:
+            report.note(stats_line(result["timing"]))

@@ -6,15 +6,25 @@ of its command. It never prints: stdout belongs to the reporter.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from tfx.core.errors import UsageError
 
 if TYPE_CHECKING:
     from tfx.core.backend import Backend
+
+
+_VARIABLES = {"--dtype": "TFX_DTYPE", "--seed": "TFX_SEED"}
+
+
+def spelled(flag: str) -> str:
+    """A flag, and the environment variable that speaks for it where that is set."""
+    variable = _VARIABLES.get(flag, "")
+    return f"{flag} or {variable}" if os.environ.get(variable) else flag
 
 
 @dataclass
@@ -58,6 +68,7 @@ class TrainSettings(Settings):
     out: Path | None = None
     resume: Path | None = None
     weights: Path | None = None
+    tokenizer: Path | None = None
     seed: int | None = None
     num_samples: int | None = None
     overrides: Mapping[str, str] = field(default_factory=dict, metadata={"flag": "--set"})
@@ -65,21 +76,32 @@ class TrainSettings(Settings):
 
 @dataclass
 class RunSettings(Settings):
-    """The flags of `tfx run`."""
+    """The flags of `tfx run`, at most one of `prompt`, `prompt_ids` and `prompts` among them."""
 
     weights: Path | None = None
     dtype: str | None = None
     prompt: str | None = None
+    prompt_ids: tuple[int, ...] | None = None
+    prompts: tuple[str | tuple[int, ...], ...] | None = field(
+        default=None, metadata={"flag": "--jsonl"}
+    )
+    batch_size: int | None = None
     max_new_tokens: int | None = None
+    min_new_tokens: int | None = None
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
     num_beams: int | None = None
+    length_penalty: float | None = None
+    early_stopping: bool | Literal["never"] | None = None
     num_samples: int | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    logprobs: int | None = None
+    window: bool | None = None
 
 
 @dataclass
@@ -94,23 +116,38 @@ class EvalSettings(Settings):
     batch_size: int | None = None
 
 
+@dataclass
+class ConvertSettings(Settings):
+    """The flags of `tfx convert`."""
+
+    weights: Path
+    out: Path
+    dtype: str | None = None
+
+
 class Reporter(Protocol):
     """Where a recipe's words go. The command line's writes text, or nothing under `--json`."""
 
     def result(self, line: str) -> None:
         """A line of the result: stdout."""
 
+    def piece(self, text: str) -> None:
+        """A part of the result that makes no line yet: stdout, at once."""
+
     def note(self, line: str) -> None:
         """A remark: stderr."""
 
     def progress(self, step: int, total: int, loss: float, seconds: float) -> None:
-        """Training reached `step` of `total`, `seconds` after it began or was resumed.
+        """The work reached `step` of `total`, `seconds` after it began or was resumed.
 
         Called for every step, when its loss is read, which may be for several at a time.
         """
 
-    def progress_done(self) -> None:
-        """No more progress: a bar, if there is one, is closed."""
+    def progress_done(self, *, is_result: bool = True) -> None:
+        """No more progress: a bar, if there is one, is closed.
+
+        With `is_result`, how far it came is a line of the result, unless a bar has shown it.
+        """
 
 
 class Recipe(Protocol):
@@ -133,3 +170,13 @@ class Recipe(Protocol):
     def evaluate(
         self, settings: EvalSettings, backend: Backend, report: Reporter
     ) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class Convertible(Protocol):
+    """A recipe whose checkpoints can be written as other programs read them. It needs no backend.
+
+    Raises `TfxError` for what the user can mend, and returns the object that `--json` prints.
+    """
+
+    def convert(self, settings: ConvertSettings, report: Reporter) -> dict[str, Any]: ...

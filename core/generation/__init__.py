@@ -1,17 +1,32 @@
 """Text from any causal model: greedy, by chance, or by beam search."""
 
 from tfx.core.generation.causal import Cache, CausalModel
-from tfx.core.generation.generate import Text, Token, generate, stream
+from tfx.core.generation.generate import (
+    Text,
+    Token,
+    check_prompt,
+    generate,
+    room_after,
+    stream,
+)
+from tfx.core.generation.logits import Logprob
 from tfx.core.generation.options import GenerationOptions
+from tfx.core.generation.showing import Growing, Turns, decoder
 from tfx.core.generation.stopping import settled
 
 __all__ = [
     "Cache",
     "CausalModel",
     "GenerationOptions",
+    "Growing",
+    "Logprob",
     "Text",
     "Token",
+    "Turns",
+    "check_prompt",
+    "decoder",
     "generate",
+    "room_after",
     "settled",
     "stream",
 ]

@@ -54,7 +54,8 @@ class CausalModel(Protocol):
 class Batch:
     """Texts in progress: prompts read by a model in one pass, going on token by token.
 
-    Prompts of different lengths are padded on the left, so that all end together.
+    Prompts of different lengths are padded on the left, so that all end together. When the model's
+    positions are full, what each text still has in view (`window_start`) is read anew.
 
     Args:
         model: what reads them.
@@ -76,9 +77,7 @@ class Batch:
         self._ids = np.zeros((len(prompts), longest + max_new_tokens), np.int64)
         for row, padding, prompt in zip(self._ids, self._padding, prompts, strict=True):
             row[padding:longest] = prompt
-        self._cache = model.start(len(prompts), longest + max_new_tokens - 1)
-        self._cache.pad_left(self._padding)
-        self._read(longest)
+        self._begin()
 
     def ids(self, row: int) -> Ids:
         """The tokens of one text, prompt and all."""
@@ -97,14 +96,43 @@ class Batch:
         """Add one token to each text, and read them."""
         self._ids[:, self._length] = tokens
         self._length += 1
-        self._read(1)
+        if self._taken < self._model.max_positions:
+            self._read(self._ids[:, self._length - 1 : self._length])
+        else:
+            self._begin()
 
-    def _read(self, count: int) -> None:
+    def _begin(self) -> None:
+        """Read what each text has in view, after nothing."""
+        texts = [self.ids(row) for row in range(len(self._padding))]
+        positions = self._model.max_positions
+        views = [text[window_start(len(text), positions) :] for text in texts]
+        longest = max(map(len, views))
+        to_read = self._ids.shape[1] - self._length - 1
+        self._cache = self._model.start(len(views), min(longest + to_read, positions))
+        self._cache.pad_left([longest - len(view) for view in views])
+        self._taken = 0
+        self._read(np.stack([np.pad(view, (longest - len(view), 0)) for view in views]))
+
+    def _read(self, ids: Ids) -> None:
         backend = self._model.backend
-        ids = self._ids[:, self._length - count : self._length]
+        self._taken += ids.shape[1]
         logits = self._model.logits(tensor(ids, backend, backend.index_dtype), self._cache)
         if logits.dtype.itemsize < 4:
             logits = logits.cast(DType.float32)
         self.logits = logits.numpy()
         if not np.isfinite(self.logits.max(-1)).all():
             raise NonFiniteError("the logits are not finite: the model's parameters are too large")
+
+
+def window_start(length: int, positions: int) -> int:
+    """Where in a text of `length` tokens a model with so many positions begins to read.
+
+    At 0 while it fits. With the token after that, the earlier half leaves the view, and the like
+    each time that the view is full again. It depends on the length alone, so that a text is read
+    as if all of it had been generated.
+
+    >>> [window_start(length, 4) for length in range(1, 10)]
+    [0, 0, 0, 0, 2, 2, 4, 4, 6]
+    """
+    step = positions - positions // 2
+    return -(-max(length - positions, 0) // step) * step

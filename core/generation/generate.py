@@ -217,17 +217,39 @@ def _check(
     if options.logprobs is not None and options.logprobs > vocabulary:
         raise UsageError(f"logprobs {options.logprobs}: expected at most {vocabulary}")
     for i, prompt in enumerate(prompts):
-        ids = np.asarray(prompt)
-        if not ids.size:
-            raise UsageError(f"prompt {i} is empty: expected at least one token to go on from")
-        if ids.dtype.kind not in "iu" or ids.ndim != 1:
-            raise UsageError(f"prompt {i}: expected a list of token ids, not {prompt!r:.60}")
-        if outside := ids[(ids < 0) | (ids >= vocabulary)].tolist():
-            raise UsageError(f"prompt {i}: token {outside[0]} is not from 0 to {vocabulary - 1}")
-        room = model.max_positions + 1 - ids.size  # the last new token is not read
-        if options.max_new_tokens > room:
-            cure = f"lower max_new_tokens to {room}" if room > 0 else "shorten the prompt"
-            raise UsageError(
-                f"prompt {i}: {ids.size} tokens and {options.max_new_tokens} new ones do not fit "
-                f"the model's {model.max_positions} positions; {cure}"
-            )
+        try:
+            check_prompt(model, prompt, options)
+        except UsageError as fault:
+            raise UsageError(f"prompt {i}: {fault}") from None
+
+
+def check_prompt(
+    model: CausalModel, prompt: Sequence[int], options: GenerationOptions | None = None
+) -> None:
+    """Refuse, with `UsageError`, a prompt that cannot be gone on from as the options have it."""
+    options = options or GenerationOptions()
+    ids, positions = np.asarray(prompt), model.max_positions
+    if not ids.size:
+        raise UsageError("empty; expected at least one token to go on from")
+    if ids.dtype.kind not in "iu" or ids.ndim != 1:
+        raise UsageError(f"expected a list of token ids, not {prompt!r:.60}")
+    if outside := ids[(ids < 0) | (ids >= model.vocab_size)].tolist():
+        raise UsageError(f"token {outside[0]} is not from 0 to {model.vocab_size - 1}")
+    if options.window:
+        return
+    if ids.size > positions:
+        raise UsageError(
+            f"{ids.size} tokens do not fit the model's {positions} positions; shorten it, or go on "
+            "from the end of it with window"
+        )
+    room = room_after(model, ids.size)
+    if options.max_new_tokens > room:
+        raise UsageError(
+            f"{ids.size} + {options.max_new_tokens} new tokens do not fit the model's {positions} "
+            f"positions; lower max_new_tokens to {room}, or go past them with window"
+        )
+
+
+def room_after(model: CausalModel, count: int) -> int:
+    """How many new tokens a model has positions for after a prompt of `count`."""
+    return model.max_positions + 1 - count  # the last new token is not read

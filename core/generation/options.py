@@ -38,6 +38,8 @@ class GenerationOptions:
         seed: of the draws, from 0 up to 2**64.
         logprobs: also give each token's log-probability, and those of so many of the likeliest in
             its place; None: neither.
+        window: a text may grow past the model's positions. Whenever they are full the model goes
+            on from their later half, read anew from position 0, and forgets what was before.
 
     Raises:
         UsageError: a value is out of range, or two exclude each other; names the field.
@@ -59,6 +61,7 @@ class GenerationOptions:
     stop: tuple[str, ...] = ()
     seed: int = 0
     logprobs: int | None = None
+    window: bool = False
 
     def __post_init__(self) -> None:
         self._whole("max_new_tokens", 1)
@@ -81,6 +84,8 @@ class GenerationOptions:
     def _check_kinds(self) -> None:
         if self.repetition_penalty == 0:
             raise self._wrong("repetition_penalty", "a number above 0; 1 is no penalty")
+        if not isinstance(self.window, bool):
+            raise self._wrong("window", "True or False")
         if not isinstance(self.early_stopping, bool) and self.early_stopping != "never":
             raise self._wrong("early_stopping", "True, False or 'never'")
         if not _is_tuple_of(Integral, self.eos_ids) or min(self.eos_ids, default=0) < 0:

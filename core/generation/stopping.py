@@ -43,8 +43,7 @@ class Ending:
             return None
         if new[-1] in self._options.eos_ids:
             new = new[:-1]
-        text = self._text(new)
-        return text[: _find(text, self._options.stop)]
+        return before_stop(self._text(new), self._options.stop)
 
     def _text(self, ids: Sequence[int]) -> str:
         assert self._decode is not None
@@ -59,6 +58,15 @@ def settled(text: str, stop: Sequence[str]) -> str:
     """
     begun = (n for s in stop for n in range(len(s) - 1, 0, -1) if text.endswith(s[:n]))
     return text[: len(text) - max(begun, default=0)]
+
+
+def before_stop(text: str, stop: Sequence[str]) -> str:
+    """The text up to the first stop string in it.
+
+    >>> before_stop("Yes.\\nUser: why?", ["why", "\\nUser:"])
+    'Yes.'
+    """
+    return text[: _find(text, stop)]
 
 
 def _find(text: str, stop: Sequence[str]) -> int | None:

@@ -28,23 +28,19 @@ class Preset:
     source: str | Path
 
 
-def _sized(name: str, source: str | Path, **sizes: int) -> Preset:
-    return Preset(name, Config(**sizes), source)
-
-
 PRESETS = {
-    preset.name: preset
-    for preset in (
-        Preset(
+    name: Preset(name, config, source)
+    for name, config, source in (
+        (
             "gpt2-tiny",
-            Config(vocab_size=512, n_positions=256, n_embd=128, n_layer=4, n_head=4),
+            Config(vocab_size=768, n_positions=256, n_embd=128, n_layer=4, n_head=4),
             BUNDLED,
         ),
-        _sized("distilgpt2", "distilbert/distilgpt2", n_layer=6),
-        _sized("gpt2", "openai-community/gpt2"),
-        _sized("gpt2-medium", "openai-community/gpt2-medium", n_embd=1024, n_layer=24, n_head=16),
-        _sized("gpt2-large", "openai-community/gpt2-large", n_embd=1280, n_layer=36, n_head=20),
-        _sized("gpt2-xl", "openai-community/gpt2-xl", n_embd=1600, n_layer=48, n_head=25),
+        ("distilgpt2", Config(n_layer=6), "distilbert/distilgpt2"),
+        ("gpt2", Config(), "openai-community/gpt2"),
+        ("gpt2-medium", Config(n_embd=1024, n_layer=24, n_head=16), "openai-community/gpt2-medium"),
+        ("gpt2-large", Config(n_embd=1280, n_layer=36, n_head=20), "openai-community/gpt2-large"),
+        ("gpt2-xl", Config(n_embd=1600, n_layer=48, n_head=25), "openai-community/gpt2-xl"),
     )
 }
 

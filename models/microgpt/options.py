@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
@@ -11,7 +10,7 @@ from typing import Any, ClassVar, get_type_hints
 
 from tfx.core.autograd import Autograd
 from tfx.core.errors import UsageError
-from tfx.core.recipe import TrainSettings
+from tfx.core.recipe import TrainSettings, spelled
 from tfx.core.wording import did_you_mean
 
 
@@ -76,15 +75,6 @@ class Options:
 _NAMES = [f.name for f in fields(Options)]
 _SETTABLE = _NAMES[_NAMES.index("n_layer") :]
 Options.FLAGS = frozenset(_NAMES) - frozenset(_SETTABLE)
-
-
-_VARIABLES = {"--dtype": "TFX_DTYPE", "--seed": "TFX_SEED"}
-
-
-def spelled(flag: str) -> str:
-    """A flag, and the environment variable that speaks for it where that is set."""
-    variable = _VARIABLES.get(flag, "")
-    return f"{flag} or {variable}" if os.environ.get(variable) else flag
 
 
 def _parsed(overrides: Mapping[str, str]) -> dict[str, Any]:

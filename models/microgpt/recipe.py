@@ -17,13 +17,13 @@ from tfx.core.backend import Backend
 from tfx.core.checkpoint import SavedCheckpoint, load_checkpoint, restore_random, save_checkpoint
 from tfx.core.errors import NonFiniteError, UsageError
 from tfx.core.optim import AdamW, TrainState
-from tfx.core.recipe import EvalSettings, Reporter, RunSettings, TrainSettings
+from tfx.core.recipe import EvalSettings, Reporter, RunSettings, TrainSettings, spelled
 from tfx.core.runs import claim_run_dir, newest_run
 from tfx.core.schedules import linear
 from tfx.core.tensor import Tensor
 from tfx.core.training import Loop, Metrics
 from tfx.models.microgpt.model import Params, loss
-from tfx.models.microgpt.options import Options, spelled
+from tfx.models.microgpt.options import Options
 from tfx.models.microgpt.run import NAME, Model, Run, options_of, shuffled, state_of, trained_on
 from tfx.models.microgpt.sampling import sample
 

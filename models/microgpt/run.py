@@ -17,11 +17,12 @@ from tfx.core.dtypes import FLOATS, DType, as_dtype
 from tfx.core.errors import CheckpointError, UsageError
 from tfx.core.optim import TrainState
 from tfx.core.parameters import Parameters
+from tfx.core.recipe import spelled
 from tfx.core.tensor import Tensor
 from tfx.core.weights import StoredTensor, WeightFile
 from tfx.models.microgpt.data import Names, Note, Source, default_names, load_documents
 from tfx.models.microgpt.model import Config, initial_weights
-from tfx.models.microgpt.options import Options, spelled
+from tfx.models.microgpt.options import Options
 from tfx.models.microgpt.vocabulary import Vocabulary
 
 NAME = "microgpt"

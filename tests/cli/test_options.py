@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
 from tfx.cli import options
-from tfx.cli.main import COMMANDS
+from tfx.cli.prompts import json_lines
 from tfx.core.recipe import EvalSettings, RunSettings, TrainSettings
 
 
@@ -62,6 +63,12 @@ def test_train_refuses(invoke: Any, flag: str) -> None:
         "--min-p=-0.1",
         "--min-p=2",
         "--repetition-penalty=0",
+        "--no-repeat-ngram-size=-1",
+        "--length-penalty=10.5",
+        "--early-stopping=yes",
+        "--logprobs=-1",
+        "--min-new-tokens=-1",
+        "--batch-size=0",
         "--num-beams=0",
         "--num-samples=0",
         "--max-new-tokens=0",
@@ -123,6 +130,7 @@ def test_train_passes_every_flag_on(invoke: Any) -> None:
         "out": "here",
         "resume": "there",
         "weights": "w",
+        "tokenizer": "t",
         "seed": 7,
         "num_samples": 0,
     }
@@ -143,19 +151,43 @@ def test_run_passes_every_flag_on(invoke: Any) -> None:
         "dtype": "float64",
         "prompt": "ka",
         "max_new_tokens": 4,
+        "min_new_tokens": 0,
         "temperature": 0.0,
         "top_k": 0,
         "top_p": 1.0,
         "min_p": 0.0,
         "repetition_penalty": 1.1,
+        "no_repeat_ngram_size": 3,
         "num_beams": 2,
+        "length_penalty": 0.0,
+        "early_stopping": "never",
         "num_samples": 5,
         "seed": 0,
+        "logprobs": 0,
     }
     args = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
-    done = invoke("run", "echo", *args, "--stop", "a", "--stop", "b", "--json")
-    assert given(done) == flags | {"stop": ["a", "b"]}
-    assert {f.name for f in fields(RunSettings)} == {*flags, "stop"}
+    done = invoke("run", "echo", *args, "--stop", "a", "--stop", "b", "--window", "--json")
+    assert given(done) == flags | {"stop": ["a", "b"], "window": True}
+    others = {"stop", "window", "prompt_ids", "prompts", "batch_size"}
+    assert {f.name for f in fields(RunSettings)} == {*flags, *others}
+
+
+def test_run_passes_other_kinds_of_prompts_on(invoke: Any, tmp_path: Path) -> None:
+    assert given(invoke("run", "echo", "--prompt-ids", " 1 22  3", "--json")) == {
+        "prompt_ids": [1, 22, 3]
+    }
+    (tmp_path / "in.jsonl").write_text('{"prompt": "ka"}\n{"prompt_token_ids": [4]}\n')
+    done = invoke("run", "echo", "--jsonl", "in.jsonl", "--batch-size", "3")
+    assert done.exit_code == 0
+    settings = RunSettings(prompts=json_lines(tmp_path / "in.jsonl"))
+    assert settings.prompts == ("ka", (4,))
+
+
+@pytest.mark.parametrize(("word", "value"), [("true", True), ("false", False), ("never", "never")])
+def test_early_stopping(invoke: Any, word: str, value: object) -> None:
+    assert given(invoke("run", "echo", "--early-stopping", word, "--json")) == {
+        "early_stopping": value
+    }
 
 
 def test_eval_passes_every_flag_on(invoke: Any) -> None:
@@ -271,6 +303,6 @@ def test_numbers() -> None:
 
 
 def test_the_listings_take_json_and_no_model(invoke: Any) -> None:
-    for command in COMMANDS.keys() - {"train", "run", "eval"}:
+    for command in ("backends", "models", "plugins", "doctor"):
         assert isinstance(json.loads(invoke(command, "--json").stdout), dict)
         assert invoke(command, "echo").exit_code == 2

@@ -15,7 +15,7 @@ import pytest
 
 from tfx.cli.output import emit_json, emit_table
 from tfx.cli.progress import Bar, Lines
-from tfx.cli.report import TextReporter
+from tfx.cli.report import TextReporter, reporter
 
 RESULT = ["num docs: 3", "step   20 /   20 | loss 0.1500", "sample  1: ann"]
 
@@ -194,6 +194,48 @@ def test_a_large_loss_stays_short(capsys: pytest.CaptureFixture[str]) -> None:
     report.progress(9, 9, -2e7, 0.1)
     report.progress_done()
     assert capsys.readouterr().out == "step    9 /    9 | loss -2.0000e+07\n"
+
+
+def test_pieces_make_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with TextReporter() as report:
+        report.piece("a")
+        assert capsys.readouterr().out == "a"
+        report.piece("b\n")
+        report.result("c")
+    assert capsys.readouterr().out == "b\nc\n"
+
+
+def test_a_line_that_was_begun_is_ended(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with TextReporter() as report:
+        report.piece("once upon")
+    assert capsys.readouterr().out == "once upon\n"
+
+
+def test_late_is_the_same_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    with reporter(as_json=False, live=False) as report:
+        report.piece("a")
+        report.piece("b\n")
+        report.result("c")
+        report.note("d")
+        assert capsys.readouterr() == ("", "d\n")
+        report.finish({})
+    assert capsys.readouterr().out == "ab\nc\n"
+
+
+def test_with_json_pieces_are_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with reporter(as_json=True) as report:
+        report.piece("a")
+        report.finish({"b": 1})
+    assert json.loads(capsys.readouterr().out) == {"b": 1}
+
+
+def test_progress_that_is_no_result(capsys: pytest.CaptureFixture[str]) -> None:
+    with TextReporter() as report:
+        report.progress(9, 9, 2.0, 0.1)
+        report.progress_done(is_result=False)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_table_is_aligned_and_has_no_trailing_blanks(

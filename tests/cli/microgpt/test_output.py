@@ -162,7 +162,7 @@ def test_weight_decay_is_torchs(train: Invoke) -> None:
     steps = 10
     train("--steps", steps, "--num-samples", 0, "--out", "run", "--weight-decay", 0.2)
     run = Run.begin(Options(steps=steps), BUNDLED, NumpyBackend(), pytest.fail)
-    theirs = {name: torch.tensor(x) for name, x in run.model.params.to_host().items()}
+    theirs = {name: torch.tensor(x.array) for name, x in run.model.params.to_host().items()}
     optimizer = torch.optim.AdamW(theirs.values(), betas=(0.85, 0.99), weight_decay=0.2)
     for step in range(steps):
         ours = type(run.model.params).from_host(

@@ -312,7 +312,7 @@ def test_a_stream_may_be_left(model: TinyGPT) -> None:
 @pytest.mark.parametrize(
     ("prompts", "given", "message"),
     [
-        ([[1], []], {}, "prompt 1 is empty: expected at least one token"),
+        ([[1], []], {}, "prompt 1: empty; expected at least one token"),
         ([[1, 61]], {}, "prompt 0: token 61 is not from 0 to 60"),
         ([[1], [3, -1]], {}, "prompt 1: token -1 is not from 0 to 60"),
         ([[1.5]], {}, "prompt 0: expected a list of token ids, not [1.5]"),
@@ -320,11 +320,11 @@ def test_a_stream_may_be_left(model: TinyGPT) -> None:
         (
             [[1], [1] * 40],
             {"max_new_tokens": 26},
-            "prompt 1: 40 tokens and 26 new ones do not fit the model's 64 positions; lower "
-            "max_new_tokens to 25",
+            "prompt 1: 40 + 26 new tokens do not fit the model's 64 positions; lower "
+            "max_new_tokens to 25, or go past them with window",
         ),
-        ([[1] * 65], {}, "prompt 0: 65 tokens and 50 new ones do not fit the model's 64 positions; "
-         "shorten the prompt"),
+        ([[1] * 65], {}, "prompt 0: 65 tokens do not fit the model's 64 positions; shorten it, or "
+         "go on from the end of it with window"),
         ([[1]], {"eos_ids": (3, 61)}, "eos_ids (3, 61): expected ids from 0 to 60"),
         ([[1]], {"logprobs": 62}, "logprobs 62: expected at most 61"),
         ([[1]], {"stop": ("x",)}, "stop ('x',): no decoder makes text to find it in; use eos_ids"),

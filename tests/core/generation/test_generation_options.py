@@ -41,6 +41,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("seed", {"seed": -1}, "-1: expected a whole number from 0 to 18446744073709551615"),
     ("seed", {"seed": 2**64}, "18446744073709551616: expected a whole number"),
     ("logprobs", {"logprobs": -1}, "-1: expected a whole number from 0 up"),
+    ("window", {"window": 16}, "16: expected True or False"),
 ]
 
 

@@ -1,0 +1,183 @@
+"""`tfx run gpt2`: what follows a prompt, or each of many."""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from time import perf_counter
+from typing import Any
+
+from tfx.core.backend import Backend
+from tfx.core.cache import KVCache
+from tfx.core.dtypes import as_dtype
+from tfx.core.generation import Growing, Logprob, Text, Token, Turns, decoder, generate
+from tfx.core.recipe import Reporter, RunSettings
+from tfx.core.tensor import Tensor
+from tfx.models.gpt2.language_model import LanguageModel
+from tfx.models.gpt2.presets import Preset, find_weights
+from tfx.models.gpt2.request import Request, in_flags, options_from, requests_from
+
+BATCH_SIZE = 8
+
+
+def run(
+    preset: Preset, settings: RunSettings, backend: Backend, report: Reporter
+) -> dict[str, Any]:
+    """Show the prompt with what follows it; of many prompts, an object each.
+
+    Without a tokenizer, ids are shown in place of text.
+
+    Returns:
+        The object for `--json`. The text of a sample is what was generated, without what ended it;
+        its token ids are all that were generated. Of many prompts, how many there were, and the
+        timing.
+
+    Raises:
+        TfxError: the weights, the prompt or the flags will not do. Nothing is shown before all
+            prompts are known to be good.
+    """
+    options = options_from(settings)
+    seed = settings.seed
+    if seed is None and options.temperature:
+        seed = secrets.randbelow(2**32)
+    began = perf_counter()
+    path = find_weights(preset, settings.weights, report.note)
+    loaded = LanguageModel.load(path, backend, report.note, as_dtype(settings.dtype or "float32"))
+    model = Clocked(loaded.config, loaded.params, loaded.tokenizer)
+    timing = Timing(perf_counter() - began)
+    requests = requests_from(settings, replace(options, seed=seed or 0), model)
+    if seed != settings.seed:
+        report.note(f"seed: {seed}")
+    result: dict[str, Any] = {
+        "model": preset.name,
+        "backend": backend.name,
+        "device": backend.device,
+        "dtype": str(model.dtype),
+        "seed": seed,
+    }
+    with in_flags(settings):
+        if settings.prompts is None:
+            [request] = requests
+            [texts] = timing.generate(model, requests, page(request, model, report))
+            result |= described(request, texts)
+        else:
+            result["prompts"] = len(requests)
+            for batch in batches(requests, settings.batch_size or BATCH_SIZE):
+                for request, texts in zip(batch, timing.generate(model, batch), strict=True):
+                    report.result(json.dumps(described(request, texts), allow_nan=False))
+    return result | {"timing": timing.described()}
+
+
+def batches(requests: Sequence[Request], size: int) -> Iterator[list[Request]]:
+    """Neighbours with the same options, at most `size` together."""
+    for _, alike in groupby(requests, lambda request: request.options):
+        rest = list(alike)
+        while rest:
+            yield rest[:size]
+            rest = rest[size:]
+
+
+# ---- what is shown -------------------------------------------------------------------------------
+
+
+def page(request: Request, model: LanguageModel, report: Reporter) -> Callable[[Token], None]:
+    """Show the beginning of a page of samples; each token given then adds to it."""
+    tokenizer, count = model.tokenizer, request.options.num_samples
+    start = " ".join(map(str, request.ids)) if request.text is None else request.text
+    titles = [f"--- sample {n} ---\n" if count > 1 else "" for n in range(1, count + 1)]
+    turns = Turns([title + start for title in titles], report.piece)
+    stop = request.options.stop
+    texts = [] if tokenizer is None else [Growing(tokenizer, stop) for _ in range(count)]
+
+    def add(token: Token) -> None:
+        piece = texts[token.sample].feed(token) if texts else f" {token.id}"
+        over = token.finish_reason is not None
+        turns.add(token.sample, piece + "\n" * over, over)
+
+    return add
+
+
+def described(request: Request, texts: Sequence[Text]) -> dict[str, Any]:
+    """A prompt and its samples as JSON has them."""
+    samples: list[dict[str, Any]] = []
+    for text in texts:
+        samples.append(
+            {"text": text.text, "token_ids": text.token_ids, "finish_reason": text.finish_reason}
+        )
+        if text.logprobs is not None:
+            pairs = zip(text.token_ids, text.logprobs, strict=True)
+            samples[-1]["logprobs"] = [_likelihood(*pair) for pair in pairs]
+    return {"prompt": request.text, "prompt_token_ids": list(request.ids), "samples": samples}
+
+
+def _likelihood(token: int, logprob: Logprob) -> dict[str, Any]:
+    top = [{"token_id": other, "logprob": _finite(x)} for other, x in logprob.top]
+    return {"token_id": token, "logprob": _finite(logprob.value), "top": top}
+
+
+def _finite(x: float) -> float | None:
+    return x if math.isfinite(x) else None
+
+
+# ---- how long it takes ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Clocked(LanguageModel):
+    """A model that notes when it was asked for logits."""
+
+    calls: list[float] = field(default_factory=list)
+
+    def logits(self, ids: Tensor, cache: KVCache) -> Tensor:
+        self.calls.append(perf_counter())
+        return super().logits(ids, cache)
+
+
+@dataclass
+class Timing:
+    """Seconds in all. Reading the prompts ends when their first new tokens are read: those count as
+    prompt, the others as decoded."""
+
+    load_s: float
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    prompt_tokens: int = 0
+    decoded_tokens: int = 0
+
+    def generate(
+        self,
+        model: Clocked,
+        requests: Sequence[Request],
+        on_token: Callable[[Token], None] | None = None,
+    ) -> list[list[Text]]:
+        """The texts for requests with the same options, on the clock."""
+        decode = None if model.tokenizer is None else decoder(model.tokenizer)
+        prompts = [request.ids for request in requests]
+        model.calls.clear()
+        began = perf_counter()
+        texts = generate(model, prompts, requests[0].options, decode, on_token)
+        ended = perf_counter()
+        first_read = model.calls[1] if len(model.calls) > 1 else ended
+        self.prefill_s += first_read - began
+        self.decode_s += ended - first_read
+        self.prompt_tokens += sum(map(len, prompts))
+        self.decoded_tokens += sum(len(text.token_ids) - 1 for of in texts for text in of)
+        return texts
+
+    def described(self) -> dict[str, float | None]:
+        """As JSON has it."""
+        return {
+            "load_s": self.load_s,
+            "prefill_s": self.prefill_s,
+            "decode_s": self.decode_s,
+            "prompt_tokens_per_s": _rate(self.prompt_tokens, self.prefill_s),
+            "decode_tokens_per_s": _rate(self.decoded_tokens, self.decode_s),
+        }
+
+
+def _rate(count: int, seconds: float) -> float | None:
+    return count / seconds if count and seconds else None

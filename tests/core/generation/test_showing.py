@@ -1,0 +1,85 @@
+"""What is shown of a text that grows: never too much, and in the end all of it."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tfx.core.generation import GenerationOptions, Growing, Token, Turns, decoder
+from tfx.core.generation.stopping import Ending
+from tfx.core.tokenizer import ByteLevelBPE
+from tfx.core.tokenizer.byte_pairs import ALPHABET
+
+VOCAB = {token: i for i, token in enumerate([*ALPHABET, "th", "the", "<end>"])}
+TOKENIZER = ByteLevelBPE(
+    VOCAB, [("t", "h"), ("th", "e")], special_tokens=["<end>"], eos_token="<end>"
+)
+END = VOCAB["<end>"]
+
+
+def tokens(ids: list[int], options: GenerationOptions) -> list[Token]:
+    """As generation gives them, until the text ends."""
+    ending, found = Ending(options, decoder(TOKENIZER)), []
+    for i, token in enumerate(ids):
+        reason = ending.reason(ids[: i + 1])
+        found.append(Token(0, 0, token, None, reason))
+        if reason:
+            break
+    return found
+
+
+def pieces(ids: list[int], stop: tuple[str, ...] = ()) -> list[str]:
+    options = GenerationOptions(max_new_tokens=len(ids), eos_ids=(END,), stop=stop)
+    growing = Growing(TOKENIZER, stop)
+    return [growing.feed(token) for token in tokens(ids, options)]
+
+
+def test_a_character_is_shown_when_it_is_whole() -> None:
+    assert pieces(TOKENIZER.encode("né€")) == ["n", "", "é", "", "", "€"]
+    assert pieces(list("né".encode()[:2])) == ["n", "\N{REPLACEMENT CHARACTER}"]
+
+
+def test_what_may_be_a_stop_string_is_held_back() -> None:
+    assert pieces(TOKENIZER.encode("a\nUp\nUser"), ("\nUs",)) == ["a", "", "", "\nUp", "", "", ""]
+    assert pieces(TOKENIZER.encode("a\nU"), ("\nUs",)) == ["a", "", "\nU"]  # the text is over
+
+
+def test_what_ends_a_text_is_not_shown() -> None:
+    assert pieces([*TOKENIZER.encode("the"), END]) == ["the", ""]
+    assert pieces([0xC3, END]) == ["", "\N{REPLACEMENT CHARACTER}"]
+
+
+def test_ids_beyond_the_tokenizer_stand_for_no_text() -> None:
+    assert pieces([65, 300, 66]) == ["A", "", "B"]
+    assert decoder(TOKENIZER)([65, 300, 66]) == "AB"
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_the_pieces_are_the_text_and_none_is_ever_taken_back(seed: int) -> None:
+    rng = random.Random(seed)
+    letters = "aé€🎈"
+    text = "".join(rng.choices(letters, k=40))
+    ids = [x for x in TOKENIZER.encode(text) if rng.random() < 0.97]  # with broken characters
+    stop = tuple("".join(rng.choices(letters, k=n)) for n in (2, 3, 5))
+    options = GenerationOptions(max_new_tokens=len(ids), stop=stop)
+    done = [token.id for token in tokens(ids, options)]
+    shown = pieces(ids, stop)
+    assert "".join(shown) == Ending(options, decoder(TOKENIZER)).text(done)
+    for i in range(len(shown)):
+        so_far = "".join(shown[:i])
+        assert not any(s in so_far for s in stop)
+
+
+def test_texts_take_turns() -> None:
+    shown: list[str] = []
+    turns = Turns(["1: ", "2: ", "3: "], shown.append)
+    assert shown == ["1: "]
+    turns.add(1, "b")
+    turns.add(2, "c\n", complete=True)
+    turns.add(0, "a")
+    assert shown == ["1: ", "a"]
+    turns.add(0, "\n", complete=True)
+    assert shown == ["1: ", "a", "\n", "2: b"]
+    turns.add(1, "b\n", complete=True)
+    assert "".join(shown) == "1: a\n2: bb\n3: c\n"
