@@ -49,6 +49,8 @@ if TYPE_CHECKING:  # HOMES once more, for type checkers and editors; a test comp
     from tfx.core.resolve import backend as backend
     from tfx.core.tape import no_grad as no_grad
     from tfx.core.tensor import Tensor as Tensor
+    from tfx.core.tokenizer.bpe import ByteLevelBPE as ByteLevelBPE
+    from tfx.core.tokenizer.files import load_tokenizer as load_tokenizer
 
     __version__: str
     bool = DType.bool
@@ -100,6 +102,8 @@ HOMES = {
     "backend": "tfx.core.resolve",
     "no_grad": "tfx.core.tape",
     "Tensor": "tfx.core.tensor",
+    "ByteLevelBPE": "tfx.core.tokenizer.bpe",
+    "load_tokenizer": "tfx.core.tokenizer.files",
     "arange": "tfx.core.creation",
     "full": "tfx.core.creation",
     "tensor": "tfx.core.creation",

@@ -15,10 +15,9 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from tfx.core.errors import TokenizerError
-from tfx.core.safetensors import quoted
 from tfx.core.tokenizer.byte_pairs import Merger, spelled_bytes
 from tfx.core.tokenizer.pretokenize import split
-from tfx.core.wording import kind_of
+from tfx.core.wording import kind_of, quoted
 
 AllowedSpecial: TypeAlias = Literal["all", "none"] | Collection[str]
 
@@ -66,13 +65,21 @@ class ByteLevelBPE:
         self.special_tokens = frozenset(special_tokens)
         self.added_tokens = frozenset(added_tokens) - self.special_tokens
         self.add_prefix_space = add_prefix_space
+        self.eos_token = eos_token
         self.eos_id = None if eos_token is None else self.token_to_id(eos_token)
-        self._words = _Words(Merger(vocab, merges))
+        self._merger = Merger(vocab, merges)
+        self._words = _Words(self._merger)
 
     @property
     def vocab_size(self) -> int:
         """How many tokens there are; ids run from 0 to one less."""
         return len(self.vocab)
+
+    @property
+    def merges(self) -> list[tuple[str, str]]:
+        """The pairs that become one token, first learnt first."""
+        tokens = self._tokens
+        return [(tokens[left], tokens[right]) for left, right in self._merger.pairs]
 
     def encode(
         self,
@@ -105,7 +112,7 @@ class ByteLevelBPE:
                 for words in split(plain):
                     ids.extend(chain.from_iterable(map(self._words.__getitem__, words)))
             except UnicodeEncodeError:
-                raise TokenizerError(_surrogate(text)) from None
+                raise half_character(text) from None
         return ids
 
     def encode_batch(
@@ -266,11 +273,11 @@ def _check_spelling(vocab: Mapping[str, int], whole: set[str]) -> None:
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def _surrogate(text: str) -> str:
-    """What to say of a text with half a character in it."""
+def half_character(text: str) -> TokenizerError:
+    """The error for a text that has no UTF-8 bytes, which a lone surrogate in it has not."""
     found = _SURROGATE.search(text)
     assert found is not None
-    return (
+    return TokenizerError(
         f"character {found.start()} of the text is the lone surrogate U+{ord(found[0]):04X}, "
         "half a character; read the text as UTF-8 with errors='replace'"
     )

@@ -16,7 +16,7 @@ from heapq import heapify, heappop, heappush
 from itertools import count, pairwise
 
 from tfx.core.errors import TokenizerError
-from tfx.core.safetensors import quoted
+from tfx.core.wording import quoted
 
 _spare = count(256)
 ALPHABET = "".join(chr(b if chr(b).isprintable() and b != 32 else next(_spare)) for b in range(256))
@@ -69,6 +69,11 @@ class Merger:
             raise TokenizerError(_repeated(merges))
         self._never = len(pairs)
         self._first = [id_of(spelled) for spelled in ALPHABET]
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """The ids that each merge joins, first learnt first."""
+        return [divmod(pair, self._size) for pair in self._ranks]
 
     def __call__(self, word: str) -> tuple[int, ...]:
         """The ids of a word; `UnicodeEncodeError` if it holds a lone surrogate."""

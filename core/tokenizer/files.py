@@ -17,9 +17,8 @@ from typing import Any, TypeVar
 
 from tfx.core.errors import TokenizerError
 from tfx.core.files import open_regular, reason, shown
-from tfx.core.safetensors import quoted
 from tfx.core.tokenizer.bpe import ByteLevelBPE
-from tfx.core.wording import kind_of
+from tfx.core.wording import kind_of, quoted
 
 MAX_FILE = 64 * 1024 * 1024
 """Longest file read, in bytes; the longest of GPT-2 takes four million."""
@@ -53,7 +52,7 @@ class _Parts:
     merges: list[tuple[str, str]]
     special_tokens: set[str] = field(default_factory=set)
     added_tokens: set[str] = field(default_factory=set)
-    eos_token: str | None = None
+    eos_token: str | None = END_OF_TEXT
     add_prefix_space: bool = False
 
 
@@ -82,8 +81,8 @@ def load_tokenizer(path: str | Path) -> ByteLevelBPE:
             settings = _read_object(beside)
             with _naming(beside):
                 _apply(settings, parts)
-    if parts.eos_token is None and END_OF_TEXT in parts.special_tokens:
-        parts.eos_token = END_OF_TEXT
+    if parts.eos_token not in parts.special_tokens:
+        parts.eos_token = None
     with _naming(file):
         return ByteLevelBPE(**vars(parts))
 
@@ -182,8 +181,9 @@ def _apply(settings: dict[str, Any], parts: _Parts) -> None:
         more = settings.get(name)
         named += more.values() if isinstance(more, dict) else _get(settings, name, list, default=[])
     parts.special_tokens.update(map(_text_of, named))
-    if settings.get("eos_token") is not None:
-        parts.eos_token = _text_of(settings["eos_token"])
+    if "eos_token" in settings:
+        end = settings["eos_token"]
+        parts.eos_token = None if end is None else _text_of(end)
 
 
 def _add(parts: _Parts, entry: Any, number: int) -> None:
@@ -193,8 +193,10 @@ def _add(parts: _Parts, entry: Any, number: int) -> None:
         raise TokenizerError(
             f"the added token {quoted(token)} has the id {number}, in the vocabulary {known!r}"
         )
-    special = isinstance(entry, dict) and _get(entry, "special", bool, default=False)
+    special = _get(entry, "special", bool, default=False) if isinstance(entry, dict) else None
     (parts.special_tokens if special else parts.added_tokens).add(token)
+    if special is False:  # said so, whatever was taken for granted
+        parts.special_tokens.discard(token)
 
 
 def _text_of(entry: Any) -> str:

@@ -120,7 +120,7 @@ texts = st.lists(
 
 
 def check(text: str, tokenizer: ByteLevelBPE, tiktoken: Any, tokenizers: dict[bool, Any]) -> None:
-    """Every way to encode gives what the peers give, and decoding gives the text."""
+    """Every way to encode gives what the peers give, and every way to decode gives the text."""
     ids = tokenizer.encode(text)
     assert ids == tiktoken.encode(text, allowed_special="all")
     assert ids == tokenizers[False].encode(text).ids
@@ -128,6 +128,9 @@ def check(text: str, tokenizer: ByteLevelBPE, tiktoken: Any, tokenizers: dict[bo
     plain = tokenizer.encode(text, allowed_special="none")
     assert plain == tiktoken.encode_ordinary(text)
     assert tokenizer.decode(ids, errors="strict") == tokenizer.decode(plain) == text
+    stream = StreamDecoder(tokenizer)
+    assert "".join(map(stream.feed, ids)) == text
+    assert stream.flush() == ""
 
 
 # ---- GPT-2 ---------------------------------------------------------------------------------------
@@ -138,6 +141,14 @@ def test_the_whole_of_tinyshakespeare(
 ) -> None:
     text = (shared_data / "tinyshakespeare.txt").read_text(encoding="utf-8")
     check(text, tokenizer, tiktoken, tokenizers)
+
+
+def test_the_whole_of_the_census_names(
+    tokenizer: ByteLevelBPE, tiktoken: Any, tokenizers: dict[bool, Any]
+) -> None:
+    """A corpus that is always there, though all ASCII and short words."""
+    file = Path(__file__).parents[3] / "models" / "microgpt" / "names.txt"
+    check(file.read_text(encoding="utf-8"), tokenizer, tiktoken, tokenizers)
 
 
 def test_the_edge_vectors(tokenizer: ByteLevelBPE, shared_data: Path) -> None:
