@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from tfx.core.files import open_regular
-from tfx.core.wording import quoted
+from tfx.core.wording import kind_of, quoted
 
 MAX_SIZE = 4 * 1024 * 1024
-"""Longest file read, in bytes: room for an index of forty thousand tensors. Python takes up to
-thirty times as much memory for what such a file can hold."""
+"""Longest file read where nobody says otherwise, in bytes: room for an index of forty thousand
+tensors. Python takes up to thirty times as much memory for what such a file can hold."""
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a regular file of at most `MAX_SIZE` bytes.
+def read_object(path: Path, longest: int = MAX_SIZE) -> dict[str, Any]:
+    """The JSON object in a regular file of at most `longest` bytes.
 
     Raises:
         OSError, ValueError: it cannot be read, or is something else. Neither names the file;
@@ -24,21 +24,21 @@ def read_object(path: Path) -> dict[str, Any]:
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if size > MAX_SIZE:
-            raise ValueError(f"it takes {size} bytes; as JSON at most {MAX_SIZE} are read")
-        text = file.read(size)
-    if text.startswith(b"version https://git-lfs"):
+        if size > longest:
+            raise ValueError(f"it takes {size} bytes; as JSON at most {longest} are read")
+        data = file.read(size)
+    if data.startswith(b"version https://git-lfs"):
         raise ValueError("it is a Git LFS pointer, not the file itself; run 'git lfs pull'")
     try:
-        value = json.loads(text, object_pairs_hook=_unrepeated)
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unrepeated)
     except RecursionError:
         raise ValueError("its JSON is nested too deep") from None
-    except UnicodeDecodeError:
-        raise ValueError("it is no JSON: not even text") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"it is no JSON: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 text: {error.reason} at byte {error.start}") from None
+    except ValueError as error:
+        raise ValueError(f"it is not sound JSON: {error}") from None
     if not isinstance(value, dict):
-        raise ValueError("its JSON is no object")
+        raise ValueError(f"it holds {kind_of(value)}; expected a JSON object")
     return value
 
 
@@ -46,6 +46,6 @@ def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"its key {quoted(key)} appears twice")
+            raise ValueError(f"the key {quoted(key)} comes twice in one object")
         found[key] = value
     return found

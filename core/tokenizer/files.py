@@ -7,8 +7,6 @@ special tokens. They come from strangers: each is read whole or refused, file an
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +15,7 @@ from typing import Any, TypeVar
 
 from tfx.core.errors import TokenizerError
 from tfx.core.files import open_regular, reason, shown
+from tfx.core.json_file import read_object
 from tfx.core.tokenizer.bpe import ByteLevelBPE
 from tfx.core.wording import kind_of, quoted
 
@@ -225,24 +224,11 @@ def _get(owner: Any, name: str, kind: type[T], default: T | None = None) -> T:
 
 def _read_object(file: Path) -> dict[str, Any]:
     """The JSON object in a file, no name in it given twice."""
-    text = _read(file)
     with _naming(file):
         try:
-            content = json.loads(text, object_pairs_hook=_unique)
-        except (ValueError, RecursionError) as error:
-            fault = "nested too deeply" if isinstance(error, RecursionError) else error
-            raise TokenizerError(f"not sound JSON: {fault}") from None
-        if not isinstance(content, dict):
-            raise TokenizerError(f"holds {kind_of(content)}; expected a JSON object")
-        return content
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise TokenizerError(f"{quoted(twice)} comes twice in one object")
-    return content
+            return read_object(file, MAX_FILE)
+        except (OSError, ValueError) as error:
+            raise TokenizerError(reason(error)) from None
 
 
 def _read(file: Path) -> str:

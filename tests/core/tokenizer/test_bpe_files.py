@@ -245,15 +245,18 @@ def test_a_fault_in_tokenizer_json_is_named(
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"vocab_json": "[1]"}, "vocab.json: holds a list; expected a JSON object"),
-        ({"vocab_json": "{"}, "vocab.json: not sound JSON: Expecting property name"),
-        ({"vocab_json": ""}, "vocab.json: not sound JSON: Expecting value"),
-        ({"vocab_json": "[" * 200_000}, "vocab.json: not sound JSON: nested too deeply"),
-        ({"vocab_json": '{"a": 1, "a": 1}'}, "vocab.json: not sound JSON: 'a' comes twice"),
-        ({"vocab_json": '{"a": ' + "1" * 5000 + "}"}, "vocab.json: not sound JSON: Exceeds the"),
+        ({"vocab_json": "[1]"}, "vocab.json: it holds a list; expected a JSON object"),
+        ({"vocab_json": "{"}, "vocab.json: it is not sound JSON: Expecting property name"),
+        ({"vocab_json": ""}, "vocab.json: it is not sound JSON: Expecting value"),
+        ({"vocab_json": "[" * 200_000}, "vocab.json: its JSON is nested too deep"),
+        (
+            {"vocab_json": '{"a": 1, "a": 1}'},
+            "vocab.json: it is not sound JSON: the key 'a' comes twice",
+        ),
+        ({"vocab_json": '{"a": ' + "1" * 5000 + "}"}, "vocab.json: .* JSON: Exceeds the"),
         ({"vocab_json": '{"a": NaN}'}, "vocab.json: the id of 'a' is a float"),
         ({"vocab_json": '{"\\ud800": 0}'}, "vocab.json: the token '.ud800' is not byte-level"),
-        ({"vocab_json": "\ud800"}, "vocab.json: not UTF-8 text: .* at byte 0"),
+        ({"vocab_json": "\ud800"}, "vocab.json: it is not UTF-8 text: .* at byte 0"),
         (
             {"vocab_json": {**VOCAB, "a\nb" * 99: 263}},
             r"vocab.json: the token 'a\\nba.*\.\.\.' is not",
@@ -292,7 +295,7 @@ def test_a_fault_in_tokenizer_json_is_named(
             {"tokenizer_config_json": {"added_tokens_decoder": {"x": 1}}},
             "decoder has 'x' for an id",
         ),
-        ({"special_tokens_map_json": "{}}"}, "special_tokens_map.json: not sound JSON: Extra data"),
+        ({"special_tokens_map_json": "{}}"}, "special_tokens_map.json: .* JSON: Extra data"),
     ],
 )
 def test_a_fault_in_the_other_files_is_named(
@@ -322,7 +325,7 @@ def test_a_file_too_long_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(tokenizer_files, "MAX_FILE", size)
     assert load_tokenizer(tmp_path).encode(TEXT) == IDS
     monkeypatch.setattr(tokenizer_files, "MAX_FILE", size - 1)
-    refused(tmp_path / "tokenizer.json", f"longer than {size - 1} bytes")
+    refused(tmp_path / "tokenizer.json", f"at most {size - 1} are read")
 
 
 def test_a_damaged_file_is_refused_or_sound(tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfx.core.tokenizer.bpe import ByteLevelBPE
@@ -114,9 +114,9 @@ FRAGMENTS = [
     *("Hello", " world", " the", "http://x.y/?a=b&c", "_", "__init__", "!!!", "...", "—", "$€£"),
     *("x" * 130, "ab" * 200, "é" * 90, "!" * 140, "0" * 150, " " * 133, "日" * 60, "\n" * 129),
 ]
-texts = st.lists(
-    st.sampled_from(FRAGMENTS) | st.characters(exclude_categories=["Cs"]), max_size=12
-).map("".join)
+pieces = st.lists(
+    st.sampled_from(FRAGMENTS) | st.characters(exclude_categories=["Cs"]), max_size=40
+)
 
 
 def check(text: str, tokenizer: ByteLevelBPE, tiktoken: Any, tokenizers: dict[bool, Any]) -> None:
@@ -166,20 +166,45 @@ def test_every_fragment(
         check(form, tokenizer, tiktoken, tokenizers)
 
 
-def same_on(number: int) -> Callable[..., None]:
-    @settings(max_examples=number, deadline=None, database=None)
-    @given(text=texts)
-    @example(text="")
-    def same(
-        text: str, tokenizer: ByteLevelBPE, tiktoken: Any, tokenizers: dict[bool, Any]
-    ) -> None:
-        check(text, tokenizer, tiktoken, tokenizers)
-
-    return same
+def neighbours(drawn: list[str]) -> Iterator[str]:
+    """All texts of one to six pieces that stand side by side: many for one draw, which is dear."""
+    for start in range(len(drawn)):
+        for stop in range(start + 1, min(start + 6, len(drawn)) + 1):
+            yield "".join(drawn[start:stop])
 
 
-test_two_thousand_texts = same_on(2_000)
-test_a_hundred_thousand_texts = pytest.mark.slow(same_on(100_000))
+def same_on(
+    number: int, tokenizer: ByteLevelBPE, tiktoken: Any, tokenizers: dict[bool, Any]
+) -> None:
+    """Draw until so many different texts were the same to all."""
+    seen: set[str] = set()
+
+    @settings(max_examples=100, deadline=None, database=None)
+    @given(drawn=pieces)
+    def same(drawn: list[str]) -> None:
+        for text in neighbours(drawn):
+            check(text, tokenizer, tiktoken, tokenizers)
+            seen.add(text)
+
+    while len(seen) < number:
+        same()
+
+
+def test_no_text(tokenizer: ByteLevelBPE, tiktoken: Any, tokenizers: dict[bool, Any]) -> None:
+    check("", tokenizer, tiktoken, tokenizers)
+
+
+def test_two_thousand_texts(
+    tokenizer: ByteLevelBPE, tiktoken: Any, tokenizers: dict[bool, Any]
+) -> None:
+    same_on(2_000, tokenizer, tiktoken, tokenizers)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_texts(
+    tokenizer: ByteLevelBPE, tiktoken: Any, tokenizers: dict[bool, Any]
+) -> None:
+    same_on(100_000, tokenizer, tiktoken, tokenizers)
 
 
 @pytest.mark.parametrize("unit", ["x", "ab", " ", "\n", "日本", "😀", "a1", "'", "<|", "\0"])

@@ -267,9 +267,9 @@ def test_damaged_weights(folder: Path, damage: Callable[[Path], None], fault: st
 @pytest.mark.parametrize(
     ("config", "fault"),
     [
-        ("", "config.json: it is no JSON"),
-        ("[]", "config.json: its JSON is no object"),
-        ('{"n_layer": 1, "n_layer": 2}', "config.json: its key 'n_layer' appears twice"),
+        ("", "config.json: it is not sound JSON"),
+        ("[]", "config.json: it holds a list; expected a JSON object"),
+        ('{"n_layer": 1, "n_layer": 2}', "the key 'n_layer' comes twice"),
         ("[" * 100_000, "config.json: its JSON is nested too deep"),
         (" " * 2**23, "config.json: it takes 8388608 bytes; as JSON at most"),
         ("version https://git-lfs.github.com/spec/v1\n", "config.json: it is a Git LFS pointer"),
