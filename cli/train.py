@@ -39,7 +39,13 @@ def train(
     context: typer.Context,
     model: options.ModelName,
     backend: options.BackendName = None,
-    data: options.Data = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Text to learn from; GPT-2 also takes a folder of texts, and token files.",
+        ),
+    ] = None,
     device: options.Device = None,
     dtype: options.ElementType = None,
     autograd: Annotated[
@@ -89,6 +95,10 @@ def train(
         Path | None, typer.Option(metavar="DIR", help="Go on with the run kept there.")
     ] = None,
     weights: options.Weights = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Folder or file of the tokenizer, for GPT-2."),
+    ] = None,
     seed: options.Seed = None,
     num_samples: Annotated[
         int | None, typer.Option(metavar="INT", min=0, help="Samples to print at the end.")
@@ -134,6 +144,7 @@ def train(
         out=out,
         resume=resume,
         weights=weights,
+        tokenizer=tokenizer,
         seed=seed,
         num_samples=num_samples,
         overrides=options.pairs((context.default_map or {}).get("set_", ()))

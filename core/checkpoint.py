@@ -6,7 +6,9 @@ A run folder holds `checkpoint-STEP` folders, each with
     optimizer.safetensors  the optimizer's tensors
     config.json            {"model": NAME, ...the model's configuration}
     state.json             {"step": STEP, ...random state, data position, settings}
-    manifest.json          size and sha256 of the four above, written last
+    manifest.json          size and sha256 of all the others, written last
+
+and whatever else belongs to the model, such as the files of its tokenizer.
 
 One is written under a hidden name, forced to disk, and renamed into place, so a kill at any
 moment leaves the old checkpoints or the new one as well. One process writes to a run folder.
@@ -22,7 +24,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from numpy.typing import NDArray
 from tfx.core.errors import CheckpointError, WeightsError
 from tfx.core.files import make_folder, open_regular, reason, replace_file, shown, sync_folder
 from tfx.core.weights import StoredTensor, WeightFile, encoded_weights, open_weights
+from tfx.core.wording import quoted
 
 FORMAT = 1
 """Version of the layout above; a manifest with another one is refused."""
@@ -56,6 +59,7 @@ class Checkpoint:
         optimizer: the optimizer's tensors by name.
         state: random state, data position, settings: JSON values by name. Tuples come back
             as lists; floats, and the integers of `random.getstate()`, come back exactly.
+        files: what else is to lie beside the weights: contents by plain file name.
     """
 
     model: str
@@ -64,9 +68,10 @@ class Checkpoint:
     weights: Mapping[str, NDArray[Any] | StoredTensor]
     optimizer: Mapping[str, NDArray[Any] | StoredTensor]
     state: Mapping[str, Any]
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class SavedCheckpoint(Checkpoint):
     """A checkpoint read from `path`; its tensors are maps of the files there."""
 
@@ -178,11 +183,22 @@ def load_checkpoint(path: str | os.PathLike[str], model: str | None = None) -> S
             raise _Damage(f"{_STATE} names no step")
         weights = _read_weights(folder, _MODEL, digests)
         optimizer = _read_weights(folder, _OPTIMIZER, digests)
+        others = [name for name in digests if name not in _FILES]
+        files = {name: _read_file(folder, name, digests) for name in others}
     except _Damage as damage:
         raise CheckpointError(
             f"checkpoint {shown(folder)} is damaged: {damage}{_hint(folder)}"
         ) from None
-    return SavedCheckpoint(name, step, config, weights, optimizer, state, folder)
+    return SavedCheckpoint(
+        model=name,
+        step=step,
+        config=config,
+        weights=weights,
+        optimizer=optimizer,
+        state=state,
+        files=files,
+        path=folder,
+    )
 
 
 def restore_random(generator: random.Random, saved: Any) -> None:
@@ -266,12 +282,23 @@ class _Damage(Exception):
 
 
 def _write_contents(folder: Path, checkpoint: Checkpoint) -> None:
-    replace_file(folder / _MODEL, encoded_weights(checkpoint.weights))
+    for name, content in checkpoint.files.items():
+        if not _is_free(name):
+            raise CheckpointError(f"{quoted(name)} cannot be the name of a file in a checkpoint")
+        replace_file(folder / name, [content])
+    # Without this note in the file, transformers would not load it.
+    replace_file(folder / _MODEL, encoded_weights(checkpoint.weights, {"format": "pt"}))
     replace_file(folder / _OPTIMIZER, encoded_weights(checkpoint.optimizer))
     _write_json(folder / _CONFIG, _with("model", checkpoint.model, checkpoint.config))
     _write_json(folder / _STATE, _with("step", checkpoint.step, checkpoint.state))
-    files = {name: _digest(folder / name) for name in _FILES}
+    files = {name: _digest(folder / name) for name in (*_FILES, *checkpoint.files)}
     _write_json(folder / _MANIFEST, {"format": FORMAT, "files": files})
+
+
+def _is_free(name: str) -> bool:
+    """Whether a file beside a checkpoint's own may be called so."""
+    plain = name.isprintable() and not set(name) & set("/\\:")
+    return plain and not name.startswith(".") and name not in ("", *_FILES, _MANIFEST)
 
 
 def _with(key: str, value: object, rest: Mapping[str, Any]) -> dict[str, Any]:
@@ -318,6 +345,17 @@ def _read_weights(folder: Path, name: str, digests: Mapping[str, Any]) -> Weight
         return open_weights(folder / name)
     except WeightsError as error:
         raise _Damage(str(error)) from None
+
+
+def _read_file(folder: Path, name: str, digests: Mapping[str, Any]) -> bytes:
+    if not _is_free(name):
+        raise _Damage(f"{_MANIFEST} lists {quoted(name)}, which is no file of a checkpoint")
+    _check(folder, name, digests)
+    try:
+        with open_regular(folder / name) as file:
+            return file.read()
+    except OSError as error:
+        raise _Damage(f"{name}: {reason(error)}") from None
 
 
 def _check(folder: Path, name: str, digests: Mapping[str, Any]) -> None:

@@ -92,14 +92,15 @@ class Parameters(Mapping[str, Tensor]):
             parts.append(backend.reshape(named[name].data, shape=(math.prod(shape),)))
         return Tensor(backend.concat(*parts, axis=0), backend)
 
-    def to_host(self, flat: Tensor | None = None) -> dict[str, HostArray]:
-        """Host copies by name, of these parameters or of another buffer of the same form; bfloat16
-        comes as uint16 words."""
+    def to_host(self, flat: Tensor | None = None) -> dict[str, StoredTensor]:
+        """Host copies by name, of these parameters or of another buffer of the same form."""
         source = self.flat if flat is None else flat
         numbers = source.backend.to_numpy(source.data)
         parts = np.split(numbers, self._bounds[1:-1])
         named = zip(self.shapes.items(), parts, strict=True)
-        return {name: part.reshape(shape) for (name, shape), part in named}
+        return {
+            name: StoredTensor(source.dtype, part.reshape(shape)) for (name, shape), part in named
+        }
 
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[name]

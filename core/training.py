@@ -1,4 +1,4 @@
-"""The training loop: steps, losses read in passing, checkpoints, and an orderly stop."""
+"""The training loop: steps, losses read in passing, evaluations, checkpoints, an orderly stop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, Self
 import numpy as np
 
 from tfx.core.errors import CheckpointError, NonFiniteError
+from tfx.core.evaluation import Evaluation
 from tfx.core.files import reason, shown
 from tfx.core.ops import stack
 from tfx.core.optim import TrainState
@@ -128,6 +129,7 @@ class Loop:
         report: where progress goes.
         schedule: the learning rate of each step, for the metrics.
         save_every: steps between checkpoints; 0 saves at the end alone.
+        evaluation: how the state is judged on the way; None: not at all.
     """
 
     advance: Callable[[TrainState, int], tuple[TrainState, Tensor, Tensor]]
@@ -136,12 +138,15 @@ class Loop:
     report: Reporter
     schedule: Table
     save_every: int = 0
+    evaluation: Evaluation | None = None
     _pending: list[_Step] = field(default_factory=list, init=False)
     _began: float = field(default=0.0, init=False)
     _read_at: float = field(default=0.0, init=False)
 
     def run(self, state: TrainState, first: int, last: int) -> TrainState:
         """Take steps `first`, `first + 1`, ... `last - 1`; the state after them, which is saved.
+
+        There are fewer of them when the evaluation's patience is at an end.
 
         Raises:
             NonFiniteError: a loss or gradient was not finite, or the parameters it would save are
@@ -151,11 +156,13 @@ class Loop:
         self._began = self._read_at = time.monotonic()
         done = first
         with _interrupts(self._acknowledge) as interrupted, np.errstate(all="ignore"):
-            while done < last and not interrupted.is_set():
+            while done < last and not (interrupted.is_set() or self._exhausted()):
                 state, loss, norm = self.advance(state, done)
                 done += 1
                 seconds = round(time.monotonic() - self._began, 6)
                 self._pending.append(_Step(done, loss, norm, seconds))
+                if self.evaluation and self.evaluation.is_due(done, last):
+                    self._read(last, state)
                 if self.save_every and done % self.save_every == 0 and done < last:
                     self._read_and_save(state, done, last)
                 elif self._overdue():
@@ -168,6 +175,9 @@ class Loop:
 
     def _acknowledge(self) -> None:
         self.report.note("saving after this step; Ctrl-C again stops at once")
+
+    def _exhausted(self) -> bool:
+        return self.evaluation is not None and self.evaluation.exhausted
 
     def _overdue(self) -> bool:
         waited = time.monotonic() - self._read_at
@@ -182,33 +192,44 @@ class Loop:
             )
         self.save(state, done)
 
-    def _read(self, last: int) -> None:
-        """Bring the waiting losses to the host, all at once, and pass them on."""
+    def _read(self, last: int, state: TrainState | None = None) -> None:
+        """Bring the waiting losses to the host, all at once, and pass them on; evaluate `state`,
+        where the last of them led."""
         steps, self._pending = self._pending, []
         if steps:
             numbers = stack([x for step in steps for x in (step.loss, step.norm)]).tolist()
             for step, loss, norm in zip(steps, numbers[::2], numbers[1::2], strict=True):
-                self._pass_on(step, loss, norm, last)
+                _refuse_non_finite(step.number, loss, norm, self.metrics)
+                judged = state if step is steps[-1] else None
+                self._pass_on(step, loss, norm, last, judged)
             self.metrics.flush()
         self._read_at = time.monotonic()
 
-    def _pass_on(self, step: _Step, loss: float, norm: float, last: int) -> None:
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            self.metrics.flush()
-            what = f"gradient norm ({norm})" if math.isfinite(loss) else f"loss ({loss})"
-            raise NonFiniteError(
-                f"the {what} of step {step.number} is not finite; parameters and optimizer stayed "
-                f"as after step {step.number - 1}, and were not saved; "
-                "lower --lr or set --grad-clip"
-            )
+    def _pass_on(
+        self, step: _Step, loss: float, norm: float, last: int, state: TrainState | None
+    ) -> None:
+        self.report.progress(step.number, last, loss, step.seconds)
+        measured: Mapping[str, float] = {}
+        if self.evaluation and state is not None:
+            measured = self.evaluation.look(state, step.number, self.report)
         self.metrics.add(
             step=step.number,
             loss=loss,
             grad_norm=norm,
             lr=float(self.schedule[step.number - 1]),
             seconds=round(self.metrics.seconds + step.seconds, 6),
+            **measured,
         )
-        self.report.progress(step.number, last, loss, step.seconds)
+
+
+def _refuse_non_finite(step: int, loss: float, norm: float, metrics: Metrics) -> None:
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        metrics.flush()
+        what = f"gradient norm ({norm})" if math.isfinite(loss) else f"loss ({loss})"
+        raise NonFiniteError(
+            f"the {what} of step {step} is not finite; parameters and optimizer stayed "
+            f"as after step {step - 1}, and were not saved; lower --lr or set --grad-clip"
+        )
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,55 @@ def test_the_files_are_what_the_module_says(tmp_path: Path) -> None:
     )
 
 
+# Other files beside the weights
+
+OTHERS = {"tokenizer.json": b'{"model": 1}', "merges.txt": b"\xff\0", "empty": b""}
+
+
+def test_other_files_travel_along(tmp_path: Path) -> None:
+    first = save_checkpoint(tmp_path / "a", checkpoint(3, files=OTHERS))
+    assert names(first) == {*FILES, *OTHERS}
+    assert {name: (first / name).read_bytes() for name in OTHERS} == OTHERS
+    loaded = load_checkpoint(first)
+    assert loaded.files == OTHERS
+    second = save_checkpoint(tmp_path / "b", loaded)
+    assert load_checkpoint(second).files == OTHERS
+    assert load_checkpoint(save_checkpoint(tmp_path / "c", checkpoint())).files == {}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_files_are_checked(tmp_path: Path, name: str) -> None:
+    folder = save_checkpoint(tmp_path, checkpoint(3, files=OTHERS))
+    (folder / name).write_bytes(OTHERS[name] + b".")
+    assert f"damaged: {name} is not what manifest.json says" in refusal(tmp_path)
+    (folder / name).unlink()
+    assert f"damaged: {name}: No such file" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", ".hidden", "a/b", "../a", "/a", "a\\b", "C:a", "a\n", "\0", *FILES],
+)
+def test_other_files_have_plain_names_of_their_own(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CheckpointError, match="cannot be the name of a file") as caught:
+        save_checkpoint(tmp_path, checkpoint(3, files={name: b"x"}))
+    assert str(caught.value).isprintable()
+    assert names(tmp_path) == set()
+    if name in FILES and name != "manifest.json":
+        return
+    folder = save_checkpoint(tmp_path, checkpoint(3))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][name] = {"size": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert "which is no file of a checkpoint" in refusal(tmp_path)
+
+
+def test_the_weights_say_what_transformers_asks_for(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, checkpoint(3))
+    with safetensors.safe_open(folder / "model.safetensors", "np") as file:
+        assert file.metadata() == {"format": "pt"}
+
+
 # Which checkpoints stay, and which is found
 
 

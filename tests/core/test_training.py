@@ -21,6 +21,7 @@ from tfx.core.autograd import value_and_grad
 from tfx.core.backend import Backend
 from tfx.core.dtypes import DType
 from tfx.core.errors import CheckpointError, NonFiniteError
+from tfx.core.evaluation import Evaluation, Evaluations
 from tfx.core.optim import AdamW, TrainState
 from tfx.core.parameters import Parameters
 from tfx.core.schedules import linear
@@ -50,8 +51,11 @@ class Listener:
         self.steps.append((step, total, loss))
         self.seconds.append(seconds)
 
-    def progress_done(self) -> None:
+    def progress_done(self, *, is_result: bool = True) -> None:
         self.closed += 1
+
+    def piece(self, text: str) -> None:
+        raise AssertionError("results are the recipe's")
 
 
 class Training:
@@ -244,6 +248,117 @@ def test_parameters_that_are_not_finite_are_not_saved(tmp_path: Path, backend: B
     training = Training(tmp_path, backend, unused=math.inf)
     with pytest.raises(NonFiniteError, match="the parameters after step 3 are not finite"):
         training.run(3)
+    assert training.saved == {}
+
+
+# ---- evaluation ------------------------------------------------------------------------
+
+
+class Judge:
+    """Gives one number after the other for what it measures, and remembers what it was given."""
+
+    def __init__(self, training: Training, *numbers: float, every: int = 5, patience: int = 0):
+        self.numbers = list(numbers)
+        self.judged: list[bytes] = []
+        self.best: dict[int, bytes] = {}
+        self.training = training
+        self.evaluation = Evaluation(every, self.measure, self.keep, patience=patience)
+        training.loop.evaluation = self.evaluation
+
+    def measure(self, state: TrainState) -> dict[str, float]:
+        self.judged.append(Training.bytes_of(state))
+        return {"val_loss": self.numbers.pop(0), "val_other": 7.0}
+
+    def keep(self, state: TrainState, done: int) -> None:
+        self.best[done] = Training.bytes_of(state)
+
+
+def test_evaluations_are_noted_with_their_steps(tmp_path: Path, backend: Backend) -> None:
+    training = Training(tmp_path, backend, save_every=5)
+    judge = Judge(training, 3.0, 2.0, 2.5, 1.0)
+    training.run(17)
+    assert judge.judged == [training.after[step] for step in (5, 10, 15, 17)]
+    assert judge.best == {step: training.after[step] for step in (5, 10, 17)}
+    found = {line["step"]: line for line in lines(tmp_path / "metrics.jsonl")}
+    assert len(found) == 17
+    assert {step: line["val_loss"] for step, line in found.items() if "val_loss" in line} == {
+        **{5: 3.0, 10: 2.0, 15: 2.5, 17: 1.0}
+    }
+    assert found[5]["val_other"] == 7.0
+    assert training.saved == {step: training.after[step] for step in (5, 10, 15, 17)}
+    assert training.listener.notes == [
+        "step    5 | val loss 3.0000 | val other 7.0000 | best so far",
+        "step   10 | val loss 2.0000 | val other 7.0000 | best so far",
+        "step   15 | val loss 2.5000 | val other 7.0000",
+        "step   17 | val loss 1.0000 | val other 7.0000 | best so far",
+    ]
+    assert judge.evaluation.past == Evaluations(
+        latest={"val_loss": 1.0, "val_other": 7.0},
+        best={"val_loss": 1.0, "val_other": 7.0},
+        best_step=17,
+    )
+
+
+def test_evaluation_changes_nothing_else(tmp_path: Path, backend: Backend) -> None:
+    (tmp_path / "plain").mkdir()
+    plain, judged = Training(tmp_path / "plain", backend), Training(tmp_path, backend)
+    Judge(judged, *range(20), every=1)
+    plain.run(20)
+    judged.run(20)
+    assert judged.after == plain.after
+
+
+@pytest.mark.parametrize(
+    ("numbers", "patience", "ends"),
+    [
+        ([5, 4, 4, 4, 9, 9], 2, 20),
+        ([5, 4, 5, 4.5, 3, 9], 3, 30),
+        ([5, 4, 3, 2, 1, 0], 1, 30),
+        ([1, 2, 3, 4, 5, 6], 0, 30),
+        ([1, 2, 3, 4, 5, 6], 5, 30),
+        ([1, 2, 3, 4, 5, 6], 1, 10),
+    ],
+)
+def test_patience(
+    tmp_path: Path, numpy_backend: Backend, numbers: list[float], patience: int, ends: int
+) -> None:
+    training = Training(tmp_path, numpy_backend)
+    Judge(training, *numbers, patience=patience)
+    last = training.run(30)
+    assert last.step.item() == ends
+    assert training.saved == {ends: training.after[ends]}
+    assert len(lines(tmp_path / "metrics.jsonl")) == ends
+    assert training.listener.closed == 1
+
+
+def test_patience_goes_on_with_what_was_seen_before(tmp_path: Path, numpy_backend: Backend) -> None:
+    training = Training(tmp_path, numpy_backend)
+    judge = Judge(training, 5, 5, 5, patience=4)
+    judge.evaluation.past = Evaluations({"val_loss": 1.0}, {"val_loss": 1.0}, 3, since_best=2)
+    assert training.run(30).step.item() == 10
+    assert judge.evaluation.past.best_step == 3
+    again = Training(tmp_path, numpy_backend)
+    again.loop.evaluation = judge.evaluation
+    again.run(30, first=10)
+    assert again.saved == {10: again.after[0]}  # not one step more
+
+
+def test_a_state_that_is_not_healthy_is_not_judged(tmp_path: Path, backend: Backend) -> None:
+    training = Training(tmp_path, backend)
+    training.spoiled[4] = math.nan
+    judge = Judge(training, 1.0)
+    with pytest.raises(NonFiniteError, match="of step 4 is not finite"):
+        training.run(10)
+    assert judge.judged == []
+    assert len(lines(tmp_path / "metrics.jsonl")) == 3
+
+
+def test_a_validation_loss_that_is_not_finite(tmp_path: Path, numpy_backend: Backend) -> None:
+    training = Training(tmp_path, numpy_backend)
+    judge = Judge(training, 1.0, math.nan)
+    with pytest.raises(NonFiniteError, match="the validation loss after step 10 is not finite"):
+        training.run(10)
+    assert list(judge.best) == [5]
     assert training.saved == {}
 
 

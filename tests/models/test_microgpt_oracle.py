@@ -98,8 +98,10 @@ def test_losses_and_gradients(backend: Backend, size: str, autograd: str) -> Non
             np.testing.assert_allclose(
                 g, expected.gradients[step][name], rtol=0, atol=1e-10, err_msg=f"{step} {name}"
             )
-    for name, array in run.state.params.to_host().items():
-        np.testing.assert_allclose(array, expected.last[name], rtol=0, atol=1e-9, err_msg=name)
+    for name, stored in run.state.params.to_host().items():
+        np.testing.assert_allclose(
+            stored.array, expected.last[name], rtol=0, atol=1e-9, err_msg=name
+        )
 
 
 def test_some_documents_are_longer_than_the_block() -> None:
@@ -129,7 +131,7 @@ def test_the_start_is_the_same_to_the_last_bit(size: str, seed: int) -> None:
     found, expected = run.model.params.to_host(), as_arrays(oracle.parameters)
     assert list(found) == list(expected)
     for name, array in expected.items():
-        assert found[name].tobytes() == array.tobytes(), name
+        assert found[name].array.tobytes() == array.tobytes(), name
 
 
 def test_the_mean_of_a_batch_is_the_mean_of_its_gradients(backend: Backend) -> None:
@@ -153,7 +155,7 @@ def test_the_mean_of_a_batch_is_the_mean_of_its_gradients(backend: Backend) -> N
         state, value, _ = loop.advance(run.state, 0)
         assert value.item() == pytest.approx(np.mean(losses), rel=0, abs=1e-12)
         for name, m in state.params.to_host(state.m).items():
-            np.testing.assert_allclose(m / (1 - 0.85), total[name], rtol=0, atol=1e-12)
+            np.testing.assert_allclose(m.array / (1 - 0.85), total[name], rtol=0, atol=1e-12)
 
 
 # ---- samples -----------------------------------------------------------------------------------
@@ -248,7 +250,7 @@ def test_a_prompt_means_what_was_drawn_before(backend: Backend) -> None:
 def test_parameters_that_are_too_large_are_told_of(backend: Backend, temperature: float) -> None:
     model = model_on(backend, "two layers")
     arrays = model.params.to_host()
-    arrays["lm_head"][:] = 1.7e308  # finite, but their products with x are not
+    arrays["lm_head"].array[:] = 1.7e308  # finite, but their products with x are not
     spoiled = Parameters.from_host(arrays, backend, DType.float64)
     args = (spoiled, model.config, model.vocabulary, random.Random(0), temperature)
     with np.errstate(all="ignore"), pytest.raises(NonFiniteError, match="logits"):

@@ -1,0 +1,253 @@
+"""`tfx train gpt2`: what a step does, how the model is judged, and what it writes at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfx.core.autograd import value_and_grad
+from tfx.core.backend import Backend
+from tfx.core.checkpoint import load_checkpoint, save_checkpoint
+from tfx.core.creation import tensor
+from tfx.core.dropout import Dropout
+from tfx.core.errors import UsageError
+from tfx.core.evaluation import Evaluation
+from tfx.core.generation import GenerationOptions, decoder, generate, room_after
+from tfx.core.optim import AdamW, TrainState
+from tfx.core.recipe import Reporter, TrainSettings
+from tfx.core.runs import claim_run_dir
+from tfx.core.schedules import Table, cosine
+from tfx.core.tensor import Tensor
+from tfx.core.threefry import key_from_seed
+from tfx.core.tokenizer import ByteLevelBPE
+from tfx.core.training import Loop, Metrics
+from tfx.models.gpt2.data import Batches, Ids, characters, windows
+from tfx.models.gpt2.language_model import LanguageModel
+from tfx.models.gpt2.model import Params, Pass, loss
+from tfx.models.gpt2.options import Options
+from tfx.models.gpt2.presets import Preset
+from tfx.models.gpt2.training_run import BEST, Run
+from tfx.models.gpt2.weights import NAME
+
+_SETTINGS = Options.FLAGS | {"data", "tokenizer", "weights", "out", "resume", "overrides"}
+_SAMPLE_TOKENS = 200
+
+
+def train(
+    preset: Preset, settings: TrainSettings, backend: Backend, report: Reporter
+) -> dict[str, Any]:
+    """Train a GPT-2, print what it writes then, and leave checkpoints.
+
+    Returns:
+        What `--json` prints. Losses are in nats per token, those `per_char` in nats per character
+        of the validation text; None where there was no evaluation, or the data is not text.
+
+    Raises:
+        TfxError: something that was asked for cannot be.
+    """
+    settings.refuse_unsupported(preset.name, _SETTINGS)
+    clock = [time.perf_counter()]
+    run = _begin_or_resume(preset, settings, backend, report)
+    out = claim_run_dir(preset.name, settings.out, run.resumed)
+    run.take_best_along(out)
+    if settings.out is None:
+        report.note(f"run folder: {out}")
+    report.result(f"tokens: {len(run.corpus.train)} to train on, {len(run.corpus.val)} to validate")
+    report.result(f"vocab size: {run.config.vocab_size}")
+    report.result(f"num params: {run.state.params.flat.size}")
+    evaluation = _evaluation(run, out, report)
+    clock.append(time.perf_counter())
+    with Metrics(out, run.done, run.resumed and run.resumed.parent) as metrics:
+        state = _loop(run, out, metrics, evaluation, report).run(
+            run.state, run.done, run.options.steps
+        )
+    clock.append(time.perf_counter())
+    steps = int(state.step.item())
+    if steps < run.options.steps:
+        report.note(f"ended early: {run.options.patience} evaluations without a better one")
+    samples = _samples(run, state.params, report)
+    clock.append(time.perf_counter())
+    load_s, train_s, sample_s = np.diff(clock).tolist()
+    eval_s = evaluation.seconds if evaluation else 0.0
+    learnt = (steps - run.done) * run.tokens_a_step
+    return {
+        "model": preset.name,
+        "backend": str(backend),
+        "dtype": str(state.params.flat.dtype),
+        "seed": run.options.seed,
+        "train_tokens": len(run.corpus.train),
+        "val_tokens": len(run.corpus.val),
+        "vocab_size": run.config.vocab_size,
+        "num_params": state.params.flat.size,
+        "steps": steps,
+        "final_loss": metrics.last_loss,
+        **_judged(run),
+        "samples": samples,
+        "tokens_per_s": learnt / (train_s - eval_s),
+        "timing": {"load_s": load_s, "train_s": train_s, "eval_s": eval_s, "sample_s": sample_s},
+        "out": str(out),
+    }
+
+
+def _begin_or_resume(
+    preset: Preset, settings: TrainSettings, backend: Backend, report: Reporter
+) -> Run:
+    if settings.autograd == "native" and not backend.native_autograd:
+        raise UsageError(f"--autograd native: backend {backend} has no autograd of its own")
+    if settings.resume is None:
+        return Run.begin(preset, settings, backend, report.note)
+    for name in ("weights", "tokenizer"):
+        if getattr(settings, name) is not None:
+            raise UsageError(f"--{name}: the run that --resume continues has its own; leave it out")
+    return Run.resume(load_checkpoint(settings.resume, NAME), settings, backend, report.note)
+
+
+# ---- steps ---------------------------------------------------------------------------------------
+
+
+def _loop(
+    run: Run, out: Path, metrics: Metrics, evaluation: Evaluation | None, report: Reporter
+) -> Loop:
+    options = run.options
+    schedule = cosine(options.steps, options.lr, options.min_lr, options.warmup_steps)
+
+    def save(state: TrainState, done: int) -> None:
+        save_checkpoint(out, run.checkpoint(state, done))
+
+    advance = _step(run, schedule)
+    return Loop(advance, save, metrics, report, schedule, options.save_every, evaluation)
+
+
+def _step(
+    run: Run, schedule: Table
+) -> Callable[[TrainState, int], tuple[TrainState, Tensor, Tensor]]:
+    """One training step, as `Loop.advance` wants it."""
+    options, config = run.options, run.config
+    batches = Batches(run.corpus.train, options.block_size, options.batch_size, options.seed)
+    optimizer = _optimizer(run, schedule)
+    key = key_from_seed(options.seed)
+
+    def mean_loss(p: Params, ids: Tensor, targets: Tensor, draw: Tensor) -> Tensor:
+        return loss(p, config, ids, targets, Pass(dropout=Dropout(key, draw)))
+
+    differentiate = value_and_grad(mean_loss, autograd=options.autograd)
+
+    def differentiated(state: TrainState, step: int, turn: int) -> tuple[Tensor, Tensor]:
+        batch = _on(state.params.flat.backend, batches[step * options.grad_accum + turn])
+        draw = state.step * options.grad_accum + turn  # of dropout: on the device, as the step is
+        value, grads = differentiate(state.params, *batch, draw)
+        return value, state.params.flatten(grads)
+
+    def advance(state: TrainState, step: int) -> tuple[TrainState, Tensor, Tensor]:
+        value, g = differentiated(state, step, 0)
+        for turn in range(1, options.grad_accum):
+            more, more_g = differentiated(state, step, turn)
+            value, g = value + more, g + more_g
+        if options.grad_accum > 1:
+            value, g = value * (1 / options.grad_accum), g * (1 / options.grad_accum)
+        state, norm = optimizer.update(state, value, g)
+        return state, value, norm
+
+    return advance
+
+
+def _optimizer(run: Run, schedule: Table) -> AdamW:
+    options, params = run.options, run.state.params
+    matrices = {name for name, shape in params.shapes.items() if len(shape) == 2}
+    return AdamW(
+        schedule,
+        params,
+        beta1=options.beta1,
+        beta2=options.beta2,
+        eps=options.eps,
+        decay={name: options.weight_decay * (name in matrices) for name in params},
+        grad_clip=options.grad_clip,
+    )
+
+
+def _on(backend: Backend, batch: tuple[Ids, Ids]) -> tuple[Tensor, Tensor]:
+    ids, targets = (tensor(part, backend, backend.index_dtype) for part in batch)
+    return ids, targets
+
+
+# ---- evaluation ----------------------------------------------------------------------------------
+
+
+def _evaluation(run: Run, out: Path, report: Reporter) -> Evaluation | None:
+    """The mean loss over the validation data, without dropout; for text also per character."""
+    options, tokenizer = run.options, run.tokenizer
+    if not (options.eval_every and len(run.corpus.val)):
+        if options.patience:
+            raise UsageError("--set patience: needs --eval-every and validation data")
+        if options.eval_every:
+            report.note("nothing is evaluated: there is no validation data")
+        return None
+    batches = windows(run.corpus.val, options.block_size, options.batch_size, options.eval_batches)
+    tokens = sum(targets.size for _, targets in batches)
+    chars = tokenizer and sum(characters(targets, tokenizer) for _, targets in batches)
+
+    def measure(state: TrainState) -> dict[str, float]:
+        total = sum(_mean_loss(run, state.params, batch) * batch[0].size for batch in batches)
+        per_char = {"val_loss_per_char": total / chars} if chars else {}
+        return {"val_loss": total / tokens, **per_char}
+
+    def keep(state: TrainState, done: int) -> None:
+        save_checkpoint(out / BEST, run.checkpoint(state, done), keep=1)
+
+    return Evaluation(options.eval_every, measure, keep, run.evaluations, options.patience)
+
+
+def _mean_loss(run: Run, params: Params, batch: tuple[Ids, Ids]) -> float:
+    ids, targets = _on(run.state.params.flat.backend, batch)
+    return float(loss(params, run.config, ids, targets).item())
+
+
+def _judged(run: Run) -> dict[str, Any]:
+    """What the evaluations have shown, for `--json`."""
+    past = run.evaluations
+    return {
+        "val_loss": past.latest.get("val_loss"),
+        "val_loss_per_char": past.latest.get("val_loss_per_char"),
+        "best_val_loss": past.best.get("val_loss"),
+        "best_val_loss_per_char": past.best.get("val_loss_per_char"),
+        "best_step": past.best_step if past.best else None,
+    }
+
+
+# ---- samples -------------------------------------------------------------------------------------
+
+
+def _samples(run: Run, params: Params, report: Reporter) -> list[str]:
+    """Texts that the model writes from nothing, printed; none where its tokens are no text."""
+    count, tokenizer = run.options.num_samples, run.tokenizer
+    if tokenizer is None or not count:
+        return []
+    model = LanguageModel(run.config, params, tokenizer)
+    prompt, end = _beginning(run, tokenizer), tokenizer.eos_id
+    how = GenerationOptions(
+        max_new_tokens=min(_SAMPLE_TOKENS, room_after(model, len(prompt))),
+        temperature=0.8,
+        top_k=min(50, model.vocab_size),
+        num_samples=count,
+        eos_ids=() if end is None else (end,),
+        seed=run.options.seed,
+    )
+    (texts,) = generate(model, [prompt], how, decoder(tokenizer))
+    written = [text.text or "" for text in texts]
+    for number, text in enumerate(written, 1):
+        report.result(f"--- sample {number} ---")
+        report.result(text)
+    return written
+
+
+def _beginning(run: Run, tokenizer: ByteLevelBPE) -> list[int]:
+    """What a text begins after: the token that ends the one before where the data has such, else
+    the end of a line."""
+    end = tokenizer.eos_id
+    if end is not None and run.corpus.has(end):
+        return [end]
+    return tokenizer.encode("\n", add_prefix_space=False)

@@ -1,0 +1,270 @@
+"""The training run of a GPT-2: begun from nothing or from weights, kept, and taken up again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tfx.core.backend import Backend
+from tfx.core.checkpoint import Checkpoint, SavedCheckpoint
+from tfx.core.dtypes import FLOATS, DType, as_dtype
+from tfx.core.errors import CheckpointError, HubError, TokenizerError, UsageError
+from tfx.core.evaluation import Evaluations
+from tfx.core.files import shown
+from tfx.core.optim import TrainState
+from tfx.core.parameters import Parameters
+from tfx.core.recipe import TrainSettings, spelled
+from tfx.core.tensor import Tensor
+from tfx.core.tokenizer import ByteLevelBPE, load_tokenizer
+from tfx.core.tokenizer.save import tokenizer_files
+from tfx.models.gpt2.config import Config
+from tfx.models.gpt2.data import Corpus, Sources, read_corpus
+from tfx.models.gpt2.initial import initial_weights
+from tfx.models.gpt2.language_model import tokenizer_of
+from tfx.models.gpt2.options import CHANGEABLE, DROPOUTS, Options, configured
+from tfx.models.gpt2.presets import Preset, find_weights
+from tfx.models.gpt2.weights import NAME, Pretrained, read_pretrained
+
+BEST = "best"
+"""The folder, in that of a run, of its best checkpoint."""
+
+Note = Callable[[str], None]
+
+
+@dataclass
+class Run:
+    """A training run.
+
+    Attributes:
+        options: what was chosen.
+        config: what kind of GPT-2 it is.
+        tokenizer: None where the data is tokens, and nobody said whose.
+        data: where the data is from.
+        corpus: what is in there.
+        state: parameters and optimizer as far as the run is.
+        evaluations: what the evaluations have shown so far.
+        done: how many steps that is.
+        resumed: the checkpoint it goes on from.
+    """
+
+    options: Options
+    config: Config
+    tokenizer: ByteLevelBPE | None
+    data: Path
+    corpus: Corpus
+    state: TrainState
+    evaluations: Evaluations = field(default_factory=Evaluations)
+    done: int = 0
+    resumed: Path | None = None
+
+    @classmethod
+    def begin(cls, preset: Preset, settings: TrainSettings, backend: Backend, note: Note) -> Run:
+        """A new run, from random weights or from those of `--weights`."""
+        if settings.data is None:
+            raise UsageError(
+                f"{preset.name} has nothing to learn from; give --data: a text file, a folder of "
+                "them, or token files"
+            )
+        sources = Sources.of(settings.data)
+        found = None
+        if settings.weights is not None:
+            found = read_pretrained(find_weights(preset, settings.weights, note), note)
+        tokenizer = _tokenizer(preset, settings.tokenizer, found, sources, note)
+        config = _config(preset, settings.overrides, found, tokenizer)
+        options = Options.chosen(settings, config, fine_tuning=found is not None)
+        dtype = computable(options.dtype, backend)
+        corpus = read_corpus(sources, tokenizer, options.val_fraction)
+        corpus.check(config.vocab_size, options.block_size, settings.data)
+        weights = found.tensors if found else initial_weights(config, options.seed, dtype)
+        state = TrainState.start(Parameters.from_host(weights, backend, dtype))
+        return cls(options, config, tokenizer, settings.data, corpus, state)
+
+    @classmethod
+    def resume(
+        cls, saved: SavedCheckpoint, settings: TrainSettings, backend: Backend, note: Note
+    ) -> Run:
+        """Take up a saved run where it stopped, bit for bit."""
+        found = read_pretrained(saved.path, note)
+        config, tokenizer = found.config, tokenizer_of(found)
+        options = _resumed_options(saved, config, settings, note)
+        data = settings.data or Path(_noted(saved, "data"))
+        corpus = read_corpus(Sources.of(data), tokenizer, options.val_fraction)
+        if corpus.fingerprint() != _noted(saved, "tokens"):
+            raise CheckpointError(
+                f"{shown(data)} is not what {shown(saved.path)} was trained on; "
+                "say with --data where that is"
+            )
+        dtype = computable(options.dtype, backend)
+        start = TrainState.start(Parameters.from_host(found.tensors, backend, dtype))
+        state = replace(
+            start,
+            m=_moment(saved, "m", start.params),
+            v=_moment(saved, "v", start.params),
+            step=start.step + saved.step,
+        )
+        evaluations = Evaluations(**_noted(saved, "evaluations"))
+        return cls(
+            options, config, tokenizer, data, corpus, state, evaluations, saved.step, saved.path
+        )
+
+    def checkpoint(self, state: TrainState, done: int) -> Checkpoint:
+        """All that `resume` needs, after `done` steps; transformers can load it too."""
+        optimizer = {
+            f"{which}.{name}": array
+            for which, flat in (("m", state.m), ("v", state.v))
+            for name, array in state.params.to_host(flat).items()
+        }
+        return Checkpoint(
+            model=NAME,
+            step=done,
+            config=self.config.to_json(),
+            weights=state.params.to_host(),
+            optimizer=optimizer,
+            state={
+                "options": asdict(self.options),
+                "data": str(self.data.absolute()),
+                "tokens": self._fingerprint,
+                "evaluations": asdict(self.evaluations),
+            },
+            files=self._files,
+        )
+
+    @property
+    def tokens_a_step(self) -> int:
+        return self.options.grad_accum * self.options.batch_size * self.options.block_size
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return self.corpus.fingerprint()
+
+    @cached_property
+    def _files(self) -> dict[str, bytes]:
+        return tokenizer_files(self.tokenizer) if self.tokenizer else {}
+
+    def take_best_along(self, out: Path) -> None:
+        """Copy the best checkpoint so far into the folder of a run that goes on elsewhere."""
+        if self.resumed is None:
+            return
+        before = self.resumed.parent / BEST
+        if before.is_dir() and not (out / BEST).exists():
+            shutil.copytree(before, out / BEST)
+
+
+def _resumed_options(
+    saved: SavedCheckpoint, config: Config, settings: TrainSettings, note: Note
+) -> Options:
+    """The options of a run that goes on, few of which may be others than before."""
+    try:
+        before = Options(**_noted(saved, "options"))
+    except TypeError as error:
+        raise CheckpointError(
+            f"checkpoint {shown(saved.path)} has other options than this tfx knows: {error}"
+        ) from None
+    options = before.with_settings(settings, config)
+    same = asdict(before) | asdict(config)
+    asked = asdict(options) | asdict(configured(config, settings.overrides))
+    for name in same.keys() - CHANGEABLE:
+        if asked[name] != same[name]:
+            flag = spelled(settings.flag(name)) if name in Options.FLAGS else f"--set {name}"
+            raise UsageError(
+                f"{flag} {asked[name]}: the run that --resume continues keeps its {same[name]}"
+            )
+    if saved.step > options.steps:
+        raise UsageError(
+            f"--steps {options.steps}: {shown(saved.path)} has taken {saved.step} already"
+        )
+    if options.steps != before.steps:
+        note(
+            f"--steps {options.steps} instead of {before.steps}: "
+            "the learning rate follows the new schedule"
+        )
+    if saved.step == options.steps:
+        note(f"{shown(saved.path)} has taken all {saved.step} steps; --steps adds more")
+    return options
+
+
+def computable(name: str, backend: Backend) -> DType:
+    """The dtype called `name`; `UsageError` unless it is of floats that `backend` computes with."""
+    dtype = as_dtype(name)
+    if dtype not in FLOATS & backend.dtypes:
+        known = ", ".join(sorted(FLOATS & backend.dtypes - {DType.float16}))
+        flag = spelled("--dtype")
+        raise UsageError(f"gpt2 cannot compute in {dtype} on {backend}; choose {flag} {known}")
+    return dtype
+
+
+def _tokenizer(
+    preset: Preset, asked: Path | None, found: Pretrained | None, sources: Sources, note: Note
+) -> ByteLevelBPE | None:
+    """The tokenizer of a new run: the one asked for, that of the weights, or the preset's."""
+    if asked is not None:
+        return load_tokenizer(asked)
+    if found is not None and (tokenizer := tokenizer_of(found)) is not None:
+        return tokenizer
+    if sources.are_tokens:
+        return None  # the ids may be anybody's
+    if found is not None:
+        raise TokenizerError(f"{shown(found.path)} has no tokenizer; give one with --tokenizer")
+    try:
+        return load_tokenizer(find_weights(preset, None, note))
+    except HubError as fault:
+        raise HubError(f"no tokenizer, as {fault}; or give one with --tokenizer DIR") from None
+
+
+def _config(
+    preset: Preset,
+    overrides: Mapping[str, str],
+    found: Pretrained | None,
+    tokenizer: ByteLevelBPE | None,
+) -> Config:
+    """The configuration of a new run: of the weights, or the preset's with the vocabulary of the
+    tokenizer; then `--set`."""
+    if found is not None:
+        config = configured(found.config, overrides)
+        for name, before in asdict(found.config).items():
+            asked = getattr(config, name)
+            if asked != before and name not in DROPOUTS:
+                raise UsageError(
+                    f"--set {name}={asked}: the weights in {shown(found.path)} are of a model "
+                    f"with {before}; leave it out"
+                )
+    else:
+        base = preset.config
+        if tokenizer is not None:
+            end = tokenizer.eos_id
+            base = replace(
+                base, vocab_size=tokenizer.vocab_size, bos_token_id=end, eos_token_id=end
+            )
+        config = configured(base, overrides)
+    if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
+        raise TokenizerError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens and the model {config.vocab_size} "
+            "(vocab_size): they do not go together"
+        )
+    return config
+
+
+def _moment(saved: SavedCheckpoint, which: str, like: Parameters) -> Tensor:
+    """One of Adam's moments, flat."""
+    names = {name: f"{which}.{name}" for name in like}
+    shapes = {theirs: saved.optimizer[theirs].shape for theirs in saved.optimizer}
+    if any(shapes.get(theirs) != like.shapes[name] for name, theirs in names.items()):
+        raise CheckpointError(
+            f"checkpoint {shown(saved.path)} does not fit gpt2: its {which} has other shapes than "
+            "its weights"
+        )
+    arrays = {name: saved.optimizer[theirs] for name, theirs in names.items()}
+    return Parameters.from_host(arrays, like.flat.backend, like.flat.dtype).flat
+
+
+def _noted(saved: SavedCheckpoint, key: str) -> Any:
+    """What `Run.checkpoint` noted under `key`."""
+    if key not in saved.state:
+        raise CheckpointError(
+            f"checkpoint {shown(saved.path)} does not fit gpt2: state.json has no {key!r}"
+        )
+    return saved.state[key]
