@@ -78,18 +78,32 @@ def check_drawable(picture: str, run_folder: Path | None) -> None:
 
 
 def draw_losses(metrics: Path, picture: Path, title: str) -> None:
-    """Draw the loss at each step of `metrics`, and the course it takes, into `picture`."""
+    """Draw the loss at each step of `metrics`, the course it takes, and what was measured on
+    validation data, into `picture`."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    steps, losses = _read(metrics)
+    points = _read(metrics)
+    steps, losses = [p["step"] for p in points], [p["loss"] for p in points]
+    judged = [(p["step"], p["val_loss"]) for p in points if "val_loss" in p]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     if len(losses) < ENOUGH_TO_SMOOTH:
-        axes.plot(steps, losses, color="tab:blue", linewidth=1.5, marker="o", markersize=3)
+        axes.plot(
+            steps,
+            losses,
+            color="tab:blue",
+            linewidth=1.5,
+            marker="o",
+            markersize=3,
+            label="each step",
+        )
     else:
         axes.plot(steps, losses, color="tab:blue", linewidth=0.8, alpha=0.3, label="each step")
         axes.plot(steps, smoothed(losses), color="tab:blue", linewidth=2, label="smoothed")
+    if judged:
+        axes.plot(*zip(*judged, strict=True), color="tab:orange", marker="o", label="validation")
+    if judged or len(losses) >= ENOUGH_TO_SMOOTH:
         axes.legend(frameon=False)
     axes.set(title=title, xlabel="step", ylabel="loss (nats per token)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
@@ -111,11 +125,10 @@ def smoothed(losses: Sequence[float]) -> list[float]:
     return [(sums[stop] - sums[start]) / (stop - start) for start, stop in spans]
 
 
-def _read(metrics: Path) -> tuple[list[int], list[float]]:
+def _read(metrics: Path) -> list[dict[str, Any]]:
     try:
         lines = metrics.read_text(encoding="utf-8").splitlines()
         points: list[dict[str, Any]] = [json.loads(line) for line in lines]
     except (OSError, ValueError) as error:
         raise DataError(f"cannot draw the loss curve from {metrics}: {error}") from None
-    points = [point for point in points if "loss" in point]
-    return [point["step"] for point in points], [point["loss"] for point in points]
+    return [point for point in points if "loss" in point]

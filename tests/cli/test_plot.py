@@ -173,3 +173,14 @@ def test_unreadable_metrics(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("{")
     with pytest.raises(DataError, match="cannot draw the loss curve"):
         draw_losses(tmp_path / "metrics.jsonl", tmp_path / "loss.png", "echo on chip")
+
+
+def test_validation_is_drawn_where_it_was_measured(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    metrics, picture = tmp_path / "metrics.jsonl", tmp_path / "loss.svg"
+    metrics.write_text('{"step": 1, "loss": 3.0}\n{"step": 2, "loss": 2.0, "val_loss": 2.5}\n')
+    draw_losses(metrics, picture, "echo on chip")
+    assert "<!-- validation -->" in picture.read_text()
+    metrics.write_text('{"step": 1, "loss": 3.0}\n')
+    draw_losses(metrics, picture, "echo on chip")
+    assert "<!-- validation -->" not in picture.read_text()
