@@ -176,6 +176,12 @@ def embedding(table: Tensor, ids: Tensor) -> Tensor:
 
 
 @fused
+def euclidean_norm(x: Tensor) -> Tensor:
+    """sqrt(sum(x**2)) over all elements, 0-d."""
+    return (x * x).sum().sqrt()
+
+
+@fused
 def adamw_step(
     p: Tensor,
     g: Tensor,
@@ -184,6 +190,7 @@ def adamw_step(
     rates: Tensor,
     decay: Tensor | None = None,
     healthy: Tensor | None = None,
+    factor: Tensor | None = None,
     *,
     beta1: float,
     beta2: float,
@@ -197,11 +204,14 @@ def adamw_step(
             either moment.
         decay: weight decay, 0-d or of the shape of `p`; None for plain Adam.
         healthy: a 0-d bool; where it is False, nothing moves.
+        factor: what the gradients are multiplied by first, 0-d.
 
     Returns:
         The new p, m and v; without health, the old ones bit for bit.
     """
     old = p, m, v
+    if factor is not None:
+        g = g * factor
     lr, m_correction, v_correction = rates
     m = m * beta1 + g * (1 - beta1)
     v = v * beta2 + g * g * (1 - beta2)

@@ -108,13 +108,13 @@ def silu(x: Tensor) -> Tensor:
 
 # W. J. Cody, "Rational Chebyshev approximations for the error function", Math. Comp. 23 (1969):
 # numerator and denominator, highest power first, of erf(x)/x in x**2 and of exp(x**2) erfc(x) in x.
-_ERF_SMALL = (
+ERF_SMALL = (
     (1.85777706184603153e-1, 3.16112374387056560, 1.13864154151050156e2,
      3.77485237685302021e2, 3.20937758913846947e3),
     (1.0, 2.36012909523441209e1, 2.44024637934444173e2,
      1.28261652607737228e3, 2.84423683343917062e3),
 )  # fmt: skip
-_ERFC_LARGE = (
+ERFC_LARGE = (
     (2.15311535474403846e-8, 5.64188496988670089e-1, 8.88314979438837594, 6.61191906371416295e1,
      2.98635138197400131e2, 8.81952221241769090e2, 1.71204761263407058e3, 2.05107837782607147e3,
      1.23033935479799725e3),
@@ -133,9 +133,9 @@ def erf(x: Tensor) -> Tensor:
     if x.dtype in HALVES:  # too narrow for the coefficients
         return erf(x.widened()).cast(x.dtype)
     near = clip(x, -0.5, 0.5)
-    small = near * _rational(near * near, *_ERF_SMALL)
+    small = near * _rational(near * near, *ERF_SMALL)
     size = minimum(absolute(x), 6.0)
-    large = 1.0 - (-size * size).exp() * _rational(size, *_ERFC_LARGE)
+    large = 1.0 - (-size * size).exp() * _rational(size, *ERFC_LARGE)
     return where(size < 0.46875, small, where(x < 0, -large, large))
 
 

@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 
 from tfx.core.creation import full, tensor
-from tfx.core.nn import adamw_step
+from tfx.core.nn import adamw_step, euclidean_norm
 from tfx.core.parameters import Parameters
 from tfx.core.schedules import Table
 from tfx.core.tensor import Tensor
@@ -92,10 +92,9 @@ class AdamW:
         old one bit for bit, but for `healthy`.
         """
         params = state.params
-        norm = (g * g).sum().sqrt()
+        norm = euclidean_norm(g)
         healthy = state.healthy & (loss * 0 == norm * 0)  # inf * 0 is NaN, which equals nothing
-        if self.grad_clip is not None:
-            g = g * (self.grad_clip / norm.maximum(self.grad_clip))
+        clip = self.grad_clip
         p, m, v = adamw_step(
             params.flat,
             g,
@@ -104,6 +103,7 @@ class AdamW:
             self._rates.take(state.step),
             self._decay,
             healthy,
+            None if clip is None else clip / norm.maximum(clip),
             beta1=self.beta1,
             beta2=self.beta2,
             eps=self.eps,

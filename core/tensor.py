@@ -379,7 +379,8 @@ class Tensor:
         x = self
         if index.stops != self.shape or any(index.starts) or any(step != 1 for step in index.steps):
             x = apply("slice", self, starts=index.starts, stops=index.stops, steps=index.steps)
-        x = x.reshape(index.shape)
+        if x is self or x.shape != index.shape:
+            x = x.reshape(index.shape)
         return x if index.pick is None else x.take(index.pick[1], index.pick[0])
 
     def __iter__(self) -> Iterator[Tensor]:

@@ -15,6 +15,9 @@ import numpy.typing as npt
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 _PARITY = 0x1BD11BDA
 _MASK = 0xFFFFFFFF
+_BLOCK = 1 << 15  # pairs of words that pass through all rounds while they are in a core's cache
+
+Words = npt.NDArray[np.uint32]
 
 
 def threefry2x32(key: tuple[int, int], c0: Any, c1: Any) -> tuple[Any, Any]:
@@ -41,10 +44,32 @@ def threefry2x32(key: tuple[int, int], c0: Any, c1: Any) -> tuple[Any, Any]:
 
 def words(key: tuple[int, int], counter: int, count: int, bits: int) -> npt.NDArray[np.int32]:
     """The first `count` words of the draw `counter`, as `Backend.random_bits` defines them."""
-    blocks = np.arange((count + 1) // 2, dtype=np.int64)
-    pair = threefry2x32(key, blocks, np.int64(counter) + 0 * blocks)
-    interleaved = np.stack(pair, axis=-1).reshape(-1)[:count] >> (32 - bits)
-    return interleaved.astype(np.uint32).view(np.int32)
+    pairs = np.empty(((count + 1) // 2, 2), np.uint32)
+    for start in range(0, len(pairs), _BLOCK):
+        block = pairs[start : start + _BLOCK]
+        x0 = np.arange(start, start + len(block), dtype=np.uint32)
+        x1 = np.full(len(block), counter & _MASK, np.uint32)
+        _scramble(key, x0, x1)
+        np.right_shift(x0, 32 - bits, out=block[:, 0])
+        np.right_shift(x1, 32 - bits, out=block[:, 1])
+    return pairs.reshape(-1)[:count].view(np.int32)
+
+
+def _scramble(key: tuple[int, int], x0: Words, x1: Words) -> None:
+    """`threefry2x32` in place, where 32 bits are all there are and sums wrap by themselves."""
+    schedule = (key[0], key[1], key[0] ^ key[1] ^ _PARITY)
+    high = np.empty_like(x1)
+    x0 += np.uint32(schedule[0])
+    x1 += np.uint32(schedule[1])
+    for group in range(5):
+        for rotation in _ROTATIONS[:4] if group % 2 == 0 else _ROTATIONS[4:]:
+            x0 += x1
+            np.right_shift(x1, 32 - rotation, out=high)
+            x1 <<= rotation
+            x1 |= high
+            x1 ^= x0
+        x0 += np.uint32(schedule[(group + 1) % 3])
+        x1 += np.uint32((schedule[(group + 2) % 3] + group + 1) & _MASK)
 
 
 def fold_in(key: tuple[int, int], data: int) -> tuple[int, int]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from tfx.backends.numpy.kernels import KERNELS
+from tfx.core import host_memory, threefry
 from tfx.core.array_backend import ArrayBackend
 from tfx.core.backend import Array, HostArray
 from tfx.core.dtypes import DType
@@ -36,3 +39,13 @@ class NumpyBackend(ArrayBackend):
         if x.dtype == np.float16:  # NumPy's half product is a scalar loop that rounds at every step
             return np.matmul(x.astype(np.float32), y.astype(np.float32)).astype(np.float16)
         return np.matmul(x, y)
+
+    def concat(self, *xs: Array, axis: int) -> Array:
+        shape = list(xs[0].shape)
+        shape[axis] = sum(x.shape[axis] for x in xs)
+        return np.concatenate(xs, axis, out=host_memory.empty(tuple(shape), xs[0].dtype))
+
+    def random_bits(
+        self, counter: Array, *, key: tuple[int, int], shape: tuple[int, ...], bits: int
+    ) -> Array:
+        return threefry.words(key, int(counter), math.prod(shape), bits).reshape(shape)

@@ -13,7 +13,7 @@ import torch
 from tfx.backends.torch.kernels import KERNELS
 from tfx.backends.torch.plugin import cuda_devices
 from tfx.backends.torch.precision import float32_products, half_products
-from tfx.core import threefry
+from tfx.core import host_memory, threefry
 from tfx.core.backend import Array, Backend, HostArray, Operand
 from tfx.core.dtypes import DType
 from tfx.core.errors import BackendError
@@ -127,7 +127,12 @@ class TorchBackend(Backend):
         return x.expand(shape)
 
     def concat(self, *xs: Array, axis: int) -> Array:
-        return torch.cat(xs, axis)
+        if self.device != "cpu" or any(map(self.recording_natively, xs)):
+            return torch.cat(xs, axis)
+        shape = list(xs[0].shape)
+        shape[axis] = sum(x.shape[axis] for x in xs)
+        words = host_memory.empty(tuple(shape), f"i{xs[0].element_size()}")
+        return torch.cat(xs, axis, out=torch.from_numpy(words).view(xs[0].dtype))
 
     def slice(
         self, x: Array, *, starts: tuple[int, ...], stops: tuple[int, ...], steps: tuple[int, ...]
@@ -167,6 +172,8 @@ class TorchBackend(Backend):
         self, counter: Array, *, key: tuple[int, int], shape: tuple[int, ...], bits: int
     ) -> Array:
         count = math.prod(shape)
+        if self.device == "cpu":  # where NumPy has the unsigned words that torch lacks
+            return torch.from_numpy(threefry.words(key, int(counter), count, bits).reshape(shape))
         blocks = self.arange(stop=(count + 1) // 2)
         pair = threefry.threefry2x32(key, blocks, counter + 0 * blocks)
         words = torch.stack(pair, -1).reshape(-1)[:count] >> (32 - bits)

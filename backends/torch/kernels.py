@@ -1,19 +1,71 @@
 """Fused ops that torch has kernels for: each measured to help microGPT or a 124M model.
 
-But for the optimizer's step, all are made of functions torch differentiates, so they serve its own
+But for the optimizer's, all are made of functions torch differentiates, so they serve its own
 autograd; the tape, which knows no rule for them, gets the composed forms. Declined is what torch
 would take otherwise than the composed form: mixed dtypes, other shapes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from tfx.backends.torch.precision import float32_products, half_products
+from tfx.core import host_memory
 from tfx.core.backend import Array, Backend, Fused
+
+_BLOCK = 1 << 18  # numbers of the optimizer's state that are at work at a time, on the host
+_ROW = 1 << 14  # so many squares are added up one by one: sums of more would lose digits
+
+_ACTIVATIONS: dict[str | None, Callable[[Array], Array]] = {
+    None: lambda x: x,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "gelu": F.gelu,
+    "relu": lambda x: torch.where(x > 0, x, 0),  # torch.relu keeps NaN
+    "silu": F.silu,
+}
+
+
+def _linear(
+    B: Backend,
+    x: Array,
+    w: Array,
+    b: Array | None,
+    residual: Array | None,
+    *,
+    activation: str | None,
+    outputs_first: bool,
+) -> tuple[Array, None]:
+    with float32_products.held(), half_products.held():
+        y = F.linear(x, w if outputs_first else w.mT, b)
+    y = _ACTIVATIONS[activation](y)
+    return (y if residual is None else residual + y), None
+
+
+def _linear_fits(
+    B: Backend,
+    x: Array,
+    w: Array,
+    b: Array | None,
+    residual: Array | None,
+    *,
+    activation: str | None,
+    outputs_first: bool,
+) -> bool:
+    if x.ndim == 0 or w.ndim != 2 or activation not in _ACTIVATIONS:
+        return False
+    outputs, inputs = w.shape if outputs_first else w.shape[::-1]
+    return (
+        x.shape[-1] == inputs
+        and (b is None or b.shape == (outputs,))
+        and (residual is None or residual.shape == (*x.shape[:-1], outputs))
+        and x.dtype.is_floating_point
+        and all(y is None or y.dtype == x.dtype for y in (w, b, residual))
+    )
 
 
 def _layer_norm(
@@ -122,6 +174,24 @@ def _is_table(B: Backend, table: Array, ids: Array) -> bool:
     return bool(table.ndim == 2)
 
 
+def _euclidean_norm(B: Backend, x: Array) -> tuple[Array, None]:
+    flat = x.reshape(-1)
+    whole = len(flat) - len(flat) % _ROW
+    rows = torch.linalg.vector_norm(flat[:whole].view(-1, _ROW), dim=1)
+    return torch.linalg.vector_norm(torch.cat([rows, flat[whole:]])), None
+
+
+def _is_wide(B: Backend, x: Array) -> bool:
+    return x.dtype in (torch.float32, torch.float64)
+
+
+def _empty_like(x: Array) -> Array:
+    if x.device.type != "cpu":
+        return torch.empty_like(x)
+    words = host_memory.empty(x.shape, f"i{x.element_size()}")
+    return torch.from_numpy(words).view(x.dtype)
+
+
 def _adamw_step(
     B: Backend,
     p: Array,
@@ -131,23 +201,33 @@ def _adamw_step(
     rates: Array,
     decay: Array | None,
     healthy: Array | None,
+    factor: Array | None,
     *,
     beta1: float,
     beta2: float,
     eps: float,
 ) -> tuple[tuple[Array, Array, Array], None]:
-    old = p, m, v
+    on_host = p.device.type == "cpu"
+    if on_host and healthy is not None and not healthy:
+        return (p, m, v), None
     lr, m_correction, v_correction = rates
-    m = (m * beta1).add_(g, alpha=1 - beta1)
-    v = (v * beta2).addcmul_(g, g, value=1 - beta2)
-    step = (m * m_correction).div_((v * v_correction).sqrt_().add_(eps))
-    if decay is not None:
-        step.addcmul_(p, decay)
-    new = p.addcmul(step, lr, value=-1), m, v
-    if healthy is None:
-        return new, None
-    new_p, new_m, new_v = (torch.where(healthy, x, y) for x, y in zip(new, old, strict=True))
-    return (new_p, new_m, new_v), None
+    new = tuple(map(_empty_like, (p, m, v)))
+    size = _BLOCK if on_host and p.ndim == 1 else max(1, len(p))
+    for start in range(0, len(p), size):
+        here = slice(start, start + size)
+        gradient = g[here] if factor is None else g[here] * factor
+        new_p, new_m, new_v = (x[here] for x in new)
+        torch.mul(m[here], beta1, out=new_m).add_(gradient, alpha=1 - beta1)
+        torch.mul(v[here], beta2, out=new_v).addcmul_(gradient, gradient, value=1 - beta2)
+        step = new_m * m_correction
+        step.div_((new_v * v_correction).sqrt_().add_(eps))
+        if decay is not None:
+            step.addcmul_(p[here], decay[here] if decay.ndim else decay)
+        torch.addcmul(p[here], step, lr, value=-1, out=new_p)
+    if healthy is not None and not on_host:  # looking at it would wait for the device
+        for x, old in zip(new, (p, m, v), strict=True):
+            torch.where(healthy, x, old, out=x)
+    return (new[0], new[1], new[2]), None
 
 
 def _state_fits(
@@ -159,24 +239,29 @@ def _state_fits(
     rates: Array,
     decay: Array | None,
     healthy: Array | None,
+    factor: Array | None,
     **_: float,
 ) -> bool:
     state = (p, g, m, v)
-    others = (rates,) if decay is None else (rates, decay)
+    others = (x for x in (rates, decay, factor) if x is not None)
     return (
-        p.dtype.is_floating_point
+        p.ndim > 0
+        and p.dtype.is_floating_point
         and all(x.dtype == p.dtype for x in (*state, *others))
         and all(x.shape == p.shape for x in state)
         and (decay is None or decay.shape in ((), p.shape))
         and (healthy is None or (healthy.shape == () and healthy.dtype == torch.bool))
+        and (factor is None or factor.shape == ())
     )
 
 
 KERNELS = (
+    Fused("linear", _linear, supports=_linear_fits, native=True),
     Fused("layer_norm", _layer_norm, supports=_norm_fits, native=True),
     Fused("gelu", _gelu, native=True),
     Fused("attention", _attention, supports=_attention_fits, native=True),
     Fused("cross_entropy", _cross_entropy, supports=_targets_fit, native=True),
     Fused("embedding", _embedding, supports=_is_table, native=True),
+    Fused("euclidean_norm", _euclidean_norm, supports=_is_wide),
     Fused("adamw_step", _adamw_step, supports=_state_fits),
 )

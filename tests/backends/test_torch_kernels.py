@@ -32,7 +32,16 @@ OPS = [
     op
     for op in FUSED_OPS
     if op.name.split()[0]
-    in ("layer_norm", "gelu", "attention", "cross_entropy", "embedding", "adamw_step")
+    in (
+        "linear",
+        "layer_norm",
+        "gelu",
+        "attention",
+        "cross_entropy",
+        "embedding",
+        "euclidean_norm",
+        "adamw_step",
+    )
 ]
 
 
@@ -47,6 +56,7 @@ def test_kernels_are_what_they_replace(op: Op, B: Backend, dtype: DType) -> None
 
 CALLS: dict[str, Any] = {
     "layer_norm": lambda x: nn.layer_norm(x, x[0, 0], x[0, 1]),
+    "linear": lambda x: nn.linear(x, x[0], x[0, 0, :4], x[..., :4], outputs_first=True),
     "gelu": lambda x: nn.gelu(x),
     "gelu tanh": lambda x: nn.gelu(x, approximate="tanh"),
     "attention": lambda x: nn.attention(x, x, x, 0.3),
@@ -82,7 +92,7 @@ def test_a_kernel_runs_and_equals_the_composed_form(
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("the composed form ran")
 
-    for primitive in ("exp", "tanh", "max", "pow", "take"):
+    for primitive in ("exp", "tanh", "max", "pow", "take", "matmul"):
         monkeypatch.setattr(B, primitive, refuse)
     found = call(x), *value_and_grad(loss, autograd="native")(x)
     tolerance = {"float64": 1e-13, "float32": 1e-5, "float16": 2e-2, "bfloat16": 2e-1}[dtype]

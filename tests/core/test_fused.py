@@ -422,12 +422,14 @@ WRONG: dict[str, list[Callable[[Callable[..., Tensor]], Any]]] = {
         lambda f: nn.embedding(f(2, 3), f(2)),
         lambda f: nn.embedding(f(), f(2, dtype="int64")),
     ],
+    "euclidean_norm": [lambda f: nn.euclidean_norm(f(2, dtype="int64"))],
     "adamw_step": [
         lambda f: _adamw(f(2), f(3), f(2), f(2), f(3)),
         lambda f: _adamw(f(2), f(2, dtype="float64"), f(2), f(2), f(3)),
         lambda f: _adamw(f(2), f(2), f(2), f(2, dtype="float64"), f(3)),
         lambda f: _adamw(f(2), f(2), f(2), f(2), f(3, dtype="float64")),
         lambda f: _adamw(f(2), f(2), f(2), f(2), f(3), f(3)),
+        lambda f: _adamw(f(2), f(2), f(2), f(2), f(3), None, None, f(dtype="float64")),
         lambda f: _adamw(*(f(2, dtype="int64"),) * 4, f(3, dtype="int64")),
     ],
 }

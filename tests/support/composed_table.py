@@ -11,7 +11,7 @@ import numpy as np
 from op_records import Op, Sample, given, ids, mask, normal, positive, torch
 
 from tfx.core import nn, ops
-from tfx.core.creation import tensor
+from tfx.core.creation import arange, tensor
 from tfx.core.tensor import Tensor
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
@@ -179,24 +179,34 @@ def _numpy_attention(
     k: Any,
     v: Any,
     scale: Any,
-    offset: Any = 0,
+    offset: Any = None,
+    visible: Any = None,
+    factor: Any = None,
     *,
     causal: bool = True,
     heads: int | None = None,
 ) -> Any:
-    """Head by head, row by row: query i sees the keys up to offset + i."""
+    """Head by head, row by row: query i sees the visible ones of the keys up to offset + i."""
+    leading = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
+    scores = (*leading, *(() if heads is None else (heads,)), q.shape[-2], k.shape[-2])
+    visible = np.broadcast_to(True if visible is None else visible, scores)
+    factor = np.broadcast_to(1.0 if factor is None else factor, scores)
     if heads is not None:
         each = zip(*(np.split(x, heads, -1) for x in (q, k, v)), strict=True)
-        return np.concatenate(
-            [_numpy_attention(*qkv, scale, offset, causal=causal) for qkv in each], -1
-        )
-    scores = np.einsum("...td,...sd->...ts", q, k) * scale
-    out = np.zeros((*scores.shape[:-1], v.shape[-1]))
+        outs = [
+            _numpy_attention(
+                *qkv, scale, offset, visible[..., h, :, :], factor[..., h, :, :], causal=causal
+            )
+            for h, qkv in enumerate(each)
+        ]
+        return np.concatenate(outs, -1)
+    products = np.einsum("...td,...sd->...ts", q, k) * scale
+    out = np.zeros((*leading, q.shape[-2], v.shape[-1]))
     for i in range(q.shape[-2]):
-        seen = min(int(offset) + i + 1, k.shape[-2]) if causal else k.shape[-2]
-        out[..., i, :] = np.einsum(
-            "...s,...se->...e", _numpy_softmax(scores[..., i, :seen]), v[..., :seen, :]
-        )
+        seen = max(0, int(offset or 0) + i + 1) if causal else k.shape[-2]
+        row = np.where(visible[..., i, :seen], products[..., i, :seen], -inf)
+        weights = _numpy_softmax(row) * factor[..., i, :seen]
+        out[..., i, :] = np.einsum("...s,...se->...e", weights, v[..., :seen, :])
     return out
 
 
@@ -205,17 +215,24 @@ def _torch_attention(
     k: Any,
     v: Any,
     scale: Any,
-    offset: Any = 0,
+    offset: Any = None,
+    visible: Any = None,
+    factor: Any = None,
     *,
     causal: bool = True,
     heads: int | None = None,
 ) -> Any:
+    """By a large negative number for what is unseen, and zeros for a query that sees nothing."""
     if heads is not None:
-        each = zip(*(x.chunk(heads, -1) for x in (q, k, v)), strict=True)
-        return torch.cat([_torch_attention(*qkv, scale, offset, causal=causal) for qkv in each], -1)
-    unseen = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).triu(1 + int(offset))
-    bias = torch.zeros(unseen.shape, dtype=q.dtype).masked_fill(unseen & causal, -inf)
-    return torch.softmax(q @ k.mT * scale + bias, -1) @ v
+        q, k, v = (torch.stack(x.chunk(heads, -1), -3) for x in (q, k, v))
+    seen = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool)
+    if causal:
+        seen = seen.tril(int(offset or 0))
+    if visible is not None:
+        seen = seen & visible
+    weights = torch.softmax(torch.where(seen, q @ k.mT * scale, -1e9), -1) * seen
+    y = (weights if factor is None else weights * factor) @ v
+    return y if heads is None else torch.cat(y.unbind(-3), -1)
 
 
 def _numpy_cross_entropy(logits: Any, targets: Any) -> Any:
@@ -233,8 +250,12 @@ def _torch_cross_entropy(logits: Any, targets: Any) -> Any:
 def _adamw(sqrt: Any, stack: Any) -> Any:
     """The paper's update (Algorithm 2), decay first; the three results in one array."""
 
-    def step(p: Any, g: Any, m: Any, v: Any, rates: Any, decay: Any = 0.0) -> Any:
+    def step(
+        p: Any, g: Any, m: Any, v: Any, rates: Any, decay: Any = None, factor: Any = None
+    ) -> Any:
         lr, m_up, v_up = rates
+        g = g if factor is None else g * factor
+        decay = 0.0 if decay is None else decay
         m = 0.9 * m + 0.1 * g
         v = 0.95 * v + 0.05 * g**2
         return stack([p - lr * decay * p - lr * (m * m_up) / (sqrt(v * v_up) + 1e-8), m, v])
@@ -243,15 +264,43 @@ def _adamw(sqrt: Any, stack: Any) -> Any:
 
 
 def _tfx_adamw(*args: Tensor) -> Tensor:
-    return ops.stack(nn.adamw_step(*args, beta1=0.9, beta2=0.95, eps=1e-8))
+    state, (decay, factor) = args[:5], (*args[5:], None, None)[:2]
+    return ops.stack(nn.adamw_step(*state, decay, None, factor, beta1=0.9, beta2=0.95, eps=1e-8))
 
 
-def _offset(q: Tensor, k: Tensor, v: Tensor, scale: Any, offset: int, **more: Any) -> Tensor:
-    return nn.attention(q, k, v, scale, tensor(offset, q.backend), **more)
+def _offset(
+    q: Tensor, k: Tensor, v: Tensor, scale: Any, offset: int, *masks: Tensor | None, **more: Any
+) -> Tensor:
+    return nn.attention(q, k, v, scale, tensor(offset, q.backend), *masks, **more)
+
+
+def _padded(
+    q: Tensor, k: Tensor, v: Tensor, scale: Any, padding: int, *, heads: int, offset: int = 0
+) -> Tensor:
+    """Row i of a batch does not see its first i * `padding` keys."""
+    B = q.backend
+    behind = arange(k.shape[1], B) >= arange(len(q), B)[:, None] * padding
+    visible = behind[:, None, None, :]
+    return nn.attention(q, k, v, scale, tensor(offset, B), visible, heads=heads)
+
+
+def _padding_as_mask(attend: Callable[..., Any], of: Callable[[Any], Any]) -> Callable[..., Any]:
+    def padded(
+        q: Any, k: Any, v: Any, scale: Any, padding: int, heads: int, offset: int = 0
+    ) -> Any:
+        hidden = padding * np.arange(len(q))[:, None]
+        visible = of((np.arange(k.shape[1]) >= hidden)[:, None, None, :])
+        return attend(q, k, v, scale, offset, visible, heads=heads)
+
+    return padded
 
 
 def _qkv(*leading: int, t: int = 3, s: int = 3) -> list[Any]:
     return [normal(*leading, t, 4), normal(*leading, s, 4), normal(*leading, s, 2)]
+
+
+def _rows(count: int = 2, *, t: int, s: int) -> list[Any]:
+    return [normal(count, t, 4), normal(count, s, 4), normal(count, s, 8)]
 
 
 def _adam_args(*shape: int) -> list[Any]:
@@ -298,6 +347,28 @@ FUSED_OPS = [
         Sample(*_qkv(t=2, s=5), 0.5, 3),
         Sample(*_qkv(2, t=1, s=4), 0.5, 1),
         Sample(normal(2, 4), normal(5, 4), normal(5, 4), 0.5, 3, heads=2),
+        Sample(*_qkv(t=4), 0.5, -2),
+        Sample(*_rows(t=2, s=5), 0.5, 2, heads=2),
+        Sample(*_rows(t=4, s=3), 0.5, 9, heads=2),
+        Sample(*_rows(t=2, s=5), 0.5, 2, mask(2, 1, 1, 5), heads=2),
+        Sample(*_rows(t=2, s=5), 0.5, 2, mask(2, 1, 1, 5), normal(2, 2, 2, 5), heads=2),
+    ]),
+    Op("attention to some", nn.attention, _numpy_attention, _torch_attention, [
+        Sample(*_qkv(), 0.5, None, mask(3, 3)),
+        Sample(*_qkv(2), positive(), None, mask(3)),
+        Sample(*_qkv(t=1), 0.5, None, mask()),
+        Sample(*_rows(t=3, s=3), 0.5, None, mask(2, 1, 1, 3), heads=2),
+        Sample(*_rows(t=3, s=4), 0.5, None, mask(2, 1, 1, 1), causal=False, heads=2),
+        Sample(*_rows(t=3, s=3), 0.5, None, None, normal(2, 2, 3, 3), heads=2),
+        Sample(*_rows(t=3, s=4), 0.5, None, mask(2, 1, 1, 4), normal(2, 1, 3, 4), heads=2),
+        Sample(*_rows(t=2, s=4), 0.5, None, None, normal(), causal=False, heads=2),
+    ]),
+    Op("attention over padding", _padded,
+       _padding_as_mask(_numpy_attention, np.asarray),
+       _padding_as_mask(_torch_attention, lambda x: torch.tensor(x)), [
+        Sample(*_rows(3, t=4, s=4), 0.5, 1, heads=2),
+        Sample(*_rows(3, t=4, s=4), 0.5, 4, heads=2),
+        Sample(*_rows(3, t=2, s=6), 0.5, 2, heads=4, offset=3),
     ]),
     Op("cross_entropy", nn.cross_entropy, _numpy_cross_entropy, _torch_cross_entropy, [
         Sample(normal(5), ids(below=5)),
@@ -313,12 +384,18 @@ FUSED_OPS = [
         Sample(normal(4, 3), ids(2, 3, below=4)),
         Sample(normal(4, 3), ids(0, below=4)),
     ]),
+    Op("euclidean_norm", nn.euclidean_norm, lambda x: np.sqrt((x**2).sum()),
+       lambda x: (x**2).sum().sqrt(),
+       [Sample(normal(3)), Sample(normal(2, 3)), Sample(normal())],
+       [Sample(given(inf, 1)), Sample(given(nan, 1)), Sample(given(0.0))]),
     Op("adamw_step", _tfx_adamw, _adamw(np.sqrt, np.stack),
        _adamw(lambda x: x.sqrt(), lambda xs: torch.stack(xs)), [
         Sample(*_adam_args()),
         Sample(*_adam_args(2, 3)),
         Sample(*_adam_args(2, 3), positive()),
         Sample(*_adam_args(2, 3), positive(2, 3)),
+        Sample(*_adam_args(2, 3), None, positive()),
+        Sample(*_adam_args(5), positive(5), positive()),
         Sample(*_adam_args(0)),
     ]),
 ]  # fmt: skip

@@ -84,7 +84,7 @@ def given(*values: float) -> Arg:
 class Sample:
     """The arguments of one call: arrays to draw and numbers, and keywords."""
 
-    def __init__(self, *args: Arg | float, **statics: Any) -> None:
+    def __init__(self, *args: Arg | float | None, **statics: Any) -> None:
         self.args = args
         self.statics = statics
 

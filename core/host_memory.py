@@ -1,0 +1,56 @@
+"""Large arrays on the host that take over the memory of those that are gone.
+
+The system hands out fresh memory page by page, cleared, as it is first touched. For the half
+gigabyte of a parameter buffer, new at every training step, that takes longer than what is written
+there.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+LARGE = 1 << 22
+"""Bytes. Below, the C library's allocator does as well."""
+
+
+class _Lease:
+    """Lends out memory: arrays made from it hold it as their base, and with the last of them it
+    goes, and gives the memory back."""
+
+    def __init__(self, memory: npt.NDArray[np.uint8]) -> None:
+        self._memory = memory
+        self.__array_interface__ = memory.__array_interface__
+
+    def __del__(self) -> None:
+        _free.append(self._memory)
+
+
+_free: list[npt.NDArray[np.uint8]] = []
+"""What was given back; of one size, that of the latest request."""
+
+
+def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """An array with whatever is in its memory.
+
+    >>> x = empty((1000, 1000), np.float64)
+    >>> where = x.ctypes.data
+    >>> del x
+    >>> empty((1000000,), np.float64).ctypes.data == where
+    True
+    """
+    kind = np.dtype(dtype)
+    size = math.prod(shape) * kind.itemsize
+    if size < LARGE:
+        return np.empty(shape, kind)
+    try:
+        memory = _free.pop()
+    except IndexError:
+        memory = np.empty(size, np.uint8)
+    if memory.size != size:
+        _free.clear()
+        memory = np.empty(size, np.uint8)
+    return np.asarray(_Lease(memory)).view(kind).reshape(shape)
