@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from source_tree import PROJECT, ROOT, modules, packages
+from source_tree import PROJECT, ROOT, TOPS, modules, packages
 
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
 
@@ -116,8 +116,8 @@ def test_the_wheel_holds_the_modules_and_their_data_and_nothing_else(wheel: list
 
 
 def _data_files() -> Iterator[Path]:
-    """What lies in the packages beside Python files."""
-    for folder in packages().values():
-        for file in folder.iterdir():
+    """What lies in the packages, and in folders of theirs, beside Python files."""
+    for folder in set(TOPS.values()):
+        for file in folder.rglob("*"):
             if file.is_file() and file.suffix not in (".py", ".pyc"):
                 yield file

@@ -1,10 +1,11 @@
-"""Small causal models to generate with: one on tensors, its plain twin, and transformers' own."""
+"""Small causal models to generate with: GPT-2, its plain twin, and transformers' own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,10 @@ from tfx.core.backend import Backend, HostArray
 from tfx.core.cache import KVCache
 from tfx.core.creation import tensor
 from tfx.core.dtypes import DType
-from tfx.core.nn import embedding, gelu, layer_norm, linear, softmax
-from tfx.core.ops import causal_mask, where
+from tfx.core.parameters import borrowed
 from tfx.core.tensor import Tensor
+from tfx.models.gpt2.config import Config
+from tfx.models.gpt2.language_model import LanguageModel
 
 Weights = Mapping[str, HostArray]
 
@@ -47,54 +49,29 @@ def random_weights(
     return weights
 
 
-class TinyGPT:
-    """GPT-2 on tensors, with nothing but what generation asks of a model."""
+@dataclass(frozen=True, eq=False)
+class TinyGPT(LanguageModel):
+    """The real model, which remembers the shapes of the ids it read, call by call."""
 
-    def __init__(
-        self, weights: Weights, heads: int, backend: Backend, dtype: DType = DType.float32
-    ) -> None:
-        self.backend = backend
-        self.p = {name: tensor(array, backend, dtype) for name, array in weights.items()}
-        self.heads = heads
-        self.layers = len({name.split(".")[1] for name in weights if name.startswith("h.")})
-        self.vocab_size, self.width = weights["wte.weight"].shape
-        self.max_positions = len(weights["wpe.weight"])
-        self.dtype = dtype
-        self.read: list[tuple[int, ...]] = []  # the shapes of ids, call by call
+    read: list[tuple[int, ...]] = field(default_factory=list)
 
-    def start(self, batch: int, capacity: int) -> KVCache:
-        size = self.width // self.heads
-        shape = (batch, self.heads, capacity, size)
-        return KVCache(self.layers, shape, self.backend, self.dtype)
+    @classmethod
+    def of(
+        cls, weights: Weights, heads: int, backend: Backend, dtype: DType = DType.float32
+    ) -> Self:
+        vocabulary, width = weights["wte.weight"].shape
+        config = Config(
+            vocab_size=vocabulary,
+            n_positions=len(weights["wpe.weight"]),
+            n_embd=width,
+            n_layer=sum(name.endswith("ln_1.bias") for name in weights),
+            n_head=heads,
+        )
+        return cls(config, borrowed(weights, backend, dtype))
 
     def logits(self, ids: Tensor, cache: KVCache) -> Tensor:
         self.read.append(ids.shape)
-        count, p = ids.shape[1], self.p
-        x = embedding(p["wte.weight"], ids) + p["wpe.weight"].take(cache.positions(count))
-        for i in range(self.layers):
-            x = x + self._linear(f"h.{i}.attn.c_proj", self._attend(i, x, cache))
-            hidden = self._linear(f"h.{i}.mlp.c_fc", self._norm(f"h.{i}.ln_2", x))
-            x = x + self._linear(f"h.{i}.mlp.c_proj", gelu(hidden, approximate="tanh"))
-        cache.advance(count)
-        return self._norm("ln_f", x)[:, -1] @ p["wte.weight"].T
-
-    def _attend(self, layer: int, x: Tensor, cache: KVCache) -> Tensor:
-        batch, count, _ = x.shape
-        qkv = self._linear(f"h.{layer}.attn.c_attn", self._norm(f"h.{layer}.ln_1", x))
-        parts = qkv.reshape(batch, count, 3, self.heads, -1).transpose(2, 0, 3, 1, 4)
-        keys, values, offset = cache.extend(layer, parts[1], parts[2])
-        scores = parts[0] @ keys.swapaxes(-1, -2) * parts.shape[-1] ** -0.5
-        seen = causal_mask(count, cache.capacity, offset)
-        if cache.visible is not None:
-            seen = seen & cache.visible.reshape(batch, 1, 1, -1)
-        mixed = softmax(where(seen, scores, float("-inf"))) @ values
-        return mixed.transpose(0, 2, 1, 3).reshape(batch, count, -1)
-
-    def _linear(self, name: str, x: Tensor) -> Tensor:
-        return linear(x, self.p[f"{name}.weight"], self.p[f"{name}.bias"])
-
-    def _norm(self, name: str, x: Tensor) -> Tensor:
-        return layer_norm(x, self.p[f"{name}.weight"], self.p[f"{name}.bias"])
+        return super().logits(ids, cache)
 
 
 def plain_logits(w: Weights, heads: int, ids: Sequence[int]) -> npt.NDArray[np.float64]:
@@ -151,7 +128,8 @@ def transformers_gpt2(transformers: Any, seed: int = 0, **config: Any) -> Any:
 
 def transformers_weights(model: Any) -> dict[str, HostArray]:
     """The tensors of a GPT2LMHeadModel under the names of a checkpoint."""
-    return {name: x.numpy(force=True) for name, x in model.transformer.state_dict().items()}
+    named = model.named_parameters()
+    return {name.removeprefix("transformer."): x.numpy(force=True) for name, x in named}
 
 
 class TransformersModel:

@@ -26,7 +26,7 @@ SAMPLED: dict[str, Any] = {"temperature": 1.5, "top_k": 40, "top_p": 0.95, "min_
 
 
 def tiny(backend: Backend) -> TinyGPT:
-    return TinyGPT(WEIGHTS, HEADS, backend, DType.float64)
+    return TinyGPT.of(WEIGHTS, HEADS, backend, DType.float64)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -146,7 +146,7 @@ def test_a_fault_in_the_cache_does_not_go_unnoticed(broken: type[KVCache]) -> No
             return cache
 
     options = GenerationOptions(max_new_tokens=20)
-    faulty = Faulty(WEIGHTS, HEADS, StrictBackend(), DType.float64)
+    faulty = Faulty.of(WEIGHTS, HEADS, StrictBackend(), DType.float64)
     assert ids_of(generate(faulty, PROMPTS, options)) != [[plainly(p, options)] for p in PROMPTS]
 
 
@@ -363,7 +363,7 @@ def test_everything_forbidden_says_so(model: TinyGPT) -> None:
 
 def test_a_search_that_finds_too_few_texts_says_so() -> None:
     """Four tokens after a 0, of two kinds and in no pair twice: few texts do."""
-    two = TinyGPT(random_weights(vocabulary=2, width=8), 2, StrictBackend())
+    two = TinyGPT.of(random_weights(vocabulary=2, width=8), 2, StrictBackend())
     given: dict[str, Any] = {"max_new_tokens": 4, "num_beams": 4, "no_repeat_ngram_size": 2}
     [[best]] = generate(two, [[0]], GenerationOptions(**given))
     assert best.token_ids in ([0, 1, 1, 0], [1, 1, 0, 0])
@@ -374,11 +374,11 @@ def test_a_search_that_finds_too_few_texts_says_so() -> None:
 def test_logits_that_are_not_finite_are_an_error() -> None:
     weights = WEIGHTS | {"ln_f.bias": np.full(32, np.nan)}
     with pytest.raises(NonFiniteError, match="the logits are not finite"):
-        generate(TinyGPT(weights, HEADS, StrictBackend()), [[1]])
+        generate(TinyGPT.of(weights, HEADS, StrictBackend()), [[1]])
 
 
 def test_half_precision_logits_are_chosen_from_in_float32() -> None:
     strict = StrictBackend()
-    half = TinyGPT(random_weights(width=8), 2, strict, DType.float16)
+    half = TinyGPT.of(random_weights(width=8), 2, strict, DType.float16)
     texts = generate(half, [[1, 2], [3]], GenerationOptions(max_new_tokens=4, **SAMPLED))
     assert [len(text.token_ids) for [text] in texts] == [4, 4]

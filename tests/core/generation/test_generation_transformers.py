@@ -1,7 +1,7 @@
 """The same tokens as Hugging Face transformers, from the same random weights.
 
 Twice: with the logits of transformers' own model, which leaves the choice of tokens to compare,
-and with a GPT-2 on tensors. The weights are large: at a GPT-2's usual initialisation the model
+and with our GPT-2. The weights are large: at a GPT-2's usual initialisation the model
 repeats one token, and nothing that is wrong with positions, mask or cache would show.
 """
 
@@ -55,7 +55,7 @@ def model(request: pytest.FixtureRequest, hf: Any, numpy: Backend) -> Any:
     if request.param == "logits of transformers":
         return TransformersModel(hf, numpy)
     backend = numpy if request.param == "numpy" else import_target(TORCH)(None)
-    return TinyGPT(transformers_weights(hf), hf.config.n_head, backend)
+    return TinyGPT.of(transformers_weights(hf), hf.config.n_head, backend)
 
 
 def theirs(hf: Any, prompts: list[list[int]], **given: Any) -> tuple[list[list[int]], str]:

@@ -54,7 +54,7 @@ def plainly(prompt: Sequence[int], options: GenerationOptions) -> list[int]:
 @pytest.mark.parametrize("given", [{"repetition_penalty": 1.2}, SAMPLED], ids=str)
 def test_texts_slide_each_by_its_own_length(given: dict[str, Any], backend: Backend) -> None:
     options = GenerationOptions(max_new_tokens=40, window=True, **given)
-    model = TinyGPT(WEIGHTS, HEADS, backend, DType.float64)
+    model = TinyGPT.of(WEIGHTS, HEADS, backend, DType.float64)
     with one_thread():
         found = [text.token_ids for [text] in generate(model, PROMPTS, options)]
     assert found == [plainly(prompt, options) for prompt in PROMPTS]
@@ -72,7 +72,7 @@ def test_beams_slide_too(prompt: list[int]) -> None:
         ]
         beams = sorted(grown, key=lambda beam: -beam[0])[:3]
     options = GenerationOptions(max_new_tokens=15, num_beams=3, num_samples=3, window=True)
-    model = TinyGPT(WEIGHTS, HEADS, StrictBackend(), DType.float64)
+    model = TinyGPT.of(WEIGHTS, HEADS, StrictBackend(), DType.float64)
     _, found = generate(model, [PROMPTS[0], prompt], options)
     assert [text.token_ids for text in found] == [ids[len(prompt) :] for _, ids in beams]
 
@@ -84,7 +84,7 @@ def test_the_later_half_is_read_when_the_positions_are_full() -> None:
             return super().start(batch, capacity)
 
     capacities: list[int] = []
-    model = Room(WEIGHTS, HEADS, StrictBackend())
+    model = Room.of(WEIGHTS, HEADS, StrictBackend())
     generate(model, [[7]], GenerationOptions(max_new_tokens=25, window=True))
     again = (1, POSITIONS // 2 + 1)
     assert model.read == [*[(1, 1)] * 13, again, *[(1, 1)] * 6, again, *[(1, 1)] * 4]
@@ -99,7 +99,7 @@ def test_what_is_in_view_depends_on_the_length_alone(positions: int) -> None:
 
 
 def test_a_text_that_is_gone_on_from_goes_on_as_it_would_have() -> None:
-    model = TinyGPT(WEIGHTS, HEADS, StrictBackend(), DType.float64)
+    model = TinyGPT.of(WEIGHTS, HEADS, StrictBackend(), DType.float64)
 
     def text(prompt: list[int], count: int) -> list[int]:
         options = GenerationOptions(max_new_tokens=count, window=True)
@@ -110,7 +110,7 @@ def test_a_text_that_is_gone_on_from_goes_on_as_it_would_have() -> None:
 
 
 def test_only_where_it_is_asked_for() -> None:
-    model = TinyGPT(WEIGHTS, HEADS, StrictBackend())
+    model = TinyGPT.of(WEIGHTS, HEADS, StrictBackend())
     with pytest.raises(UsageError, match="lower max_new_tokens to 13, or go past them with window"):
         generate(model, [[7]], GenerationOptions(max_new_tokens=14))
     assert model.read == []

@@ -1,0 +1,70 @@
+"""The 124 million parameters of GPT-2 itself, drawn at random: the same as transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from gpt2_parity import Reference, check_greedy, check_logits
+from op_records import torch
+
+from tfx.core.backend import Backend, HostArray
+from tfx.core.creation import tensor
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("calm"),
+    pytest.mark.parametrize("backend", ["numpy", "torch"], indirect=True),
+]
+
+
+@pytest.fixture(scope="module")
+def reference() -> Reference:
+    sizes = {"vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12}
+    return Reference(initializer_range=0.2, **sizes)
+
+
+@contextmanager
+def calmer_attention(reference: Reference) -> Iterator[None]:
+    """Inside, queries and keys are half as large.
+
+    At full size they make scores so large that rounding grows a hundredfold on its way: then
+    transformers' float32 is itself 1e-4 away from its float64.
+    """
+    both = 2 * reference.config.n_embd
+    matrices = [block.attn.c_attn.weight[:, :both] for block in reference.model.transformer.h]
+    with torch.no_grad():
+        for x in matrices:
+            x *= 0.5
+        yield
+        for x in matrices:
+            x *= 2
+
+
+def test_logits(reference: Reference, backend: Backend) -> None:
+    with calmer_attention(reference):
+        check_logits(reference, reference.on(backend))
+
+
+@pytest.fixture(scope="module")
+def truth(reference: Reference) -> HostArray:
+    """The logits of one text in float64."""
+    with torch.no_grad():
+        found = reference.model.double()(torch.tensor(reference.ids[:1])).logits.numpy()
+    reference.model.float()
+    return np.asarray(found)
+
+
+def test_logits_of_scores_too_large_for_float32(
+    reference: Reference, truth: HostArray, backend: Backend
+) -> None:
+    ids = tensor(reference.ids[:1], backend, backend.index_dtype)
+    mine = reference.on(backend).all_logits(ids).numpy()
+    theirs = reference.logits(reference.ids[0])
+    assert np.abs(mine - truth).max() <= 2 * np.abs(theirs - truth).max()
+
+
+def test_200_tokens_through_the_cache(reference: Reference, backend: Backend) -> None:
+    check_greedy(reference, reference.on(backend))
