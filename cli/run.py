@@ -196,4 +196,4 @@ def run(
         result = recipe.run(settings, library, report)
         report.finish(result)
         if stats:
-            report.note(stats_line(result["timing"]))
+            report.note(stats_line(result.get("timing", {})))

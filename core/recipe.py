@@ -156,7 +156,8 @@ class Recipe(Protocol):
     Each method raises `TfxError` for what the user can mend, and returns the object that
     `--json` prints: JSON types and paths, every number finite. That of `train` names under
     `"out"` the folder of the run, where `metrics.jsonl` holds one object a line with at least
-    `"step"` (from 1) and `"loss"`.
+    `"step"` (from 1) and `"loss"`. That of `run` may say under `"timing"` how long things took, by
+    names in `_s` and `_tokens_per_s`, which `--stats` shows.
     """
 
     name: str

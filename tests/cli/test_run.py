@@ -1,4 +1,4 @@
-"""Where the prompt of `tfx run` comes from."""
+"""Where the prompt of `tfx run` comes from, and what the command adds to the result."""
 
 from __future__ import annotations
 
@@ -99,3 +99,9 @@ def test_a_prompt_that_cannot_be_read(tfx: Any, tmp_path: Path) -> None:
         done = tfx("run", "echo", stdin=file)
     assert done.returncode == 1
     assert done.stderr == "tfx: the prompt from stdin is not UTF-8 text: byte 0xff at offset 2\n"
+
+
+def test_statistics_of_a_model_that_measures_nothing(invoke: Any) -> None:
+    done = invoke("run", "echo", "--stats")
+    assert (done.exit_code, done.stdout) == (0, "prompt: None\n")
+    assert done.stderr.splitlines()[-1].startswith("peak memory ")
