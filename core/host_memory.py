@@ -2,7 +2,7 @@
 
 The system hands out fresh memory page by page, cleared, as it is first touched. For the half
 gigabyte of a parameter buffer, new at every training step, that takes longer than what is written
-there.
+there. What is kept for the next step is no more than a step had in use at its height.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ import numpy.typing as npt
 LARGE = 1 << 22
 """Bytes. Below, the C library's allocator does as well."""
 
+SPARE = 4
+"""How many pieces are kept: a training step takes a gradient, parameters and two moments."""
+
 
 class _Lease:
     """Lends out memory: arrays made from it hold it as their base, and with the last of them it
@@ -26,7 +29,8 @@ class _Lease:
         self.__array_interface__ = memory.__array_interface__
 
     def __del__(self) -> None:
-        _free.append(self._memory)
+        if len(_free) < SPARE:
+            _free.append(self._memory)
 
 
 _free: list[npt.NDArray[np.uint8]] = []

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tfx.core import host_memory
-from tfx.core.host_memory import LARGE, empty
+from tfx.core.host_memory import LARGE, SPARE, empty
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +82,9 @@ def test_threads_do_not_share() -> None:
     for thread in threads:
         thread.join()
     assert not failures
+
+
+def test_no_more_is_kept_than_a_step_needs(nothing_free: list[Any]) -> None:
+    arrays = [empty((LARGE,), np.uint8) for _ in range(SPARE + 3)]
+    del arrays
+    assert len(nothing_free) == SPARE
