@@ -92,6 +92,11 @@ def test_training_prints_what_is_shown(tmp_path: Path, shared_data: Path) -> Non
     assert (done.stdout, done.returncode) == (block("output: train"), 0), done.stderr
 
 
+def test_the_small_gpt2_writes_what_is_shown(tmp_path: Path) -> None:
+    done = run([sys.executable, "-m", *shlex.split(GPT2[0], comments=True)], tmp_path)
+    assert (done.stdout, done.returncode) == (block("output: gpt2"), 0), done.stderr
+
+
 def test_the_example_prints_what_its_comments_say(tmp_path: Path) -> None:
     code = block("python")
     said = re.findall(r"^print\(.*\)  # (.*)$", code, re.MULTILINE)
