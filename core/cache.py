@@ -75,14 +75,13 @@ class KVCache:
         Returns the whole buffers, whose unwritten rest lies after every query and so is never seen
         by causal attention, and the position of the first new token.
         """
+        *outside, count, _ = k.shape
+        self._check_room(count)
+        axis, start = len(outside), self._position
         keys, values = self._buffers[layer]
-        axis = k.ndim - 2
-        self._check_room(k.shape[axis])
-        self._buffers[layer] = (
-            keys.write(k, self._position, axis),
-            values.write(v, self._position, axis),
-        )
-        return (*self._buffers[layer], self._position)
+        keys, values = keys.write(k, start, axis), values.write(v, start, axis)
+        self._buffers[layer] = keys, values
+        return keys, values, start
 
     def advance(self, count: int) -> None:
         """Move past `count` tokens, once every layer has taken them."""

@@ -57,51 +57,59 @@ def fused(definition: F) -> F:
 
     @functools.wraps(definition)
     def call(*args: Any, **params: Any) -> Any:
-        if len(args) < required or (params and not params.keys() <= defaults.keys()):
+        options = defaults | params if params else defaults
+        if len(args) < required or len(options) != len(defaults):
             bound = signature.bind(*args, **params)
             bound.apply_defaults()
-            args, params = bound.args, bound.kwargs
-        for x in args:
-            if isinstance(x, Tensor):
-                backend = x.backend
-                break
-        else:
-            raise TypeError(f"{name} takes tensors, not {type(args[0]).__name__}")
-        override = backend.fused.get(name)
-        if override is None or _switch.off:
-            return definition(*args, **params)
-        args += positional[len(args) :]
-        params = defaults | params if params else defaults
+            args, options = bound.args, bound.kwargs
         raw = []
         parents = []
+        backend: Any = None
         for i, x in enumerate(args):
             if not isinstance(x, Tensor):
                 raw.append(x)
                 continue
-            if x.backend is not backend:  # which the composed form refuses
-                return definition(*args, **params)
-            if x.node is not None and not recording.paused:
+            if x.backend is not backend:
+                if backend is not None:  # two, which the composed form refuses
+                    return definition(*args, **options)
+                backend = x.backend
+            if x.node is not None:
                 parents.append((i, x.node))
             raw.append(x.data)
-        if not _keeps_gradient(override, backend, args, parents):
-            return definition(*args, **params)
+        if backend is None:
+            raise TypeError(f"{name} takes tensors, not {type(args[0]).__name__}")
+        override = backend.fused.get(name)
+        if override is None or _switch.off:
+            return definition(*args, **options)
+        missing = positional[len(args) :]
+        if missing:
+            args += missing
+            raw += missing
+        native = recording.native
+        paused = False
+        if native or parents:
+            paused = recording.paused
+            if paused:
+                parents.clear()
+            elif not _keeps_gradient(override, backend, args, parents):
+                return definition(*args, **options)
         try:
-            if override.supports and not override.supports(backend, *raw, **params):
-                return definition(*args, **params)
-            out, saved = override.forward(backend, *raw, **params)
+            if override.supports and not override.supports(backend, *raw, **options):
+                return definition(*args, **options)
+            out, saved = override.forward(backend, *raw, **options)
         except (ValueError, TypeError, IndexError, RuntimeError):
-            definition(*args, **params)  # where the input is wrong, says so in one line
+            definition(*args, **options)  # where the input is wrong, says so in one line
             raise
         if parents and isinstance(out, tuple):  # a node has one result
-            return definition(*args, **params)
-        if recording.native and not recording.paused and _severed(backend, raw, out):
-            return definition(*args, **params)
+            return definition(*args, **options)
+        if native and not paused and _severed(backend, raw, out):
+            return definition(*args, **options)
         if parents:
-            node = KernelNode(override, definition, args, raw, parents, params, out, saved)
+            node = KernelNode(override, definition, args, raw, parents, options, out, saved)
             return Tensor(out, backend, node)
-        if recording.paused and recording.native:
+        if native and paused:
             return _wrap(out, backend, backend.stop_gradient)
-        return _wrap(out, backend)
+        return _wrap(out, backend) if type(out) is tuple else Tensor(out, backend)
 
     return call  # type: ignore[return-value]
 
@@ -109,10 +117,10 @@ def fused(definition: F) -> F:
 def _keeps_gradient(
     override: Fused, backend: Backend, args: Sequence[Any], parents: Sequence[Any]
 ) -> bool:
-    """Whether no gradient that is being recorded would end at the kernel."""
+    """Whether no gradient that is being recorded, natively or by `parents`, would end there."""
     if parents:  # a gradient that is itself differentiated takes the composed form
         return override.vjp is not None and recording.depth <= 1
-    if recording.native and not recording.paused and not override.native:
+    if not override.native:
         return not any(isinstance(x, Tensor) and backend.recording_natively(x.data) for x in args)
     return True
 

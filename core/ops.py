@@ -221,6 +221,23 @@ def stack(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
     return concat([x.reshape(widened) for x in xs], along)
 
 
+def split(x: Tensor, count: int, axis: int = -1) -> tuple[Tensor, ...]:
+    """`x` in so many parts of one length, which lie side by side along `axis`."""
+    shape = x.shape
+    (along,) = normal_axes(axis, len(shape))
+    size = shape[along] // count if count > 0 else 0
+    if size * count != shape[along] or count < 1:
+        raise ShapeError(f"split of {shape} into {count} parts along axis {along}")
+    before, behind = shape[:along], shape[along + 1 :]
+    none, steps = (0,) * len(shape), (1,) * len(shape)
+    parts = []
+    for i in range(count):
+        starts = (*none[:along], i * size, *none[along + 1 :])
+        stops = (*before, (i + 1) * size, *behind)
+        parts.append(apply("slice", x, starts=starts, stops=stops, steps=steps))
+    return tuple(parts)
+
+
 def causal_mask(queries: int, keys: int, offset: Tensor) -> Tensor:
     """Which of `keys` positions each of `queries` may see: bool (queries, keys).
 

@@ -20,9 +20,14 @@ def normal_axes(axis: Axis, ndim: int) -> tuple[int, ...]:
     """
     if axis is None:
         return tuple(range(ndim))
-    wanted = tuple(axis) if isinstance(axis, Sequence) else (operator.index(axis),)
-    axes = tuple(a + ndim if a < 0 else a for a in wanted)
-    if any(not 0 <= a < ndim for a in axes) or len(set(axes)) != len(axes):
+    axes: tuple[int, ...]
+    if isinstance(axis, int) or not isinstance(axis, Sequence):  # Sequence is slow to say no
+        axes = (operator.index(axis),)
+    else:
+        axes = tuple(axis)
+    if axes and min(axes) < 0:
+        axes = tuple([a + ndim if a < 0 else a for a in axes])
+    if len(set(axes).intersection(range(ndim))) != len(axes):
         raise ShapeError(f"axis {axis} does not fit a tensor of {ndim} axes")
     return axes
 
@@ -73,7 +78,7 @@ def parse_index(key: Any, shape: tuple[int, ...]) -> Index:
     """
     parts = list(key) if isinstance(key, tuple) else [key]
     dots = [i for i, part in enumerate(parts) if part is Ellipsis]
-    used = sum(part is not None and part is not Ellipsis for part in parts)
+    used = len([part for part in parts if part is not None]) - len(dots)
     if used > len(shape) or len(dots) > 1:
         raise ShapeError(f"index {key!r} does not fit the shape {shape}")
     here = dots[0] if dots else len(parts)

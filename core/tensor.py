@@ -375,13 +375,14 @@ class Tensor:
 
     def __getitem__(self, key: Any) -> Tensor:
         """Integers, slices with a positive step, `...`, None, and one integer tensor."""
-        index = parse_index(key, self.shape)
+        shape = self.shape
+        starts, stops, steps, wanted, pick = parse_index(key, shape)
         x = self
-        if index.stops != self.shape or any(index.starts) or any(step != 1 for step in index.steps):
-            x = apply("slice", self, starts=index.starts, stops=index.stops, steps=index.steps)
-        if x is self or x.shape != index.shape:
-            x = x.reshape(index.shape)
-        return x if index.pick is None else x.take(index.pick[1], index.pick[0])
+        if stops != shape or any(starts) or max(steps, default=1) > 1:
+            x = apply("slice", self, starts=starts, stops=stops, steps=steps)
+        if x is self or x.shape != wanted:
+            x = x.reshape(wanted)
+        return x if pick is None else x.take(pick[1], pick[0])
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
@@ -406,21 +407,21 @@ class Tensor:
 
         While derivatives are recorded, the buffer is copied first and so stays as it was.
         """
-        (where,) = normal_axes(axis, self.ndim)
+        shape, new = self.shape, slab.shape
+        (where,) = normal_axes(axis, len(shape))
         check_dtypes("write", self, slab)
-        outside = self.shape[:where] + self.shape[where + 1 :]
-        if slab.ndim != self.ndim or outside != slab.shape[:where] + slab.shape[where + 1 :]:
-            raise ShapeError(f"write of {slab.shape} into {self.shape} along axis {where}")
-        room = self.shape[where] - slab.shape[where]
+        if len(new) != len(shape) or new != (*shape[:where], new[where], *shape[where + 1 :]):
+            raise ShapeError(f"write of {new} into {shape} along axis {where}")
+        room = shape[where] - new[where]
         if isinstance(start, int | np.integer):
             start = int(start)
             if not 0 <= start <= room:
-                raise ShapeError(f"write of {slab.shape} at {start} does not fit {self.shape}")
+                raise ShapeError(f"write of {new} at {start} does not fit {shape}")
         else:
             position: Tensor = index(start).cast(self.backend.index_dtype)
             if position.shape or room < 0:
                 at = f"a start of {position.shape}"
-                raise ShapeError(f"write of {slab.shape} at {at} does not fit {self.shape}")
+                raise ShapeError(f"write of {new} at {at} does not fit {shape}")
             start = position
         recorded = recording.depth or self.node is not None or slab.node is not None
         buffer = apply("concat", self, axis=where) if recorded else self

@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # HOMES once more, for type checkers and editors; a test comp
     from tfx.core.ops import rsqrt as rsqrt
     from tfx.core.ops import sigmoid as sigmoid
     from tfx.core.ops import silu as silu
+    from tfx.core.ops import split as split
     from tfx.core.ops import sqrt as sqrt
     from tfx.core.ops import stack as stack
     from tfx.core.ops import tanh as tanh
@@ -94,6 +95,7 @@ HOMES = {
     "rsqrt": "tfx.core.ops",
     "sigmoid": "tfx.core.ops",
     "silu": "tfx.core.ops",
+    "split": "tfx.core.ops",
     "sqrt": "tfx.core.ops",
     "stack": "tfx.core.ops",
     "tanh": "tfx.core.ops",

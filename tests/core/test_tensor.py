@@ -24,7 +24,7 @@ from tfx.core.errors import (
     ShapeError,
     TfxError,
 )
-from tfx.core.ops import absolute, concat, minimum, stack, where
+from tfx.core.ops import absolute, concat, minimum, split, stack, where
 from tfx.core.tensor import Tensor
 from tfx.testing import StrictBackend
 
@@ -474,6 +474,9 @@ ERRORS: dict[str, tuple[Callable[[Backend], Any], type[Exception], str]] = {
     "concat of scalars": (lambda B: concat([f(B), f(B)]), ShapeError, "axis 0"),
     "concat of none": (lambda B: concat([]), ShapeError, "at least one"),
     "stack of shapes": (lambda B: stack([f(B, 2, 3), f(B, 3, 2)]), ShapeError, "stack"),
+    "split in unequal parts": (lambda B: split(f(B, 2, 3), 2), ShapeError, "2 parts along axis 1"),
+    "split in no parts": (lambda B: split(f(B, 0), 0), ShapeError, "into 0 parts"),
+    "split along no axis": (lambda B: split(f(B, 2), 2, 1), ShapeError, "axis 1"),
     "item of two": (lambda B: f(B, 2).item(), ShapeError, r"one element; the shape is \(2,\)"),
     "bool of two": (lambda B: bool(f(B, 2)), ShapeError, "one element"),
     "len of a scalar": (lambda B: len(f(B)), ShapeError, "no length"),

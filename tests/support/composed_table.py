@@ -96,6 +96,14 @@ OPS = [
         Sample(normal(2, 3), normal(2, 3), normal(2, 3), axis=-1),
         Sample(normal(0, 3), normal(0, 3), axis=0),
     ]),
+    Op("split", lambda x, count, axis=-1: ops.stack(ops.split(x, count, axis)),
+       lambda x, count, axis=-1: np.stack(np.split(x, count, axis)),
+       lambda x, count, axis=-1: torch.stack(x.tensor_split(count, axis)), [
+        Sample(normal(2, 6), count=3),
+        Sample(normal(4, 3, 2), count=2, axis=0),
+        Sample(normal(2, 3), count=1),
+        Sample(normal(2, 0), count=2),
+    ]),
     Op("mean", Tensor.mean, np.mean, lambda x, axis=None, keepdims=False: torch.mean(
         x, dim=axis, keepdim=keepdims), [
         Sample(normal(3)),
@@ -316,6 +324,8 @@ FUSED_OPS = [
         Sample(normal(2, 3), normal(4, 3), outputs_first=True),
         Sample(normal(2, 2, 3), normal(4, 3), normal(4), normal(2, 2, 4),
                activation="relu", outputs_first=True),
+        Sample(normal(1, 1, 3), normal(3, 4), normal(4), normal(1, 1, 4), activation="gelu_new"),
+        Sample(normal(1, 3), normal(4, 3), outputs_first=True),
         *(Sample(normal(2, 3), normal(3, 4), normal(4), normal(2, 4), activation=name)
           for name in _NUMPY_ACTIVATIONS),
     ]),
@@ -324,11 +334,13 @@ FUSED_OPS = [
        [*normals, *(Sample(normal(*shape), approximate="tanh") for shape in SHAPES)]),
     Op("rms_norm", nn.rms_norm, _numpy_rms_norm,
        lambda x, gain=None, eps=1e-5: _functional().rms_norm(x, x.shape[-1:], gain, eps),
-       [*rows, Sample(normal(2, 3), normal(3)), Sample(normal(2, 3), eps=0.5)]),
+       [*rows, Sample(normal(2, 3), normal(3)), Sample(normal(2, 3), eps=0.5),
+        Sample(normal(1, 1, 3), normal(3)), Sample(normal(1, 3))]),
     Op("layer_norm", nn.layer_norm, _numpy_layer_norm,
        lambda x, gain, bias, eps=1e-5: _functional().layer_norm(x, x.shape[-1:], gain, bias, eps), [
         Sample(normal(4), normal(4), normal(4)),
         Sample(normal(2, 1, 4), normal(4), normal(4), eps=0.1),
+        Sample(normal(1, 1, 4), normal(4), normal(4)),
         Sample(normal(0, 4), normal(4), normal(4)),
     ]),
     Op("softmax", nn.softmax, _numpy_softmax, lambda x: torch.softmax(x, -1), rows,

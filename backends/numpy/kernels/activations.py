@@ -41,9 +41,9 @@ def _tanh_of_inner(x: Array) -> Array:
 
 def _gelu_new(x: Array) -> Array:
     y = _tanh_of_inner(x)
-    y += 1
-    y *= x
-    y *= 0.5
+    half = x * 0.5
+    y *= half
+    y += half
     return y
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tfx.backends.numpy.kernels.arrays import LOWEST, Array, floats
+from tfx.backends.numpy.kernels.arrays import LIMITS, Array, floats
 from tfx.core.backend import Backend, Fused
 
 # ---- softmax -------------------------------------------------------------------------------
@@ -19,9 +19,11 @@ from tfx.core.backend import Backend, Fused
 
 def _softmax_in_place(x: Array) -> Array:
     """exp(x) / sum(exp(x)) over the last axis; zeros where every x is -inf."""
-    x -= np.maximum(x.max(-1, keepdims=True), LOWEST[x.dtype])
+    limits = LIMITS[x.dtype]
+    x -= np.maximum.reduce(x, -1, keepdims=True, initial=limits.min)
     np.exp(x, out=x)
-    x /= np.maximum(x.sum(-1, keepdims=True), 0.5)
+    # Beside exp(0) = 1, the smallest number is nothing; it is there for rows without any.
+    x /= np.add.reduce(x, -1, keepdims=True, initial=limits.smallest_normal)
     return x
 
 
@@ -38,6 +40,10 @@ def _softmax_vjp(B: Backend, g: Array, out: Array, saved: None, x: Array) -> tup
 _TILE = 1 << 17  # scores
 _FEWEST = 64  # queries in a tile: products with fewer rows are slow
 
+Cut = tuple[Any, ...]
+_ALL: Cut = (...,)
+_POSITION = np.dtype(np.int64)  # of an offset
+
 
 @dataclass(slots=True)
 class _Scores:
@@ -51,47 +57,44 @@ class _Scores:
     visible: Array | None  # both (..., T, S)
     factor: Array | None
 
-    def tiles(self) -> Iterator[tuple[tuple[Any, ...], int]]:
-        """Cuts of the scores, each with the number of keys that its queries may see.
+    def tiles(self) -> Iterable[tuple[Cut, Cut]]:
+        """Cuts of the scores, each with that of the keys which its queries may see.
 
-        A cut is an index of (..., T): all of it where that is not much, else some queries of one
-        head.
+        They are indices of (..., T) and (..., S): of all queries where scores are not many, else
+        of some queries of one head.
         """
+        *heads, queries, _ = self.q.shape
+        if math.prod(heads) * queries * self.k.shape[-2] > _TILE:
+            return self._small_tiles()
+        return ((_ALL, (..., slice(self._seen(queries)), slice(None))),)
+
+    def _small_tiles(self) -> Iterator[tuple[Cut, Cut]]:
         *leading, queries = self.q.shape[:-1]
-        keys = self.k.shape[-2]
-        if math.prod(leading) * queries * keys <= _TILE:
-            yield (...,), self._seen(queries)
-            return
-        at_once = max(_FEWEST, _TILE // keys)
+        at_once = max(_FEWEST, _TILE // self.k.shape[-2])
         for head in product(*map(range, leading)):
             for start in range(0, queries, at_once):
                 stop = min(start + at_once, queries)
-                yield (*head, slice(start, stop)), self._seen(stop)
+                yield (*head, slice(start, stop)), (*head, slice(self._seen(stop)))
 
     def _seen(self, stop: int) -> int:
         """How many keys the queries before `stop` see between them, but at least one."""
         keys: int = self.k.shape[-2]
         return min(max(self.first + stop, 1), keys) if self.causal else keys
 
-    def weights(self, cut: tuple[Any, ...], keys: int) -> tuple[Array, Array]:
+    def weights(self, cut: Cut, seen: Cut) -> tuple[Array, Array]:
         """The weights of a tile before and after the factor."""
-        q, k = self.q[cut], self.k[_keys(cut, keys)]
-        weights = np.matmul(q, k.swapaxes(-1, -2))
+        weights = np.matmul(self.q[cut], self.k[seen].mT)
         weights *= self.scale
-        first = self.first + (cut[-1].start if isinstance(cut[-1], slice) else 0)
+        queries, keys = weights.shape[-2:]
+        first = self.first if cut is _ALL else self.first + cut[-1].start
         if self.causal and first + 1 < keys:
-            np.copyto(weights, -np.inf, where=_unseen(q.shape[-2], keys, first))
+            np.copyto(weights, -np.inf, where=_unseen(queries, keys, first))
         if self.visible is not None:
             np.copyto(weights, -np.inf, where=~self.visible[cut][..., :keys])
         _softmax_in_place(weights)
         if self.factor is None:
             return weights, weights
         return weights, weights * self.factor[cut][..., :keys]
-
-
-def _keys(cut: tuple[Any, ...], keys: int) -> tuple[Any, ...]:
-    """The index of the first `keys` keys, or of their values, that go with a cut of the queries."""
-    return (..., slice(keys), slice(None)) if cut == (...,) else (*cut[:-1], slice(keys))
 
 
 def _unseen(queries: int, keys: int, first: int) -> Array:
@@ -124,22 +127,19 @@ def _attention(
     heads: int | None,
 ) -> tuple[Array, Any]:
     out = np.empty((*q.shape[:-1], v.shape[-1]), q.dtype)
-    q, k, v, out_heads = (_split(x, heads) for x in (q, k, v, out))
+    q, k, v, out_heads = _split(q, heads), _split(k, heads), _split(v, heads), _split(out, heads)
+    first = 0 if offset is None else int(offset)
     shape = (*q.shape[:-1], k.shape[-2])
-    scores = _Scores(
-        q,
-        k,
-        scale,
-        causal,
-        0 if offset is None else int(offset),
-        None if visible is None else np.broadcast_to(visible, shape),
-        None if factor is None else np.broadcast_to(factor, shape),
-    )
+    if visible is not None:
+        visible = np.broadcast_to(visible, shape)
+    if factor is not None:
+        factor = np.broadcast_to(factor, shape)
+    scores = _Scores(q, k, scale, causal, first, visible, factor)
     kept = None
-    for cut, keys in scores.tiles():
-        weights = scores.weights(cut, keys)
-        np.matmul(weights[1], v[_keys(cut, keys)], out=out_heads[cut])
-        kept = weights if cut == (...,) else None
+    for cut, seen in scores.tiles():
+        weights = scores.weights(cut, seen)
+        np.matmul(weights[1], v[seen], out=out_heads[cut])
+        kept = weights if cut is _ALL else None
     return out, (scores, kept)
 
 
@@ -162,27 +162,31 @@ def _attention_vjp(
     """Computes the weights a second time where there were many, as Dao et al. 2022 do
     (arXiv:2205.14135): keeping them costs as much time, and memory besides."""
     scores, kept = saved
-    grads = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
+    grads = (
+        np.empty(q.shape, q.dtype),
+        np.zeros(k.shape, k.dtype),
+        np.zeros(v.shape, v.dtype),
+    )
     g, out, v, g_q, g_k, g_v = (_split(x, heads) for x in (g, out, v, *grads))
-    for cut, keys in scores.tiles():
-        weights, used = kept or scores.weights(cut, keys)
-        seen, g_rows = _keys(cut, keys), g[cut]
-        g_v[seen] += np.matmul(used.swapaxes(-1, -2), g_rows)
-        g_scores = np.matmul(g_rows, v[seen].swapaxes(-1, -2))
+    for cut, seen in scores.tiles():
+        weights, used = kept or scores.weights(cut, seen)
+        g_rows = g[cut]
+        g_v[seen] += np.matmul(used.mT, g_rows)
+        g_scores = np.matmul(g_rows, v[seen].mT)
         if scores.factor is not None:
-            g_scores *= scores.factor[cut][..., :keys]
+            g_scores *= scores.factor[cut][..., : weights.shape[-1]]
         # The sum of weights times their gradients is that of outputs times theirs.
         g_scores -= np.vecdot(g_rows, out[cut])[..., None]
         g_scores *= weights
         g_scores *= scale
         np.matmul(g_scores, scores.k[seen], out=g_q[cut])
-        g_k[seen] += np.matmul(g_scores.swapaxes(-1, -2), scores.q[cut])
+        g_k[seen] += np.matmul(g_scores.mT, scores.q[cut])
     return *grads, None, None, None, None
 
 
 def _split(x: Array, heads: int | None) -> Array:
     """(..., T, heads * d) as (..., heads, T, d), sharing its memory where it can."""
-    return x if heads is None else x.reshape(*x.shape[:-1], heads, -1).swapaxes(-3, -2)
+    return x if heads is None else x.reshape((*x.shape[:-1], heads, -1)).swapaxes(-3, -2)
 
 
 def _can_attend(
@@ -198,23 +202,22 @@ def _can_attend(
     causal: bool,
     heads: int | None,
 ) -> bool:
+    if q.ndim < 2 or not q.size or not v.size:
+        return False
+    *outside, queries, width = q.shape
     if not (
-        q.ndim > 1
-        and q.shape[:-2] == k.shape[:-2]
+        k.shape == (*outside, *k.shape[-2:-1], width)
         and k.shape[:-1] == v.shape[:-1]
-        and q.shape[-1] == k.shape[-1]
-        and q.size > 0
-        and v.size > 0
-        and (heads is None or q.shape[-1] % heads == 0 == v.shape[-1] % heads)
+        and (heads is None or width % heads == 0 == v.shape[-1] % heads)
         and isinstance(scale, float)
         and floats(q, k, v, factor)
-        and (offset is None or (offset.shape == () and offset.dtype == np.int64))
+        and (offset is None or (offset.shape == () and offset.dtype == _POSITION))
         and (visible is None or visible.dtype == np.bool_)
     ):
         return False
     if visible is None and factor is None:
         return True
-    scores = (*q.shape[:-2], *(() if heads is None else (heads,)), q.shape[-2], k.shape[-2])
+    scores = (*outside, *(() if heads is None else (heads,)), queries, k.shape[-2])
     return all(x is None or _broadcasts(x.shape, scores) for x in (visible, factor))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tfx.backends.numpy.kernels.activations import ACTIVATIONS
-from tfx.backends.numpy.kernels.arrays import Array, as_rows, floats
+from tfx.backends.numpy.kernels.arrays import Array, as_few_axes, as_rows, floats
 from tfx.core.backend import Backend, Fused
 
 # ---- linear: residual + activation(x w + b) -----------------------------------------------
@@ -22,13 +22,13 @@ def _linear(
     outputs_first: bool,
 ) -> tuple[Array, Array | None]:
     # One large product: with three axes, NumPy would read the weights once for each leading index.
-    y = np.matmul(as_rows(x), w.T if outputs_first else w)
+    y = as_few_axes(x).dot(w.T if outputs_first else w)
     if b is not None:
         y += b
     before = None
     if activation is not None:
         before, y = y, ACTIVATIONS[activation].value(y)
-    if x.ndim != 2:
+    if x.ndim != y.ndim:
         y = y.reshape(*x.shape[:-1], y.shape[-1])
     if residual is not None:
         y += residual
@@ -50,10 +50,11 @@ def _linear_vjp(
 ) -> tuple[Array, Array, Array | None, Array | None]:
     rows, g_rows = as_rows(x), as_rows(g)
     if activation is not None and before is not None:
-        g_rows = ACTIVATIONS[activation].pull(g_rows, before)
-    g_x = np.matmul(g_rows, w if outputs_first else w.T).reshape(x.shape)
-    g_w = np.matmul(g_rows.T, rows) if outputs_first else np.matmul(rows.T, g_rows)
-    return g_x, g_w, None if b is None else g_rows.sum(0), None if residual is None else g
+        g_rows = ACTIVATIONS[activation].pull(g_rows, as_rows(before))
+    g_x = g_rows.dot(w if outputs_first else w.T).reshape(x.shape)
+    g_w = g_rows.T.dot(rows) if outputs_first else rows.T.dot(g_rows)
+    g_b = None if b is None else np.add.reduce(g_rows, 0)
+    return g_x, g_w, g_b, None if residual is None else g
 
 
 def _can_linear(

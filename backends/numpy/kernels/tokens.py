@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tfx.backends.numpy.kernels.arrays import Array, as_rows, floats
+from tfx.backends.numpy.kernels.arrays import INDICES, Array, as_rows, floats
 from tfx.core.backend import Backend, Fused
 
 _BLOCK = 1 << 16  # numbers that one pass after the other goes over while they are in the cache
@@ -44,7 +44,7 @@ def _cross_entropy_vjp(
 def _can_cross_entropy(B: Backend, logits: Array, targets: Array) -> bool:
     return (
         logits.shape[:-1] == targets.shape
-        and targets.dtype in (np.int32, np.int64)
+        and targets.dtype in INDICES
         and logits.ndim > 1
         and logits.shape[-1] > 0
         and floats(logits)
@@ -61,13 +61,13 @@ def _embedding(B: Backend, table: Array, ids: Array) -> tuple[Array, None]:
 def _embedding_vjp(
     B: Backend, g: Array, out: Array, saved: None, table: Array, ids: Array
 ) -> tuple[Array, None]:
-    g_table = np.zeros_like(table)
+    g_table = np.zeros(table.shape, table.dtype)
     np.add.at(g_table, ids, g)
     return g_table, None
 
 
 def _can_embed(B: Backend, table: Array, ids: Array) -> bool:
-    return table.ndim == 2 and ids.size > 0 and ids.dtype in (np.int32, np.int64) and floats(table)
+    return table.ndim == 2 and ids.size > 0 and ids.dtype in INDICES and floats(table)
 
 
 CROSS_ENTROPY = Fused("cross_entropy", _cross_entropy, _cross_entropy_vjp, _can_cross_entropy)
