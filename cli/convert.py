@@ -18,8 +18,11 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 @app.command()
 def convert(
     model: options.ModelName,
-    weights: Annotated[Path, typer.Option(metavar="PATH", help="Checkpoint to read.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; new, or empty.")],
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Checkpoint to read; by default the model's own."),
+    ] = None,
     dtype: Annotated[
         DType | None,
         typer.Option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,7 +20,12 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def evaluate(
     model: options.ModelName,
     backend: options.BackendName = None,
-    data: options.Data = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Text to predict; the model reads it whole, or a document a line."
+        ),
+    ] = None,
     device: options.Device = None,
     dtype: options.ElementType = None,
     weights: options.Weights = None,
@@ -30,7 +36,12 @@ def evaluate(
         ),
     ] = None,
     stride: Annotated[
-        int | None, typer.Option(metavar="INT", min=1, help="Tokens between sliding windows.")
+        int | None,
+        typer.Option(
+            metavar="INT",
+            min=1,
+            help="Tokens from a sliding window to the next; default: as many as one holds.",
+        ),
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(metavar="INT", min=1, help="Documents or windows at a time.")

@@ -175,5 +175,4 @@ Seed = Annotated[
 Weights = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Checkpoint to take the parameters from.")
 ]
-Data = Annotated[Path | None, typer.Option(metavar="FILE", help="Text, one document a line.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tfx.core.errors import DataError, UsageError
+from tfx.core.json_file import unrepeated
 from tfx.core.wording import in_words, kind_of, quoted
 
 STDIN = "-"
@@ -49,11 +50,16 @@ def json_lines(file: Path) -> tuple[Prompt, ...]:
 
 
 def _prompt_in(line: str, where: str) -> Prompt:
+    if not line.strip():
+        raise DataError(f"{where} is blank; expected a JSON object")
     try:
-        found: Any = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        fault = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise DataError(f"{where} is no JSON: {fault}") from None
+        found: Any = json.loads(line, object_pairs_hook=unrepeated)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where} is no JSON: {error.msg} at column {error.colno}") from None
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from None
+    except RecursionError:
+        raise DataError(f"{where} is nested too deeply") from None
     if not isinstance(found, dict):
         raise DataError(f"{where} is {kind_of(found)}; expected an object")
     known = ("prompt", "prompt_token_ids")

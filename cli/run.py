@@ -60,7 +60,7 @@ def run(
             "-n",
             metavar="INT",
             min=1,
-            help="Tokens a sample. GPT-2: 100 by default, or what there are positions for.",
+            help="Tokens a sample; default: the model's own.",
         ),
     ] = None,
     min_new_tokens: Annotated[
@@ -72,7 +72,7 @@ def run(
         typer.Option(
             metavar="FLOAT",
             parser=at_least_0,
-            help="0 takes the likeliest token. GPT-2: 0.8 by default.",
+            help="0 takes the likeliest token; default: the model's own.",
         ),
     ] = None,
     top_k: Annotated[
@@ -80,7 +80,7 @@ def run(
         typer.Option(
             metavar="INT",
             min=0,
-            help="Choose among the K likeliest; 0: among all. GPT-2: 50 by default.",
+            help="Choose among the K likeliest; 0: among all; default: the model's own.",
         ),
     ] = None,
     top_p: Annotated[

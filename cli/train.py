@@ -43,7 +43,7 @@ def train(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Text to learn from; GPT-2 also takes a folder of texts, and token files.",
+            help="Text to learn from; some models take folders of texts, and token files.",
         ),
     ] = None,
     device: options.Device = None,
@@ -75,7 +75,10 @@ def train(
         float | None, typer.Option(metavar="FLOAT", parser=at_least_0, help="AdamW's decay.")
     ] = None,
     grad_clip: Annotated[
-        float | None, typer.Option(metavar="FLOAT", parser=above_0, help="Cap of the global norm.")
+        float | None,
+        typer.Option(
+            metavar="FLOAT", parser=at_least_0, help="Cap of the gradient's norm; 0: none."
+        ),
     ] = None,
     eval_every: Annotated[
         int | None, typer.Option(metavar="INT", min=0, help="Steps between evaluations; 0: never.")
@@ -97,7 +100,9 @@ def train(
     weights: options.Weights = None,
     tokenizer: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Folder or file of the tokenizer, for GPT-2."),
+        typer.Option(
+            metavar="PATH", help="Folder or file of the tokenizer, for a model that has one."
+        ),
     ] = None,
     seed: options.Seed = None,
     num_samples: Annotated[

@@ -6,6 +6,8 @@ not a `TfxError` is a bug in tfx or in a plugin, and keeps its traceback.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class TfxError(Exception):
     """Base of all expected failures; the command line prints it as one line."""
@@ -17,6 +19,44 @@ class UsageError(TfxError):
     """A flag or argument is wrong: unknown name, bad value, two that exclude each other."""
 
     exit_code = 2
+
+
+class OptionError(UsageError):
+    """Options will not do; whoever took them from elsewhere can have them spelled as there.
+
+    >>> fault = OptionError("{top_k} {value!r}: expected a whole number", value=0.5)
+    >>> print(fault)
+    top_k 0.5: expected a whole number
+    >>> print(fault.spelled(lambda name: "--" + name.replace("_", "-")))
+    --top-k 0.5: expected a whole number
+
+    Args:
+        message: a format string, with the name of each option and of each value in braces.
+        values: by name; every other name in the message is that of an option.
+    """
+
+    def __init__(self, message: str, **values: object) -> None:
+        self._message = message
+        self._values = values
+        super().__init__(self._told(str))
+
+    def spelled(self, spelling: Callable[[str], str]) -> UsageError:
+        """The same with every option called what `spelling` makes of its name."""
+        return UsageError(self._told(spelling))
+
+    def _told(self, spelling: Callable[[str], str]) -> str:
+        return self._message.format_map(_Words(self._values, spelling))
+
+
+class _Words(dict[str, object]):
+    """Values by name, and of every other name its spelling."""
+
+    def __init__(self, values: dict[str, object], spelling: Callable[[str], str]) -> None:
+        super().__init__(values)
+        self._spelling = spelling
+
+    def __missing__(self, name: str) -> str:
+        return self._spelling(name)
 
 
 class BackendError(TfxError):

@@ -175,19 +175,16 @@ def _listing(repo: str, revision: str | None) -> tuple[dict[str, int], str]:
     from huggingface_hub import HfApi, constants
 
     absent = f"{repo} is not in the cache {shown(_cache())}"
-    instead = "give a folder with --weights DIR, or run gpt2-tiny, which is bundled"
     forbidden = "HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "TFX_OFFLINE"
     if constants.HF_HUB_OFFLINE or os.environ.get("TFX_OFFLINE", "") not in ("", "0"):
-        raise _Unreachable(
-            f"{absent} and {forbidden} forbids a download: unset it once, or {instead}"
-        )
+        raise _Unreachable(f"{absent} and {forbidden} forbids a download: unset it once")
     try:
         info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=SECONDS)
         return {file.rfilename: file.size or 0 for file in info.siblings}, info.sha
     except Exception as error:  # of one HTTP library or another, by the version installed
         raise _refused(error, repo, revision) or _Unreachable(
             f"{absent} and the Hub ({constants.ENDPOINT}) cannot be reached: {_cause(error)}; "
-            f"connect once, or {instead}"
+            "connect once"
         ) from error
 
 
@@ -213,7 +210,7 @@ def _no_safetensors(repo: str, sizes: dict[str, int]) -> str:
         f"{repo} has only pytorch_model.bin, and tfx reads no pickle; where transformers is "
         f'installed, AutoModelForCausalLM.from_pretrained("{repo}").save_pretrained("DIR") makes '
         "safetensors of it, and the same with AutoTokenizer adds the tokenizer; "
-        "then give --weights DIR"
+        "then take the folder DIR in its place"
     )
 
 

@@ -30,7 +30,7 @@ def read_object(path: Path, longest: int = MAX_SIZE) -> dict[str, Any]:
     if data.startswith(b"version https://git-lfs"):
         raise ValueError("it is a Git LFS pointer, not the file itself; run 'git lfs pull'")
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unrepeated)
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=unrepeated)
     except RecursionError:
         raise ValueError("its JSON is nested too deep") from None
     except UnicodeDecodeError as error:
@@ -42,7 +42,12 @@ def read_object(path: Path, longest: int = MAX_SIZE) -> dict[str, Any]:
     return value
 
 
-def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object with these keys and values, an `object_pairs_hook` for `json.loads`.
+
+    Raises:
+        ValueError: a key comes twice.
+    """
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:

@@ -23,7 +23,7 @@ def add_size(parser: argparse.ArgumentParser) -> None:
 def random_weights(size: str, spread: float) -> dict[str, Any]:
     """float32 arrays by the names of GPT-2's checkpoint. With a spread of 0.2 a model's greedy text
     does not repeat one token, and so shows what goes wrong."""
-    from tfx.models.gpt2.config import Config
+    from tfx.models.gpt2.model import Config
 
     rng = np.random.default_rng(0)
     weights = {}
@@ -42,8 +42,8 @@ def tfx_model(backend: str, size: str, spread: float) -> Any:
     import tfx
     from tfx.core.dtypes import DType
     from tfx.core.parameters import borrowed
-    from tfx.models.gpt2.config import Config
     from tfx.models.gpt2.language_model import LanguageModel
+    from tfx.models.gpt2.model import Config
 
     weights = random_weights(size, spread)
     params = borrowed(weights, tfx.backend(backend), DType.float32)

@@ -76,8 +76,7 @@ def tfx(backend: str, args: argparse.Namespace) -> Round:
     from tfx.core.dtypes import DType
     from tfx.core.optim import AdamW, TrainState
     from tfx.core.parameters import Parameters
-    from tfx.models.gpt2.config import Config
-    from tfx.models.gpt2.model import loss
+    from tfx.models.gpt2.model import Config, loss
 
     config = Config(**SIZES[args.size], eos_token_id=None)
     B = tfx.backend(backend)

@@ -14,6 +14,9 @@ from tfx.core.errors import NonFiniteError
 from tfx.core.generation.logits import Ids, Row
 from tfx.core.tensor import Tensor
 
+ROOM = 1024
+"""For so many new tokens there is room from the start; it doubles when they fill it."""
+
 
 class Cache(Protocol):
     """What a model remembers of the texts it has read, one in each row; `KVCache` is one."""
@@ -74,7 +77,8 @@ class Batch:
         self._model = model
         self._length = longest = max(map(len, prompts))
         self._padding = [longest - len(prompt) for prompt in prompts]
-        self._ids = np.zeros((len(prompts), longest + max_new_tokens), np.int64)
+        self._longest = longest + max_new_tokens
+        self._ids = np.zeros((len(prompts), longest + min(max_new_tokens, ROOM)), np.int64)
         for row, padding, prompt in zip(self._ids, self._padding, prompts, strict=True):
             row[padding:longest] = prompt
         self._begin()
@@ -94,6 +98,8 @@ class Batch:
 
     def append(self, tokens: Sequence[int]) -> None:
         """Add one token to each text, and read them."""
+        if self._length == self._ids.shape[1]:
+            self._ids = np.pad(self._ids, [(0, 0), (0, self._length)])
         self._ids[:, self._length] = tokens
         self._length += 1
         if self._taken < self._model.max_positions:
@@ -107,7 +113,7 @@ class Batch:
         positions = self._model.max_positions
         views = [text[window_start(len(text), positions) :] for text in texts]
         longest = max(map(len, views))
-        to_read = self._ids.shape[1] - self._length - 1
+        to_read = self._longest - self._length - 1
         self._cache = self._model.start(len(views), min(longest + to_read, positions))
         self._cache.pad_left([longest - len(view) for view in views])
         self._taken = 0

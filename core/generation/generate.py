@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tfx.core.errors import UsageError
+from tfx.core.errors import OptionError, UsageError
 from tfx.core.generation.beams import BeamSearch
 from tfx.core.generation.causal import Batch, CausalModel
 from tfx.core.generation.logits import (
@@ -70,6 +70,7 @@ def generate(
     options: GenerationOptions | None = None,
     decode: Decoder | None = None,
     on_token: Callable[[Token], None] | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> list[list[Text]]:
     """The texts that follow each prompt, `num_samples` of them.
 
@@ -79,6 +80,7 @@ def generate(
         options: how to choose tokens and when to end; greedy by default.
         decode: from token ids to text, for stop strings and the results' text.
         on_token: called with every token as soon as it is known.
+        seeds: of each prompt's draws, in place of the one of `options` for all.
 
     Raises:
         UsageError: before any work, for a prompt that is empty, has unknown ids, or does not fit
@@ -88,7 +90,7 @@ def generate(
     options = options or GenerationOptions()
     texts = [[_empty(options) for _ in range(options.num_samples)] for _ in prompts]
     ending = Ending(options, decode)
-    for token in stream(model, prompts, options, decode):
+    for token in stream(model, prompts, options, decode, seeds):
         if on_token:
             on_token(token)
         text = texts[token.prompt][token.sample]
@@ -106,6 +108,7 @@ def stream(
     prompts: Sequence[Sequence[int]],
     options: GenerationOptions | None = None,
     decode: Decoder | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> Iterator[Token]:
     """Every token as soon as it is known, those of several texts in turn; see `generate`.
 
@@ -119,7 +122,7 @@ def stream(
         return iter(())
     if options.num_beams > 1:
         return _search(model, prompts, options, ending)
-    return _sample(model, prompts, options, ending)
+    return _sample(model, prompts, options, ending, seeds or [options.seed] * len(prompts))
 
 
 def _sample(
@@ -127,6 +130,7 @@ def _sample(
     prompts: Sequence[Sequence[int]],
     options: GenerationOptions,
     ending: Ending,
+    seeds: Sequence[int],
 ) -> Iterator[Token]:
     """Each text's next token by itself, the likeliest or one drawn."""
     batch = Batch(model, prompts, options.max_new_tokens)
@@ -139,7 +143,7 @@ def _sample(
         for row, (prompt, sample) in enumerate(places):
             logits, new = batch.logits[row], chosen[row]
             scores = constrained(logits, batch.ids(row), step, options)
-            number = uniform(options.seed, sample, step) if options.temperature else 0.0
+            number = uniform(seeds[prompt], sample, step) if options.temperature else 0.0
             new.append(choose(scores, options, number))
             asked = options.logprobs
             likely = None if asked is None else logprob(logits, new[-1], asked)
@@ -213,9 +217,11 @@ def _check(
     """Refuse what the model cannot read or give."""
     vocabulary = model.vocab_size
     if options.eos_ids and max(options.eos_ids) >= vocabulary:
-        raise UsageError(f"eos_ids {options.eos_ids}: expected ids from 0 to {vocabulary - 1}")
+        message = "{eos_ids} {given}: expected ids from 0 to {last}"
+        raise OptionError(message, given=options.eos_ids, last=vocabulary - 1)
     if options.logprobs is not None and options.logprobs > vocabulary:
-        raise UsageError(f"logprobs {options.logprobs}: expected at most {vocabulary}")
+        message = "{logprobs} {given}: expected at most {most}"
+        raise OptionError(message, given=options.logprobs, most=vocabulary)
     for i, prompt in enumerate(prompts):
         try:
             check_prompt(model, prompt, options)
@@ -238,15 +244,21 @@ def check_prompt(
     if options.window:
         return
     if ids.size > positions:
-        raise UsageError(
-            f"{ids.size} tokens do not fit the model's {positions} positions; shorten it, or go on "
-            "from the end of it with window"
+        raise OptionError(
+            "{count} tokens do not fit the model's {positions} positions; shorten it, or go on "
+            "from the end of it with {window}",
+            count=ids.size,
+            positions=positions,
         )
     room = room_after(model, ids.size)
     if options.max_new_tokens > room:
-        raise UsageError(
-            f"{ids.size} + {options.max_new_tokens} new tokens do not fit the model's {positions} "
-            f"positions; lower max_new_tokens to {room}, or go past them with window"
+        raise OptionError(
+            "{count} + {new} new tokens do not fit the model's {positions} positions; "
+            "lower {max_new_tokens} to {room}, or go past them with {window}",
+            count=ids.size,
+            new=options.max_new_tokens,
+            positions=positions,
+            room=room,
         )
 
 

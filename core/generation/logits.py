@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tfx.core.errors import UsageError
+from tfx.core.errors import OptionError
 from tfx.core.generation.options import GenerationOptions
 from tfx.core.threefry import key_from_seed, threefry2x32
 
@@ -40,7 +40,8 @@ def choose(row: Row, options: GenerationOptions, uniform: float) -> int:
     """The likeliest token at temperature 0, the first of equals; else one drawn by `uniform`.
 
     Raises:
-        UsageError: every token is forbidden, or the temperature is so small that logits overflow.
+        OptionError: every token is forbidden, or what logits are divided by is so small that they
+            overflow.
     """
     if options.temperature == 0:
         token = int(row.argmax())
@@ -128,7 +129,7 @@ def draw(row: Row, uniform: float, options: GenerationOptions) -> int:
     if top == -math.inf:
         raise nothing_left(options)
     if not np.isfinite(top):
-        raise UsageError(f"temperature {options.temperature} is too small to divide by; use 0")
+        raise _overflow(options)
     kept = np.flatnonzero(row > -math.inf)
     passed = np.cumsum(_weights(row[kept]))
     return int(kept[np.searchsorted(passed, uniform * passed[-1], side="right")])
@@ -199,12 +200,23 @@ def kth_largest(values: Row, k: int) -> np.floating:
     return np.partition(values, -k)[-k]  # type: ignore[no-any-return]
 
 
-def nothing_left(options: GenerationOptions) -> UsageError:
+def nothing_left(options: GenerationOptions) -> OptionError:
     """That every token is forbidden, and by what."""
-    return UsageError(
-        f"no token is left to choose: no_repeat_ngram_size {options.no_repeat_ngram_size} and "
-        f"min_new_tokens {options.min_new_tokens} forbid them all; relax them"
+    return OptionError(
+        "no token is left to choose: {no_repeat_ngram_size} {size} and {min_new_tokens} {count} "
+        "forbid them all; relax them",
+        size=options.no_repeat_ngram_size,
+        count=options.min_new_tokens,
     )
+
+
+def _overflow(options: GenerationOptions) -> OptionError:
+    """That logits were divided by next to nothing, and which option said so."""
+    penalty, temperature = options.repetition_penalty, options.temperature
+    if penalty < temperature:
+        message = "{repetition_penalty} {given} is too small to divide by; 1 is none"
+        return OptionError(message, given=penalty)
+    return OptionError("{temperature} {given} is too small to divide by; use 0", given=temperature)
 
 
 def _weights(row: Row) -> npt.NDArray[np.float64]:

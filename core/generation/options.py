@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Literal
 
-from tfx.core.errors import UsageError
+from tfx.core.errors import OptionError, UsageError
+
+MOST_TOKENS = 2**31 - 1
+"""What is longer has no place in memory."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class GenerationOptions:
             on from their later half, read anew from position 0, and forgets what was before.
 
     Raises:
-        UsageError: a value is out of range, or two exclude each other; names the field.
+        OptionError: a value is out of range, or two exclude each other; names the field.
     """
 
     max_new_tokens: int = 50
@@ -64,8 +67,8 @@ class GenerationOptions:
     window: bool = False
 
     def __post_init__(self) -> None:
-        self._whole("max_new_tokens", 1)
-        self._whole("min_new_tokens", 0)
+        self._whole("min_new_tokens", 0, MOST_TOKENS)
+        self._whole("max_new_tokens", 1, MOST_TOKENS)
         self._number("temperature", 0)
         self._whole("top_k", 0)
         self._number("top_p", 0, 1)
@@ -90,19 +93,22 @@ class GenerationOptions:
             raise self._wrong("early_stopping", "True, False or 'never'")
         if not _is_tuple_of(Integral, self.eos_ids) or min(self.eos_ids, default=0) < 0:
             raise self._wrong("eos_ids", "a tuple of token ids")
-        if not _is_tuple_of(str, self.stop) or "" in self.stop:
-            raise self._wrong("stop", "a tuple of strings, none of them empty")
+        if not _is_tuple_of(str, self.stop):
+            raise self._wrong("stop", "a tuple of strings")
+        if "" in self.stop:
+            raise OptionError("{stop} '' would end every text at once; expected some text, or none")
 
     def _check_together(self) -> None:
         if self.min_new_tokens > self.max_new_tokens:
-            raise self._wrong("min_new_tokens", f"at most max_new_tokens, {self.max_new_tokens}")
+            most = self.max_new_tokens
+            raise self._wrong("min_new_tokens", "at most {max_new_tokens}, {most}", most=most)
         if self.num_beams > 1:
             if self.temperature:
-                raise self._wrong("temperature", "0 with num_beams: a search draws no tokens")
+                raise self._wrong("temperature", "0 with {num_beams}: a search draws no tokens")
             if self.num_samples > self.num_beams:
-                raise self._wrong("num_samples", f"at most num_beams, {self.num_beams}")
+                raise self._wrong("num_samples", "at most {num_beams}, {most}", most=self.num_beams)
         elif self.num_samples > 1 and not self.temperature:
-            raise self._wrong("num_samples", "1 at temperature 0, where every text is the same")
+            raise self._wrong("num_samples", "1 at {temperature} 0, where every text is the same")
 
     def _whole(self, field: str, low: int, high: float = math.inf) -> None:
         value = getattr(self, field)
@@ -114,8 +120,9 @@ class GenerationOptions:
         if not _is_a(Real, value) or not low <= float(value) <= high or math.isinf(value):
             raise self._wrong(field, f"a number {_range(low, high)}")
 
-    def _wrong(self, field: str, expected: str) -> UsageError:
-        return UsageError(f"{field} {getattr(self, field)!r}: expected {expected}")
+    def _wrong(self, field: str, expected: str, **values: object) -> UsageError:
+        message = f"{{{field}}} {{given!r}}: expected {expected}"
+        return OptionError(message, given=getattr(self, field), **values)
 
 
 def _range(low: float, high: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from tfx.core.errors import UsageError
+from tfx.core.errors import OptionError
 from tfx.core.generation.options import GenerationOptions
 
 Decoder = Callable[[Sequence[int]], str]
@@ -13,27 +13,39 @@ Decoder = Callable[[Sequence[int]], str]
 
 FinishReason = Literal["eos", "stop", "length"]
 
+_CUT = 4
+"""Where a tail begins and ends within characters, it may show so many that the text has not."""
+
 
 class Ending:
     """The end of texts, as the options have it.
 
+    A stop string is looked for in what a few last tokens decode to, however long the text is. So
+    those tokens must decode to the end of what all of them do; where a character is cut in two, the
+    first few characters may differ.
+
     Raises:
-        UsageError: there are stop strings and no decoder to see them with.
+        OptionError: there are stop strings and no decoder to see them with.
     """
 
     def __init__(self, options: GenerationOptions, decode: Decoder | None = None) -> None:
         if options.stop and decode is None:
-            raise UsageError(
-                f"stop {options.stop!r}: no decoder makes text to find it in; use eos_ids"
+            raise OptionError(
+                "{stop} {given!r}: no decoder makes text to find it in; use {eos_ids}",
+                given=options.stop,
             )
         self._options = options
         self._decode = decode
+        self._reach = max(map(len, options.stop), default=0) + _CUT
 
     def reason(self, new: Sequence[int]) -> FinishReason | None:
-        """Why the generated tokens `new`, at least one, end with the last of them, if they do."""
+        """Why the generated tokens `new`, at least one, end with the last of them, if they do.
+
+        Those before the last are taken to go on: of a text, one asks after every token.
+        """
         if new[-1] in self._options.eos_ids:
             return "eos"
-        if self._options.stop and _find(self._text(new), self._options.stop) is not None:
+        if self._options.stop and self._has_stopped(new):
             return "stop"
         return "length" if len(new) >= self._options.max_new_tokens else None
 
@@ -44,6 +56,16 @@ class Ending:
         if new[-1] in self._options.eos_ids:
             new = new[:-1]
         return before_stop(self._text(new), self._options.stop)
+
+    def _has_stopped(self, new: Sequence[int]) -> bool:
+        """Whether the last token completes a stop string."""
+        count = self._reach
+        while count < len(new) and len(self._text(new[-count:-1])) < self._reach:
+            count *= 2
+        stop = self._options.stop
+        if _find(self._text(new[-count:]), stop) is None:
+            return False
+        return count >= len(new) or _find(self._text(new), stop) is not None
 
     def _text(self, ids: Sequence[int]) -> str:
         assert self._decode is not None

@@ -21,7 +21,7 @@ def read_texts(path: Path) -> Iterator[str]:
         empty = empty and not text
         yield text
     if empty:
-        raise DataError(f"{shown(path)} is empty; expected text to learn from")
+        raise DataError(f"{shown(path)} is empty; expected some text")
 
 
 def _text_files(path: Path) -> list[Path]:

@@ -126,7 +126,7 @@ def _check_step(name: str, step: Any) -> None:
         expected = "none" if name == "normalizer" else "ByteLevel"
         raise TokenizerError(f"its {name} is {kind or kind_of(step)}; expected {expected}")
     if name == "pre_tokenizer" and not _get(step, "use_regex", bool, default=True):
-        raise TokenizerError("its pre_tokenizer has use_regex off; expected GPT-2's words")
+        raise TokenizerError("its pre_tokenizer has use_regex off; expected it on")
 
 
 def _from_vocab(vocab: dict[str, Any], file: Path) -> _Parts:
@@ -175,14 +175,16 @@ def _apply(settings: dict[str, Any], parts: _Parts) -> None:
         if not (number.isascii() and number.isdecimal()):
             raise TokenizerError(f"added_tokens_decoder has {quoted(number)} for an id")
         _add(parts, entry, int(number))
-    named = [settings[role] for role in _ROLES if settings.get(role) is not None]
+    named = [(role, settings[role]) for role in _ROLES if settings.get(role) is not None]
     for name in ("additional_special_tokens", "extra_special_tokens"):
         more = settings.get(name)
-        named += more.values() if isinstance(more, dict) else _get(settings, name, list, default=[])
-    parts.special_tokens.update(map(_text_of, named))
+        if not isinstance(more, dict):
+            more = dict(enumerate(_get(settings, name, list, default=[])))
+        named += [(f"an entry of {name}", entry) for entry in more.values()]
+    parts.special_tokens.update(_text_of(entry, name) for name, entry in named)
     if "eos_token" in settings:
         end = settings["eos_token"]
-        parts.eos_token = None if end is None else _text_of(end)
+        parts.eos_token = None if end is None else _text_of(end, "eos_token")
 
 
 def _add(parts: _Parts, entry: Any, number: int) -> None:
@@ -198,10 +200,12 @@ def _add(parts: _Parts, entry: Any, number: int) -> None:
         parts.special_tokens.discard(token)
 
 
-def _text_of(entry: Any) -> str:
-    """The text of a token that is found whole."""
+def _text_of(entry: Any, name: str = "an added token") -> str:
+    """The text of a token that is found whole; an error calls the entry by `name`."""
     if isinstance(entry, str):
         return entry
+    if not isinstance(entry, dict):
+        raise TokenizerError(f"{name} is {kind_of(entry)}; expected its text, or a dict with it")
     token = _get(entry, "content", str)
     for name in ("lstrip", "rstrip", "single_word"):
         if _get(entry, name, bool, default=False):

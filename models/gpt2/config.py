@@ -1,94 +1,32 @@
-"""GPT-2's configuration, as `config.json` of a Hugging Face checkpoint has it."""
+"""`config.json` of a Hugging Face checkpoint: read with care, and written."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, NamedTuple, get_args
 
 from tfx.core.errors import CheckpointError
 from tfx.core.nn import Activation
 from tfx.core.wording import quoted
+from tfx.models.gpt2.model import Config
 
 MODEL_TYPE = "gpt2"
 
 
-@dataclass(frozen=True)
-class Config:
-    """Names, meanings and defaults are those of transformers' `GPT2Config`."""
+def config_json(config: Config) -> dict[str, Any]:
+    """What `config.json` says of a configuration; `config_from` reads it back.
 
-    vocab_size: int = 50257
-    n_positions: int = 1024
-    n_embd: int = 768
-    n_layer: int = 12
-    n_head: int = 12
-    n_inner: int | None = None
-    activation_function: Activation = "gelu_new"
-    resid_pdrop: float = 0.1
-    embd_pdrop: float = 0.1
-    attn_pdrop: float = 0.1
-    layer_norm_epsilon: float = 1e-5
-    initializer_range: float = 0.02
-    scale_attn_weights: bool = True
-    scale_attn_by_inverse_layer_idx: bool = False
-    reorder_and_upcast_attn: bool = False
-    tie_word_embeddings: bool = True
-    bos_token_id: int | None = 50256
-    eos_token_id: int | None = 50256
-
-    @property
-    def head_size(self) -> int:
-        return self.n_embd // self.n_head
-
-    @property
-    def inner(self) -> int:
-        """The width of the MLP."""
-        return 4 * self.n_embd if self.n_inner is None else self.n_inner
-
-    def attention_scale(self, layer: int) -> float:
-        """What the scores of a layer are multiplied by."""
-        scale = self.head_size**-0.5 if self.scale_attn_weights else 1.0
-        return scale / (layer + 1) if self.scale_attn_by_inverse_layer_idx else scale
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every parameter by its name in a checkpoint; matrices are (inputs, outputs).
-
-        >>> list(Config(n_layer=0).shapes())
-        ['wte.weight', 'wpe.weight', 'ln_f.weight', 'ln_f.bias']
-        """
-        c = self.n_embd
-        shapes: dict[str, tuple[int, ...]] = {
-            "wte.weight": (self.vocab_size, c),
-            "wpe.weight": (self.n_positions, c),
-        }
-        for i in range(self.n_layer):
-            for name, inputs, outputs in (
-                ("attn.c_attn", c, 3 * c),
-                ("attn.c_proj", c, c),
-                ("mlp.c_fc", c, self.inner),
-                ("mlp.c_proj", self.inner, c),
-            ):
-                shapes[f"h.{i}.{name}.weight"] = (inputs, outputs)
-                shapes[f"h.{i}.{name}.bias"] = (outputs,)
-            for name in ("ln_1", "ln_2"):
-                shapes |= {f"h.{i}.{name}.weight": (c,), f"h.{i}.{name}.bias": (c,)}
-        shapes |= {"ln_f.weight": (c,), "ln_f.bias": (c,)}
-        if not self.tie_word_embeddings:
-            shapes["lm_head.weight"] = (self.vocab_size, c)
-        return shapes
-
-    def to_json(self) -> dict[str, Any]:
-        """What `config.json` says of this configuration; `config_from` reads it back.
-
-        >>> config_from(Config(n_layer=3).to_json(), "here") == (Config(n_layer=3), [])
-        True
-        """
-        return {
-            "architectures": ["GPT2LMHeadModel"],
-            "model_type": MODEL_TYPE,
-            **asdict(self),
-            "n_ctx": self.n_positions,  # some tools know the length by its older name alone
-        }
+    >>> config_from(config_json(Config(n_layer=3)), "here") == (Config(n_layer=3), [])
+    True
+    """
+    values = asdict(config)
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": MODEL_TYPE,
+        **{key: list(x) if isinstance(x, tuple) else x for key, x in values.items()},
+        "n_ctx": config.n_positions,  # some tools know the length by its older name alone
+    }
 
 
 def config_from(data: Mapping[str, Any], origin: str) -> tuple[Config, list[str]]:
@@ -187,7 +125,11 @@ _SPREAD = _Rule(
     "a number of at least 0 and below 1000", lambda value: _number(value) and 0 <= value < 1000
 )
 _SWITCH = _Rule("true or false", lambda value: isinstance(value, bool))
-_TOKEN = _or_null(_Rule("a token's id", lambda value: _whole(value) and 0 <= value < 2**31))
+_TOKEN = _Rule("a token's id", lambda value: _whole(value) and 0 <= value < 2**31)
+_TOKENS = _Rule(
+    "a token's id, or a list of such",
+    lambda value: all(map(_TOKEN.fits, value if isinstance(value, list | tuple) else [value])),
+)
 
 # The bounds are far above any GPT-2, and low enough that no product of sizes overflows.
 _RULES = {
@@ -209,12 +151,14 @@ _RULES = {
     "scale_attn_by_inverse_layer_idx": _SWITCH,
     "reorder_and_upcast_attn": _SWITCH,
     "tie_word_embeddings": _SWITCH,
-    "bos_token_id": _TOKEN,
-    "eos_token_id": _TOKEN,
+    "bos_token_id": _or_null(_TOKEN),
+    "eos_token_id": _or_null(_TOKENS),
 }
 
 
 def _typed(name: str, value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
     return float(value) if _RULES[name] in (_PROBABILITY, _SPREAD) else value
 
 

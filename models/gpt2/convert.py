@@ -16,11 +16,8 @@ from tfx.core.files import open_regular, reason, shown
 from tfx.core.recipe import ConvertSettings, Reporter
 from tfx.core.weights import StoredTensor
 from tfx.core.wording import quoted
-from tfx.models.gpt2.weights import (
-    read_pretrained,
-    refuse_occupied,
-    write_pretrained,
-)
+from tfx.models.gpt2.presets import Preset, find_weights
+from tfx.models.gpt2.weights import read_pretrained, refuse_occupied, write_pretrained
 
 DTYPES = (DType.float16, DType.bfloat16, DType.float32)
 
@@ -36,11 +33,12 @@ COPIED = (
 """What goes along from a checkpoint's folder, where it is there."""
 
 
-def convert(name: str, settings: ConvertSettings, report: Reporter) -> dict[str, Any]:
-    """Write the model at `settings.weights`, called `name`, to the new folder `settings.out`.
+def convert(preset: Preset, settings: ConvertSettings, report: Reporter) -> dict[str, Any]:
+    """Write the model at `settings.weights`, else the preset's, to the new folder `settings.out`.
 
     Raises:
         UsageError: a dtype that no such file has.
+        HubError: a repository that cannot be had.
         CheckpointError, WeightsError: it cannot be read or written, or a number does not fit the
             dtype.
     """
@@ -48,7 +46,8 @@ def convert(name: str, settings: ConvertSettings, report: Reporter) -> dict[str,
     if dtype not in (None, *DTYPES):
         raise UsageError(f"--dtype {dtype}: expected one of {', '.join(DTYPES)}")
     refuse_occupied(settings.out)
-    model = read_pretrained(settings.weights, report.note)
+    weights = find_weights(preset, settings.weights, report.note)
+    model = read_pretrained(weights, report.note)
     tensors: Mapping[str, StoredTensor] = model.tensors
     if dtype is not None:
         tensors = {key: as_stored(key, tensor, dtype) for key, tensor in tensors.items()}
@@ -60,7 +59,7 @@ def convert(name: str, settings: ConvertSettings, report: Reporter) -> dict[str,
     report.result(f"{settings.out}: {count} parameters as {' and '.join(dtypes)}")
     report.result(f"files: {', '.join(files)}")
     return {
-        "model": name,
+        "model": preset.name,
         "weights": str(model.path),
         "out": str(settings.out),
         "num_params": count,

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from tfx.core.dtypes import DType
 from tfx.core.seeds import host_generator
-from tfx.models.gpt2.config import Config
+from tfx.models.gpt2.model import Config
 
 Weights = dict[str, npt.NDArray[np.floating]]
 

@@ -14,9 +14,12 @@ from tfx.core.files import shown
 from tfx.core.parameters import borrowed
 from tfx.core.tensor import Tensor
 from tfx.core.tokenizer import ByteLevelBPE, load_tokenizer
-from tfx.models.gpt2.config import Config
-from tfx.models.gpt2.model import Params, Pass, head, logits, trunk
+from tfx.core.wording import in_words
+from tfx.models.gpt2.model import Config, Params, Pass, head, logits, trunk
 from tfx.models.gpt2.weights import Pretrained, read_pretrained
+
+SPARE = 1000
+"""As many ids more than its tokenizer a model may have for padding, with nobody told of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +56,13 @@ class LanguageModel:
             raise UsageError(f"--dtype {dtype}: {backend} computes in {known}")
         found = read_pretrained(path, note)
         params = borrowed(found.tensors, backend, dtype)
-        return cls(found.config, params, tokenizer_of(found))
+        tokenizer = tokenizer_of(found)
+        if tokenizer is not None and tokenizer.vocab_size + SPARE < found.config.vocab_size:
+            note(
+                f"the tokenizer of {shown(found.path)} has {tokenizer.vocab_size} tokens, the "
+                f"model {found.config.vocab_size}: do they belong together?"
+            )
+        return cls(found.config, params, tokenizer)
 
     @property
     def backend(self) -> Backend:
@@ -98,7 +107,8 @@ def tokenizer_of(found: Pretrained) -> ByteLevelBPE | None:
     """The tokenizer beside the weights, if there is one.
 
     Raises:
-        TokenizerError: it has ids that the model knows nothing of.
+        TokenizerError: it is another model's: it has ids that the model knows nothing of, or what
+            ends a text for the model is an ordinary token or none.
     """
     folder = found.path if found.path.is_dir() else found.path.parent
     if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")):
@@ -108,5 +118,13 @@ def tokenizer_of(found: Pretrained) -> ByteLevelBPE | None:
         raise TokenizerError(
             f"the tokenizer in {shown(folder)} has {tokenizer.vocab_size} tokens, the model "
             f"{found.config.vocab_size}: they do not belong together"
+        )
+    special = {tokenizer.token_to_id(token) for token in tokenizer.special_tokens}
+    ends, end = found.config.eos_ids, tokenizer.eos_id
+    if ends and end is not None and not {end, *special}.intersection(ends):
+        raise TokenizerError(
+            f"with the tokenizer in {shown(folder)} a text ends with token {end}, with the model "
+            f"{in_words(map(str, ends))}: they do not belong together; if they do, change "
+            "eos_token_id in its config.json"
         )
     return tokenizer

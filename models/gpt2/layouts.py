@@ -22,7 +22,7 @@ import numpy as np
 from tfx.core.errors import CheckpointError, WeightsError
 from tfx.core.weights import StoredTensor
 from tfx.core.wording import quoted
-from tfx.models.gpt2.config import Config
+from tfx.models.gpt2.model import Config
 
 HEAD, TOKENS = "lm_head.weight", "wte.weight"
 

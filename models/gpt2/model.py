@@ -12,21 +12,96 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from tfx.core.cache import KVCache, positions_among
 from tfx.core.creation import arange
 from tfx.core.dropout import Dropout
-from tfx.core.nn import attention, cross_entropy, embedding, layer_norm, linear
+from tfx.core.nn import Activation, attention, cross_entropy, embedding, layer_norm, linear
+from tfx.core.ops import split
 from tfx.core.tensor import Tensor
-from tfx.models.gpt2.config import Config
 
 Params = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
+class Config:
+    """Names, meanings and defaults are those of transformers' `GPT2Config`."""
+
+    vocab_size: int = 50257
+    n_positions: int = 1024
+    n_embd: int = 768
+    n_layer: int = 12
+    n_head: int = 12
+    n_inner: int | None = None
+    activation_function: Activation = "gelu_new"
+    resid_pdrop: float = 0.1
+    embd_pdrop: float = 0.1
+    attn_pdrop: float = 0.1
+    layer_norm_epsilon: float = 1e-5
+    initializer_range: float = 0.02
+    scale_attn_weights: bool = True
+    scale_attn_by_inverse_layer_idx: bool = False
+    reorder_and_upcast_attn: bool = False
+    tie_word_embeddings: bool = True
+    bos_token_id: int | None = 50256
+    eos_token_id: int | tuple[int, ...] | None = 50256
+
+    @property
+    def head_size(self) -> int:
+        return self.n_embd // self.n_head
+
+    @property
+    def inner(self) -> int:
+        """The width of the MLP."""
+        return 4 * self.n_embd if self.n_inner is None else self.n_inner
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """The tokens that end a text, of those that the model knows.
+
+        >>> Config().eos_ids, Config(eos_token_id=(3, 60000)).eos_ids, Config(vocab_size=9).eos_ids
+        ((50256,), (3,), ())
+        """
+        ends = self.eos_token_id
+        several = ends if isinstance(ends, tuple) else () if ends is None else (ends,)
+        return tuple(token for token in several if token < self.vocab_size)
+
+    def attention_scale(self, layer: int) -> float:
+        """What the scores of a layer are multiplied by."""
+        scale = self.head_size**-0.5 if self.scale_attn_weights else 1.0
+        return scale / (layer + 1) if self.scale_attn_by_inverse_layer_idx else scale
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every parameter by its name in a checkpoint; matrices are (inputs, outputs).
+
+        >>> list(Config(n_layer=0).shapes())
+        ['wte.weight', 'wpe.weight', 'ln_f.weight', 'ln_f.bias']
+        """
+        c = self.n_embd
+        shapes: dict[str, tuple[int, ...]] = {
+            "wte.weight": (self.vocab_size, c),
+            "wpe.weight": (self.n_positions, c),
+        }
+        for i in range(self.n_layer):
+            for name, inputs, outputs in (
+                ("attn.c_attn", c, 3 * c),
+                ("attn.c_proj", c, c),
+                ("mlp.c_fc", c, self.inner),
+                ("mlp.c_proj", self.inner, c),
+            ):
+                shapes[f"h.{i}.{name}.weight"] = (inputs, outputs)
+                shapes[f"h.{i}.{name}.bias"] = (outputs,)
+            for name in ("ln_1", "ln_2"):
+                shapes |= {f"h.{i}.{name}.weight": (c,), f"h.{i}.{name}.bias": (c,)}
+        shapes |= {"ln_f.weight": (c,), "ln_f.bias": (c,)}
+        if not self.tie_word_embeddings:
+            shapes["lm_head.weight"] = (self.vocab_size, c)
+        return shapes
+
+
+@dataclass(frozen=True)
 class Pass:
-    """What else one pass through the model goes by.
+    """What one pass through the model goes by, besides its input.
 
     Attributes:
         cache: what earlier passes have seen; takes in the new tokens.
@@ -39,8 +114,33 @@ class Pass:
     visible: Tensor | None = None
     dropout: Dropout | None = None
 
+    def positions(self, ids: Tensor) -> Tensor:
+        """Where each token stands in its text: (T,), or (B, T) where texts are padded."""
+        if self.cache is not None:
+            return self.cache.positions(ids.shape[1])
+        if self.visible is not None:
+            return positions_among(self.visible)
+        return arange(ids.shape[1], ids.backend)
+
+    def keys_and_values(
+        self, layer: int, k: Tensor, v: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """All there are to attend to (B, S, C), where the first query stands among them, and which
+        of them are no padding (B, 1, 1, S)."""
+        offset, visible = None, self.visible
+        if self.cache is not None:
+            k, v, offset = self.cache.extend(layer, k, v)
+            visible = self.cache.visible
+        return k, v, offset, None if visible is None else visible[:, None, None, :]
+
     def drop(self, x: Tensor, rate: float) -> Tensor:
         return x if self.dropout is None else self.dropout(x, rate)
+
+    def drop_scores(self, q: Tensor, k: Tensor, heads: int, rate: float) -> Tensor | None:
+        """What dropout multiplies the weights of attention by (B, H, T, S)."""
+        if self.dropout is None:
+            return None
+        return self.dropout.factor((len(q), heads, q.shape[1], k.shape[1]), rate, q.dtype)
 
 
 def logits(p: Params, config: Config, ids: Tensor, through: Pass = Pass()) -> Tensor:
@@ -48,11 +148,15 @@ def logits(p: Params, config: Config, ids: Tensor, through: Pass = Pass()) -> Te
     return head(p, trunk(p, config, ids, through))
 
 
+def loss(p: Params, config: Config, ids: Tensor, targets: Tensor, through: Pass = Pass()) -> Tensor:
+    """Mean cross-entropy of the targets (B, T) that follow the ids (B, T)."""
+    return cross_entropy(logits(p, config, ids, through), targets).mean()
+
+
 def trunk(p: Params, config: Config, ids: Tensor, through: Pass = Pass()) -> Tensor:
     """The last hidden states (B, T, C)."""
-    positions = positions_of(ids, through)
-    x = embedding(p["wte.weight"], ids) + embedding(p["wpe.weight"], positions)  # (B, T, C)
-    x = through.drop(x, config.embd_pdrop)
+    x = embedding(p["wte.weight"], ids) + embedding(p["wpe.weight"], through.positions(ids))
+    x = through.drop(x, config.embd_pdrop)  # (B, T, C)
     for i in range(config.n_layer):
         x = block(p, config, i, x, through)
     if through.cache is not None:
@@ -65,56 +169,31 @@ def head(p: Params, x: Tensor) -> Tensor:
     return linear(x, p.get("lm_head.weight", p["wte.weight"]), outputs_first=True)
 
 
-def positions_of(ids: Tensor, through: Pass) -> Tensor:
-    """Where each token stands in its text: (T,), or (B, T) where texts are padded."""
-    count = ids.shape[1]
-    if through.cache is not None:
-        return through.cache.positions(count)
-    if through.visible is not None:
-        return positions_among(through.visible)
-    return arange(count, ids.backend)
-
-
-def block(p: Params, config: Config, layer: int, x: Tensor, through: Pass) -> Tensor:
-    """One layer: (B, T, C) -> (B, T, C)."""
-    here = f"h.{layer}"
-    y = attend(p, config, layer, norm(p, config, f"{here}.ln_1", x), through)
+def block(p: Params, config: Config, i: int, x: Tensor, through: Pass) -> Tensor:
+    """Layer i: (B, T, C) -> (B, T, C)."""
+    y = attend(p, config, i, norm(p, config, f"h.{i}.ln_1", x), through)
     x = x + through.drop(y, config.resid_pdrop)
-    y = norm(p, config, f"{here}.ln_2", x)
-    y = dense(p, f"{here}.mlp.c_fc", y, activation=config.activation_function)  # (B, T, 4C)
-    return x + through.drop(dense(p, f"{here}.mlp.c_proj", y), config.resid_pdrop)
+    y = norm(p, config, f"h.{i}.ln_2", x)
+    y = dense(p, f"h.{i}.mlp.c_fc", y, config.activation_function)  # (B, T, inner)
+    y = dense(p, f"h.{i}.mlp.c_proj", y)
+    return x + through.drop(y, config.resid_pdrop)
 
 
-def attend(p: Params, config: Config, layer: int, x: Tensor, through: Pass) -> Tensor:
-    """Causal self-attention of all heads at once: (B, T, C) -> (B, T, C)."""
-    here, c = f"h.{layer}.attn", config.n_embd
-    qkv = dense(p, f"{here}.c_attn", x)  # (B, T, 3C)
-    q, k, v = qkv[..., :c], qkv[..., c : 2 * c], qkv[..., 2 * c :]
-    offset, visible = None, through.visible
-    if through.cache is not None:
-        k, v, offset = through.cache.extend(layer, k, v)  # (B, S, C)
-        visible = through.cache.visible
-    if visible is not None:
-        visible = visible[:, None, None, :]  # (B, 1, 1, S)
-    dropped = None
-    if through.dropout is not None:
-        scores = (len(x), config.n_head, q.shape[1], k.shape[1])
-        dropped = through.dropout.factor(scores, config.attn_pdrop, x.dtype)
+def attend(p: Params, config: Config, i: int, x: Tensor, through: Pass) -> Tensor:
+    """Causal self-attention, the heads side by side: (B, T, C) -> (B, T, C)."""
+    q, k, v = split(dense(p, f"h.{i}.attn.c_attn", x), 3)  # (B, T, C) each
+    k, v, offset, visible = through.keys_and_values(i, k, v)  # (B, S, C)
+    kept = through.drop_scores(q, k, config.n_head, config.attn_pdrop)
     if config.reorder_and_upcast_attn:
-        q, k, v = (part.widened() for part in (q, k, v))
-    scale = config.attention_scale(layer)
-    y = attention(q, k, v, scale, offset, visible, dropped, heads=config.n_head)
-    return dense(p, f"{here}.c_proj", y.cast(x.dtype))
+        q, k, v = q.widened(), k.widened(), v.widened()
+    scale = config.attention_scale(i)
+    y = attention(q, k, v, scale, offset, visible, kept, heads=config.n_head)  # (B, T, C)
+    return dense(p, f"h.{i}.attn.c_proj", y.cast(x.dtype))
 
 
-def dense(p: Params, name: str, x: Tensor, **more: Any) -> Tensor:
-    return linear(x, p[f"{name}.weight"], p[f"{name}.bias"], **more)
+def dense(p: Params, name: str, x: Tensor, activation: Activation | None = None) -> Tensor:
+    return linear(x, p[f"{name}.weight"], p[f"{name}.bias"], activation=activation)
 
 
 def norm(p: Params, config: Config, name: str, x: Tensor) -> Tensor:
     return layer_norm(x, p[f"{name}.weight"], p[f"{name}.bias"], eps=config.layer_norm_epsilon)
-
-
-def loss(p: Params, config: Config, ids: Tensor, targets: Tensor, through: Pass = Pass()) -> Tensor:
-    """Mean cross-entropy of the targets (B, T) that follow the ids (B, T)."""
-    return cross_entropy(logits(p, config, ids, through), targets).mean()

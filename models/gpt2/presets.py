@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tfx.core.errors import HubError
+from tfx.core.files import shown
 from tfx.core.hub import is_repo_id, snapshot
-from tfx.models.gpt2.config import Config
+from tfx.models.gpt2.model import Config
 
 BUNDLED = Path(__file__).parent / "tiny"
 """The folder of the weights that come with tfx."""
@@ -46,14 +48,31 @@ PRESETS = {
 
 
 def find_weights(preset: Preset, asked: Path | None, note: Callable[[str], None]) -> Path:
-    """The folder or file of the weights: what was asked for, a path or a repository on the Hub,
-    else the preset's own.
+    """The folder or file of the weights: what was asked for, a path, a preset's name or a
+    repository on the Hub, else the preset's own. What begins with a folder that is here is a path,
+    though it lead nowhere.
 
     Raises:
-        HubError: a repository that cannot be had.
+        HubError: a repository that cannot be had; says what to do instead.
     """
+    instead = "give a folder with --weights DIR"
+    if asked is not None and not asked.exists() and str(asked) in PRESETS:
+        preset, asked = PRESETS[str(asked)], None
     if asked is None:
-        return preset.source if isinstance(preset.source, Path) else snapshot(preset.source, note)
-    if not asked.exists() and is_repo_id(str(asked)):
+        if isinstance(preset.source, Path):
+            return preset.source
+        try:
+            return snapshot(preset.source, note)
+        except HubError as fault:
+            raise HubError(
+                f"{fault}, or {instead}, or run gpt2-tiny, which comes with tfx"
+            ) from fault
+    if asked.exists() or asked.parent.is_dir() or not is_repo_id(str(asked)):
+        return asked
+    try:
         return snapshot(str(asked), note)
-    return asked
+    except HubError as fault:
+        raise HubError(
+            f"there is no folder {shown(asked)} here, and as a repository of the Hub: {fault}, "
+            f"or {instead}"
+        ) from fault

@@ -42,9 +42,12 @@ class GPT2:
 
     def convert(self, settings: ConvertSettings, report: Reporter) -> dict[str, Any]:
         """Write a checkpoint as a Hugging Face folder."""
-        return convert.convert(self.name, settings, report)
+        return convert.convert(self._preset, settings, report)
 
 
-gpt2_tiny, distilgpt2, gpt2, gpt2_medium, gpt2_large, gpt2_xl = (
-    partial(GPT2, name) for name in PRESETS
-)
+gpt2_tiny = partial(GPT2, "gpt2-tiny")
+distilgpt2 = partial(GPT2, "distilgpt2")
+gpt2 = partial(GPT2, "gpt2")
+gpt2_medium = partial(GPT2, "gpt2-medium")
+gpt2_large = partial(GPT2, "gpt2-large")
+gpt2_xl = partial(GPT2, "gpt2-xl")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
-from tfx.core.errors import TfxError, UsageError
+from tfx.core.errors import CheckpointError, OptionError, TokenizerError, UsageError
+from tfx.core.files import reason, shown
 from tfx.core.generation import GenerationOptions, check_prompt, decoder, room_after
+from tfx.core.json_file import read_object
 from tfx.core.recipe import RunSettings
+from tfx.core.threefry import fold_in, key_from_seed
 from tfx.core.tokenizer import ByteLevelBPE
-from tfx.models.gpt2.config import Config
+from tfx.core.wording import quoted
 from tfx.models.gpt2.language_model import LanguageModel
+from tfx.models.gpt2.model import Config
 
 TEMPERATURE, TOP_K = 0.8, 50
 MAX_NEW_TOKENS = 100
@@ -26,7 +31,7 @@ class Request:
     Attributes:
         text: None where there is no tokenizer.
         ids: its tokens; for an empty text the one that begins texts.
-        options: how to go on.
+        options: how to go on, the seed of its draws among them.
     """
 
     text: str | None
@@ -36,7 +41,9 @@ class Request:
 
 # ---- the options ---------------------------------------------------------------------------------
 
-_FOR_DRAWING = ("temperature", "top_k", "top_p", "min_p")
+_FOR_DRAWING = {"temperature": 0, "top_k": 0, "top_p": 1, "min_p": 0}
+"""With the values that change nothing about a search."""
+
 _FOR_SEARCHING = ("length_penalty", "early_stopping")
 
 
@@ -48,8 +55,8 @@ def options_from(settings: RunSettings) -> GenerationOptions:
     """
     given = {name: value for name, value in settings.given().items() if name in _SHARED}
     if given.get("num_beams", 1) > 1:
-        for name in _FOR_DRAWING:
-            if given.pop(name, 0):
+        for name, without in _FOR_DRAWING.items():
+            if given.pop(name, without) != without:
                 raise UsageError(
                     f"{settings.flag(name)} is for drawing tokens, and a search with --num-beams "
                     "draws none; leave one out"
@@ -65,20 +72,42 @@ def options_from(settings: RunSettings) -> GenerationOptions:
 
 
 _SHARED = {f.name for f in fields(GenerationOptions)} & {f.name for f in fields(RunSettings)}
-_ORDINARY_WORDS = {"seed", "stop", "temperature"}
-_OPTION = re.compile(
-    rf"^(?:{'|'.join(_SHARED)})\b|\b(?:{'|'.join(_SHARED - _ORDINARY_WORDS)})\b",
-)
 
 
 @contextmanager
-def in_flags(settings: RunSettings, where: str = "") -> Iterator[None]:
-    """Errors say where, and call options by their flags."""
+def in_flags(settings: RunSettings) -> Iterator[None]:
+    """Errors call options by their flags."""
     try:
         yield
-    except TfxError as fault:
-        words = _OPTION.sub(lambda option: settings.flag(option[0]), str(fault))
-        raise type(fault)(f"{where}{words}") from None
+    except OptionError as fault:
+        raise fault.spelled(settings.flag) from None
+
+
+# ---- what ends a text ----------------------------------------------------------------------------
+
+_FOR_GENERATION = "generation_config.json"
+
+
+def eos_ids(model: LanguageModel, weights: Path) -> tuple[int, ...]:
+    """The tokens that end a text: those of the configuration, of its tokenizer, and, as
+    transformers has it, of the `generation_config.json` beside the weights.
+
+    Raises:
+        CheckpointError: that file is damaged, or names no token.
+    """
+    file = (weights if weights.is_dir() else weights.parent) / _FOR_GENERATION
+    try:
+        found = read_object(file).get("eos_token_id") if file.exists() else None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {shown(file)}: {reason(error)}") from error
+    ends = found if isinstance(found, list) else [found]
+    if any(x is not None and (type(x) is not int or x < 0) for x in ends):
+        raise CheckpointError(
+            f"{shown(file)}: eos_token_id is {quoted(json.dumps(found))}; expected the id of a "
+            "token, or a list of them"
+        )
+    ends = [*ends, *model.config.eos_ids, model.tokenizer.eos_id if model.tokenizer else None]
+    return tuple(sorted({x for x in ends if x is not None and x < model.vocab_size}))
 
 
 # ---- the prompts ---------------------------------------------------------------------------------
@@ -87,24 +116,33 @@ def in_flags(settings: RunSettings, where: str = "") -> Iterator[None]:
 def requests_from(
     settings: RunSettings, options: GenerationOptions, model: LanguageModel
 ) -> list[Request]:
-    """The one prompt, or each of many.
+    """The one prompt, or each of many; each line of many draws by a seed of its own.
 
     Raises:
         TfxError: the model cannot go on from a prompt; says from which.
     """
     if options.stop and model.tokenizer is None:
         raise UsageError(f"--stop is looked for in text, {NO_TOKENIZER}; leave it out")
-    config, tokenizer = model.config, model.tokenizer
-    ends = {config.eos_token_id, tokenizer.eos_id if tokenizer else None}
-    eos_ids = tuple(sorted(x for x in ends if x is not None and x < config.vocab_size))
-    options = replace(options, eos_ids=eos_ids)
     if settings.prompts is None:
         prompt = settings.prompt or "" if settings.prompt_ids is None else settings.prompt_ids
         return [_request(prompt, "the prompt: ", settings, options, model)]
-    return [
-        _request(prompt, f"line {n} of --jsonl: ", settings, options, model)
-        for n, prompt in enumerate(settings.prompts, 1)
-    ]
+    requests = []
+    for n, prompt in enumerate(settings.prompts, 1):
+        its = replace(options, seed=seed_of_line(options.seed, n))
+        requests.append(_request(prompt, f"line {n} of --jsonl: ", settings, its, model))
+    return requests
+
+
+def seed_of_line(seed: int, line: int) -> int:
+    """What --seed gives the same text for a prompt alone; that of the first line is the seed.
+
+    >>> [seed_of_line(1, line) for line in (1, 2)]
+    [1, 4206892451176469205]
+    """
+    if line == 1:
+        return seed
+    high, low = fold_in(key_from_seed(seed), line)
+    return (high << 32 | low) >> 1  # --seed takes 63 bits
 
 
 NO_TOKENIZER = "and the weights came without a tokenizer"
@@ -117,16 +155,34 @@ def _request(
     options: GenerationOptions,
     model: LanguageModel,
 ) -> Request:
-    with in_flags(settings, where):
-        ids = tuple(_encoded(prompt, model)) if isinstance(prompt, str) else prompt
-        if settings.max_new_tokens is None and not options.window:
-            room = max(room_after(model, len(ids)), 1)
-            options = replace(options, max_new_tokens=min(options.max_new_tokens, room))
-        check_prompt(model, ids, options)
-        if isinstance(prompt, str):
-            return Request(prompt, ids, options)
-        text = None if model.tokenizer is None else decoder(model.tokenizer)(ids)
-        return Request(text, ids, options)
+    try:
+        with in_flags(settings):
+            ids = tuple(_encoded(prompt, model)) if isinstance(prompt, str) else prompt
+            if settings.max_new_tokens is None and not options.window:
+                options = _within(room_after(model, len(ids)), len(ids), options)
+            check_prompt(model, ids, options)
+    except (UsageError, TokenizerError) as fault:
+        raise type(fault)(f"{where}{fault}") from None
+    if isinstance(prompt, str):
+        return Request(prompt, ids, options)
+    text = None if model.tokenizer is None else decoder(model.tokenizer)(ids)
+    return Request(text, ids, options)
+
+
+def _within(room: int, count: int, options: GenerationOptions) -> GenerationOptions:
+    """The options with no more new tokens than there is room for after `count`."""
+    if room < 1:
+        return options  # `check_prompt` has more to say
+    if options.min_new_tokens > room:
+        raise OptionError(
+            "{count} + at least {least} new tokens do not fit the model's {positions} positions; "
+            "lower {min_new_tokens} to {room}, or go past them with {window}",
+            count=count,
+            least=options.min_new_tokens,
+            positions=count + room - 1,
+            room=room,
+        )
+    return replace(options, max_new_tokens=min(options.max_new_tokens, room))
 
 
 def _encoded(text: str, model: LanguageModel) -> list[int]:

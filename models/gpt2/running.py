@@ -6,20 +6,28 @@ import json
 import math
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from time import perf_counter
 from typing import Any
 
 from tfx.core.backend import Backend
-from tfx.core.cache import KVCache
 from tfx.core.dtypes import as_dtype
-from tfx.core.generation import Growing, Logprob, Text, Token, Turns, decoder, generate
+from tfx.core.generation import (
+    CausalModel,
+    Growing,
+    Logprob,
+    Text,
+    Token,
+    Turns,
+    decoder,
+    generate,
+)
 from tfx.core.recipe import Reporter, RunSettings
 from tfx.core.tensor import Tensor
 from tfx.models.gpt2.language_model import LanguageModel
 from tfx.models.gpt2.presets import Preset, find_weights
-from tfx.models.gpt2.request import Request, in_flags, options_from, requests_from
+from tfx.models.gpt2.request import Request, eos_ids, in_flags, options_from, requests_from
 
 BATCH_SIZE = 8
 
@@ -46,10 +54,10 @@ def run(
         seed = secrets.randbelow(2**32)
     began = perf_counter()
     path = find_weights(preset, settings.weights, report.note)
-    loaded = LanguageModel.load(path, backend, report.note, as_dtype(settings.dtype or "float32"))
-    model = Clocked(loaded.config, loaded.params, loaded.tokenizer)
+    model = LanguageModel.load(path, backend, report.note, as_dtype(settings.dtype or "float32"))
     timing = Timing(perf_counter() - began)
-    requests = requests_from(settings, replace(options, seed=seed or 0), model)
+    options = replace(options, seed=seed or 0, eos_ids=eos_ids(model, path))
+    requests = requests_from(settings, options, model)
     if seed != settings.seed:
         report.note(f"seed: {seed}")
     result: dict[str, Any] = {
@@ -68,13 +76,15 @@ def run(
             result["prompts"] = len(requests)
             for batch in batches(requests, settings.batch_size or BATCH_SIZE):
                 for request, texts in zip(batch, timing.generate(model, batch), strict=True):
-                    report.result(json.dumps(described(request, texts), allow_nan=False))
+                    line = described(request, texts)
+                    line["seed"] = None if seed is None else request.options.seed
+                    report.result(json.dumps(line, allow_nan=False))
     return result | {"timing": timing.described()}
 
 
 def batches(requests: Sequence[Request], size: int) -> Iterator[list[Request]]:
-    """Neighbours with the same options, at most `size` together."""
-    for _, alike in groupby(requests, lambda request: request.options):
+    """Neighbours with the same options but for the seed, at most `size` together."""
+    for _, alike in groupby(requests, lambda request: replace(request.options, seed=0)):
         rest = list(alike)
         while rest:
             yield rest[:size]
@@ -126,15 +136,20 @@ def _finite(x: float) -> float | None:
 # ---- how long it takes ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class Clocked(LanguageModel):
-    """A model that notes when it was asked for logits."""
+class Clocked:
+    """A causal model that notes in `calls` when it was asked for logits."""
 
-    calls: list[float] = field(default_factory=list)
+    def __init__(self, model: CausalModel) -> None:
+        self.backend = model.backend
+        self.vocab_size = model.vocab_size
+        self.max_positions = model.max_positions
+        self.start = model.start
+        self.calls: list[float] = []
+        self._model = model
 
-    def logits(self, ids: Tensor, cache: KVCache) -> Tensor:
+    def logits(self, ids: Tensor, cache: Any) -> Tensor:
         self.calls.append(perf_counter())
-        return super().logits(ids, cache)
+        return self._model.logits(ids, cache)
 
 
 @dataclass
@@ -150,18 +165,19 @@ class Timing:
 
     def generate(
         self,
-        model: Clocked,
+        model: LanguageModel,
         requests: Sequence[Request],
         on_token: Callable[[Token], None] | None = None,
     ) -> list[list[Text]]:
-        """The texts for requests with the same options, on the clock."""
+        """The texts for requests with the same options but for the seed, on the clock."""
         decode = None if model.tokenizer is None else decoder(model.tokenizer)
         prompts = [request.ids for request in requests]
-        model.calls.clear()
+        seeds = [request.options.seed for request in requests]
+        clocked = Clocked(model)
         began = perf_counter()
-        texts = generate(model, prompts, requests[0].options, decode, on_token)
+        texts = generate(clocked, prompts, requests[0].options, decode, on_token, seeds)
         ended = perf_counter()
-        first_read = model.calls[1] if len(model.calls) > 1 else ended
+        first_read = clocked.calls[1] if len(clocked.calls) > 1 else ended
         self.prefill_s += first_read - began
         self.decode_s += ended - first_read
         self.prompt_tokens += sum(map(len, prompts))

@@ -20,8 +20,9 @@ from tfx.core.json_file import read_object
 from tfx.core.shards import open_shards
 from tfx.core.weights import StoredTensor, encoded_weights, open_weights
 from tfx.core.wording import quoted
-from tfx.models.gpt2.config import Config, config_from
+from tfx.models.gpt2.config import config_from, config_json
 from tfx.models.gpt2.layouts import HEAD, arranged, translated
+from tfx.models.gpt2.model import Config
 
 NAME = "gpt2"
 
@@ -57,8 +58,8 @@ class _Found:
 
 
 def read_pretrained(path: Path, note: Note) -> Pretrained:
-    """Map a GPT-2: milliseconds, whatever its size, except that a checkpoint of tfx is read through
-    once to see that it is whole.
+    """Map a GPT-2: milliseconds, whatever its size, except that the weights of a checkpoint of tfx
+    are read through once to see that they are whole.
 
     Args:
         path: a Hugging Face folder (`config.json` with `model.safetensors`, or with an index and
@@ -102,7 +103,7 @@ def _find(path: Path, note: Note) -> _Found:
         checkpoint = best
     if checkpoint is None:
         raise WeightsError(_nothing_in(path))
-    saved = load_checkpoint(checkpoint, NAME)
+    saved = load_checkpoint(checkpoint, NAME, optimizer=False)
     return _Found(saved.path, saved.config, shown(saved.path / CONFIG), saved.weights)
 
 
@@ -193,7 +194,7 @@ def write_pretrained(
         try:
             for name, content in tokenizer_files.items():
                 replace_file(temporary / name, [content])
-            text = json.dumps(config.to_json(), indent=2) + "\n"
+            text = json.dumps(config_json(config), indent=2) + "\n"
             replace_file(temporary / CONFIG, [text.encode()])
             # transformers refuses a file that does not say this.
             replace_file(temporary / WEIGHTS, encoded_weights(named, {"format": "pt"}))

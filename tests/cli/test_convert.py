@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 MODELS = """
+from pathlib import Path
+
 from tfx.core.errors import WeightsError
 from tfx.core.hookspecs import hookimpl
 from tfx.core.specs import ModelSpec
@@ -24,7 +26,7 @@ class Copy:
     def convert(self, settings, report):
         report.note("a note")
         report.result(f"wrote {settings.out}")
-        if settings.weights.name == "broken":
+        if settings.weights == Path("broken"):
             raise WeightsError("broken: it is broken")
         return {"given": settings.given()}
 """
@@ -56,6 +58,11 @@ def test_json_is_one_object_and_nothing_else(invoke: Any) -> None:
     assert done.stderr == "a note\n"
 
 
+def test_no_weights_means_the_model_s_own(invoke: Any) -> None:
+    done = invoke("convert", "copy", "--out", "out", "--json")
+    assert json.loads(done.stdout) == {"given": {"out": "out"}}
+
+
 def test_no_dtype_means_as_it_is_whatever_the_environment_says(invoke: Any) -> None:
     flags = ("--weights", "in", "--out", "out", "--json")
     done = invoke("convert", "copy", *flags, env={"TFX_DTYPE": "float64"})
@@ -65,7 +72,6 @@ def test_no_dtype_means_as_it_is_whatever_the_environment_says(invoke: Any) -> N
 @pytest.mark.parametrize(
     ("args", "fault"),
     [
-        (("copy", "--out", "x"), "Missing option '--weights'"),
         (("copy", "--weights", "x"), "Missing option '--out'"),
         (("copy", "--weights", "x", "--out", "y", "--dtype", "half"), "no dtype named 'half'"),
         (("copied", "--weights", "x", "--out", "y"), "Did you mean 'copy'?"),

@@ -36,7 +36,7 @@ def given(done: Any) -> dict[str, Any]:
         "--min-lr=-1",
         "--warmup-steps=-1",
         "--weight-decay=-0.1",
-        "--grad-clip=0",
+        "--grad-clip=-1",
         "--eval-every=-1",
         "--save-every=-1",
         "--num-samples=-1",
@@ -124,7 +124,7 @@ def test_train_passes_every_flag_on(invoke: Any) -> None:
         "lr": 0.5,
         "min_lr": 0.0,
         "weight_decay": 0.1,
-        "grad_clip": 1.0,
+        "grad_clip": 0.0,
         "eval_every": 0,
         "save_every": 10,
         "out": "here",
@@ -138,6 +138,14 @@ def test_train_passes_every_flag_on(invoke: Any) -> None:
     done = invoke("train", "echo", *args, "--set", "n_layer=2", "--json")
     assert given(done) == flags | {"overrides": {"n_layer": "2"}}
     assert {f.name for f in fields(TrainSettings)} == {*flags, "overrides", "warmup_steps"}
+
+
+def test_the_help_says_what_holds_where_nothing_is_given(invoke: Any) -> None:
+    said = " ".join(invoke("run", "--help").stdout.split())
+    assert said.count("default: the model's own") == 3
+    said = " ".join(invoke("eval", "--help").stdout.split())
+    assert "Text to predict; the model reads it whole, or a document a line." in said
+    assert "Tokens from a sliding window to the next; default: as many as one holds." in said
 
 
 def test_the_end_of_a_run_is_always_saved_says_the_help(invoke: Any) -> None:

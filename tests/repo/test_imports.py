@@ -1,4 +1,5 @@
-"""Who may know whom: imports run downhill, and only a backend knows which backend it is.
+"""Who may know whom: imports run downhill, only a backend knows which backend it is, and core and
+the command line know no model by name.
 
 The rules are checked on the syntax tree of every file, without importing any. `PLANTED` below holds
 an offence against each, so that a rule that sees nothing is noticed.
@@ -29,6 +30,15 @@ DEPENDENCIES = {re.split(r"[<>=!~ ]", text)[0] for text in PROJECT["project"]["d
 BACKENDS = frozenset(members_of("tfx.backends"))
 LIBRARIES = BACKENDS - DEPENDENCIES
 """The array libraries that only the backend of the same name may import, or call by name."""
+
+MODEL_NAME = re.compile(
+    "|".join(
+        rf"\w*{re.sub(r'(?<=[a-z])(?=[0-9])', '-?', name)}(?![a-z0-9])"
+        for name in members_of("tfx.models")
+    ),
+    re.IGNORECASE,
+)
+"""A model's name, also with a hyphen before its number, or as part of that of one of its sizes."""
 
 
 # ---- the rules -----------------------------------------------------------------------------------
@@ -67,6 +77,13 @@ def partial_to_a_backend(tree: ast.AST) -> Iterator[str]:
     for line, text in _texts(tree):
         if _names_backend(text, LIBRARIES):
             yield f"line {line}: names the backend {text!r}"
+
+
+def partial_to_a_model(tree: ast.AST) -> Iterator[str]:
+    """Texts that name a model: a message, or a line of the help."""
+    for line, text in _texts(tree):
+        if found := MODEL_NAME.search(text):
+            yield f"line {line}: names the model {found[0]!r}"
 
 
 # ---- what the rules look at ----------------------------------------------------------------------
@@ -175,6 +192,16 @@ def test_nothing_but_a_backend_knows_which_it_is() -> None:
     assert faults == []
 
 
+def test_core_and_the_command_line_know_no_model() -> None:
+    faults = [
+        f"{name}, {fault}"
+        for name, tree in TREES.items()
+        if _within(name, "tfx.core") or _within(name, "tfx.cli")
+        for fault in partial_to_a_model(tree)
+    ]
+    assert faults == []
+
+
 PLANTED = {
     "core.x": [
         "import tfx.backends.numpy.backend",
@@ -223,6 +250,20 @@ def test_a_bare_import_is_seen(code: str) -> None:
 )
 def test_a_decision_by_name_is_seen(code: str) -> None:
     assert list(partial_to_a_backend(ast.parse(code)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["run gpt2-tiny", "GPT-2: 0.8 by default", "distilgpt2", "microGPT", "a\ngpt2_xl"],
+)
+def test_the_name_of_a_model_is_seen(text: str) -> None:
+    assert list(partial_to_a_model(ast.parse(f"x = f({text!r})")))
+    assert list(partial_to_a_model(ast.parse(f'x = f"{{y}} {text!r}"')))
+
+
+@pytest.mark.parametrize("code", ["kind = 'GPT2Tokenizer'", "'A docstring may say GPT-2.'"])
+def test_what_is_no_models_name_is_let_through(code: str) -> None:
+    assert list(partial_to_a_model(ast.parse(code))) == []
 
 
 @pytest.mark.parametrize(

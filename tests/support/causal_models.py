@@ -17,8 +17,8 @@ from tfx.core.creation import tensor
 from tfx.core.dtypes import DType
 from tfx.core.parameters import borrowed
 from tfx.core.tensor import Tensor
-from tfx.models.gpt2.config import Config
 from tfx.models.gpt2.language_model import LanguageModel
+from tfx.models.gpt2.model import Config
 
 Weights = Mapping[str, HostArray]
 

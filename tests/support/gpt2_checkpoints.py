@@ -11,7 +11,8 @@ import numpy as np
 from tfx.core.backend import HostArray
 from tfx.core.tokenizer.byte_pairs import ALPHABET
 from tfx.core.weights import write_weights
-from tfx.models.gpt2.config import Config
+from tfx.models.gpt2.config import config_json
+from tfx.models.gpt2.model import Config
 
 MERGES = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("i", "n"), ("e", "r"), ("Ġ", "a")]
 TOKENS = [*ALPHABET, *("".join(pair) for pair in MERGES), "<|endoftext|>"]
@@ -40,7 +41,7 @@ def write_gpt2(
     """A folder with `config.json`, `model.safetensors` and, if asked for, the tokenizer's files."""
     folder.mkdir(parents=True)
     made = Config(**(SIZES | ENDS | config))
-    (folder / "config.json").write_text(json.dumps(made.to_json()))
+    (folder / "config.json").write_text(json.dumps(config_json(made)))
     write_weights(folder / "model.safetensors", random_weights(made, seed, spread))
     if tokenizer:
         write_tokenizer(folder)

@@ -23,9 +23,8 @@ from tfx.core.dtypes import DType
 from tfx.core.generation.generate import GenerationOptions, generate
 from tfx.core.parameters import borrowed
 from tfx.core.tensor import Tensor
-from tfx.models.gpt2.config import Config
 from tfx.models.gpt2.language_model import LanguageModel
-from tfx.models.gpt2.model import Pass, loss
+from tfx.models.gpt2.model import Config, Pass, loss
 
 transformers: Any = pytest.importorskip("transformers", reason="transformers is not installed")
 

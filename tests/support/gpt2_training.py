@@ -78,14 +78,12 @@ class Place:
         self.listener = Listener()
 
     def train(self, backend: Backend, out: str, **how: Any) -> dict[str, Any]:
-        """Train: flags by their names, and the rest as by `--set`."""
-        return self._train(
-            backend,
-            out,
-            {"data": self.data, "tokenizer": self.tokenizer, "num_samples": 0, "batch_size": 2},
-            {**SMALL, "dropout": 0.1},
-            how,
-        )
+        """Train: flags by their names, and the rest as by `--set`. `dropout=None` says nothing of
+        it; else it is 0.1."""
+        flags = {"data": self.data, "tokenizer": self.tokenizer, "num_samples": 0, "batch_size": 2}
+        dropout = how.pop("dropout", 0.1)
+        dropouts = {} if dropout is None else {"dropout": dropout}
+        return self._train(backend, out, flags, {**SMALL, **dropouts}, how)
 
     def resume(self, backend: Backend, run: Path, out: str | None = None, **how: Any) -> Any:
         return self._train(backend, out, {"resume": run}, {}, how)

@@ -142,12 +142,16 @@ def test_json_lines_in_and_out(tfx: Any, folder: Path, tmp_path: Path) -> None:
         load_tokenizer(folder).decode([1, 2, 3]),
         "",
     ]
-    assert all(list(one) == ["prompt", "prompt_token_ids", "samples"] for one in found)
+    assert all(list(one) == ["prompt", "prompt_token_ids", "samples", "seed"] for one in found)
+    assert found[0]["seed"] == 1
 
 
 BAD_LINES = {
-    '{"prompt": "a"}\n{"prompt": "a"': "line 2 of in.jsonl is no JSON: ",
-    '{"prompt": "a"}\n\n{"prompt": "b"}\n': "line 2 of in.jsonl is no JSON: ",
+    '{"prompt": "a"}\n{"prompt": "a"': "line 2 of in.jsonl is no JSON: Expecting ',' delimiter at "
+    "column 15",
+    '{"prompt": "a"}\n\n{"prompt": "b"}\n': "line 2 of in.jsonl is blank; expected a JSON object",
+    '{"prompt": "a", "prompt": "b"}': "line 1 of in.jsonl: the key 'prompt' comes twice in one",
+    "1" * 5000: "line 1 of in.jsonl: Exceeds the limit",
     '["a"]': "line 1 of in.jsonl is a list; expected an object",
     '{"promt": "a"}': "line 1 of in.jsonl has the key 'promt'; expected prompt or prompt_token_ids",
     "{}": "line 1 of in.jsonl has neither of prompt and prompt_token_ids; expected one of them",
@@ -160,7 +164,7 @@ BAD_LINES = {
     '{"prompt": "a"}\n{"prompt_token_ids": []}': "line 2 of --jsonl: empty; expected",
     '{"prompt": "\\ud800"}': "line 1 of --jsonl: character 0 of the text is the lone surrogate",
     "": "in.jsonl is empty; expected a JSON object a line",
-    "[" * 100_000: "line 1 of in.jsonl is no JSON: nested too deeply",
+    "[" * 100_000: "line 1 of in.jsonl is nested too deeply",
 }
 
 
@@ -186,7 +190,9 @@ FLAGS = {
     "--prompt-ids -1": "--prompt-ids expects ids of tokens",
     "--prompt-ids=": "--prompt-ids expects ids of tokens",
     "--prompt-ids 263": "the prompt: token 263 is not from 0 to 262",
-    "the --stop=": "--stop ('',): expected",
+    "the --stop=": "--stop '' would end every text at once; expected some text",
+    "the --window -n 100000000000000000000": "--max-new-tokens 100000000000000000000: expected a",
+    "the --min-new-tokens 300": "the prompt: 1 + at least 300 new tokens do not fit the model's 32",
     "the --num-beams 2 --temperature 0.8": "--temperature is for drawing tokens",
     "the --length-penalty 2": "--length-penalty is for beam search; add --num-beams",
     "the --length-penalty 11": "expected a number from -10 to 10, got '11'",

@@ -91,6 +91,20 @@ def test_samples_are_their_own_and_do_not_depend_on_how_many(backend: Backend) -
     assert texts(PROMPTS[2:3], 4) == four[2:3]
 
 
+def test_prompts_can_have_seeds_of_their_own(model: TinyGPT) -> None:
+    def texts(prompts: list[list[int]], **more: Any) -> list[list[Text]]:
+        options = GenerationOptions(max_new_tokens=8, num_samples=2, **SAMPLED | more)
+        return generate(model, prompts, options, seeds=seeds if len(prompts) > 1 else None)
+
+    seeds = [7, 5, 7]
+    together = texts([[1, 2], [1, 2], [3]])
+    assert together == [
+        texts([prompt], seed=seed)[0]
+        for prompt, seed in zip([[1, 2], [1, 2], [3]], seeds, strict=True)
+    ]
+    assert together[0] != together[1]
+
+
 def test_another_seed_gives_another_text(model: TinyGPT) -> None:
     def text(seed: int) -> tuple[int, ...]:
         options = GenerationOptions(max_new_tokens=8, seed=seed, **SAMPLED)

@@ -8,14 +8,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tfx.core.errors import UsageError
+from tfx.core.errors import OptionError, UsageError
 from tfx.core.generation.options import GenerationOptions
 
 WRONG: list[tuple[str, dict[str, Any], str]] = [
-    ("max_new_tokens", {"max_new_tokens": 0}, "0: expected a whole number from 1 up"),
-    ("max_new_tokens", {"max_new_tokens": 2.0}, "2.0: expected a whole number from 1 up"),
-    ("max_new_tokens", {"max_new_tokens": True}, "True: expected a whole number from 1 up"),
-    ("min_new_tokens", {"min_new_tokens": -1}, "-1: expected a whole number from 0 up"),
+    ("max_new_tokens", {"max_new_tokens": 0}, "0: expected a whole number from 1 to 2147483647"),
+    (
+        "max_new_tokens",
+        {"max_new_tokens": 2.0},
+        "2.0: expected a whole number from 1 to",
+    ),
+    (
+        "max_new_tokens",
+        {"max_new_tokens": True},
+        "True: expected a whole number from 1 to",
+    ),
+    ("max_new_tokens", {"max_new_tokens": 2**31}, "2147483648: expected a whole number from 1 to"),
+    ("min_new_tokens", {"min_new_tokens": -1}, "-1: expected a whole number from 0 to 2147483647"),
     ("min_new_tokens", {"min_new_tokens": 51}, "51: expected at most max_new_tokens, 50"),
     ("temperature", {"temperature": -0.5}, "-0.5: expected a number from 0 up"),
     ("temperature", {"temperature": math.nan}, "nan: expected a number from 0 up"),
@@ -37,7 +46,8 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("eos_ids", {"eos_ids": [3]}, "[3]: expected a tuple of token ids"),
     ("eos_ids", {"eos_ids": (3, -1)}, "(3, -1): expected a tuple of token ids"),
     ("stop", {"stop": "end"}, "'end': expected a tuple of strings"),
-    ("stop", {"stop": ("end", "")}, "('end', ''): expected a tuple of strings, none of them empty"),
+    ("stop", {"stop": ("end", "")}, "'' would end every text at once; expected some text, or none"),
+    ("stop", {"stop": ("{stop}", 3)}, "('{stop}', 3): expected a tuple of strings"),
     ("seed", {"seed": -1}, "-1: expected a whole number from 0 to 18446744073709551615"),
     ("seed", {"seed": 2**64}, "18446744073709551616: expected a whole number"),
     ("logprobs", {"logprobs": -1}, "-1: expected a whole number from 0 up"),
@@ -51,6 +61,17 @@ def test_what_makes_no_sense_is_refused(field: str, given: dict[str, Any], messa
         GenerationOptions(**given)
     assert str(caught.value).startswith(f"{field} {message}")
     assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, OptionError)
+    spelled = caught.value.spelled(lambda name: f"<{name}>")
+    assert type(spelled) is UsageError
+    assert str(spelled).startswith(f"<{field}> {message[:12]}")
+
+
+def test_every_option_in_a_message_is_spelled() -> None:
+    with pytest.raises(OptionError) as caught:
+        GenerationOptions(min_new_tokens=51)
+    spelled = caught.value.spelled(str.upper)
+    assert str(spelled) == "MIN_NEW_TOKENS 51: expected at most MAX_NEW_TOKENS, 50"
 
 
 def test_what_makes_sense_is_taken_as_it_is() -> None:

@@ -175,8 +175,17 @@ def test_a_tiny_temperature_is_greedy(temperature: float) -> None:
 
 def test_a_temperature_too_small_to_divide_by() -> None:
     for temperature in (1e-40, 5e-324):
-        with pytest.raises(UsageError, match="is too small to divide by"):
+        with pytest.raises(UsageError, match=f"^temperature {temperature} is too small to divide"):
             choose(random_row(0), GenerationOptions(temperature=temperature, top_p=0.9), 0.5)
+
+
+def test_a_repetition_penalty_too_small_to_divide_by() -> None:
+    options = GenerationOptions(temperature=0.8, repetition_penalty=1e-40)
+    row = random_row(0).astype(np.float32)
+    with np.errstate(over="ignore"):
+        row = constrained(row, np.array([row.argmax()]), 0, options)
+    with pytest.raises(UsageError, match=r"^repetition_penalty 1e-40 is too small to divide by"):
+        choose(row, options, 0.5)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

@@ -58,6 +58,41 @@ def test_what_is_shown_is_never_taken_back(ids: list[int], stop: tuple[str, ...]
                 break
 
 
+def of_bytes(ids: Sequence[int]) -> str:
+    return bytes(ids).decode("utf-8", "replace")
+
+
+@given(
+    st.one_of(
+        st.text("aé🎈\N{REPLACEMENT CHARACTER}", min_size=1, max_size=30).map(str.encode),
+        st.lists(st.sampled_from([*"é🎈".encode(), 97]), min_size=1, max_size=40).map(bytes),
+    ),
+    st.lists(
+        st.text("aé🎈\N{REPLACEMENT CHARACTER}", min_size=1, max_size=3), min_size=1, max_size=3
+    ).map(tuple),
+)
+def test_half_characters_hide_no_stop_string(raw: bytes, stop: tuple[str, ...]) -> None:
+    ending = Ending(GenerationOptions(stop=stop), of_bytes)
+    for count in range(1, len(raw) + 1):
+        has_stopped = any(s in of_bytes(raw[:count]) for s in stop)
+        assert ending.reason(raw[:count]) == ("stop" if has_stopped else None)
+        if has_stopped:
+            return
+
+
+def test_a_long_text_is_not_decoded_anew_for_every_token() -> None:
+    lengths: list[int] = []
+    ending = Ending(
+        GenerationOptions(stop=("aab", "<end>"), max_new_tokens=2000),
+        lambda ids: lengths.append(len(ids)) or decode(ids),
+    )
+    text = [2, 2, 1, 0, 4] * 300
+    for count in range(1, len(text) + 1):
+        assert ending.reason(text[:count]) is None
+    assert max(lengths) < 50
+    assert ending.reason([*text, 5]) == "stop"
+
+
 def test_reasons_and_their_order() -> None:
     options = GenerationOptions(max_new_tokens=3, eos_ids=(6,), stop=("<end>", "bb"))
     ending = Ending(options, decode)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from tfx.core.backend import Backend, HostArray
 from tfx.core.cache import KVCache
 from tfx.core.dtypes import DType
 from tfx.core.errors import UsageError
-from tfx.core.generation import GenerationOptions, generate
+from tfx.core.generation import GenerationOptions, Token, generate, stream
 from tfx.core.generation.causal import window_start
 from tfx.core.generation.logits import choose, constrained, log_softmax, uniform
 from tfx.testing import StrictBackend
@@ -107,6 +108,18 @@ def test_a_text_that_is_gone_on_from_goes_on_as_it_would_have() -> None:
 
     whole = text([7], 40)
     assert text([7, *whole[:23]], 17) == whole[23:]
+
+
+def test_there_is_room_for_as_many_tokens_as_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    def texts(count: int) -> list[Token]:
+        options = GenerationOptions(max_new_tokens=count, window=True, **SAMPLED)
+        model = TinyGPT.of(WEIGHTS, HEADS, StrictBackend())
+        return list(islice(stream(model, PROMPTS[:2], options), 90))
+
+    expected = texts(45)
+    monkeypatch.setattr("tfx.core.generation.causal.ROOM", 3)
+    found = texts(2**31 - 1)  # which would be 32 GB
+    assert [token.id for token in found] == [token.id for token in expected]
 
 
 def test_only_where_it_is_asked_for() -> None:

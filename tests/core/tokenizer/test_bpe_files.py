@@ -204,7 +204,7 @@ def refused(path: Path, message: str) -> None:
         (lambda c: c.update(normalizer=BYTE_LEVEL), "its normalizer is ByteLevel; expected none"),
         (lambda c: c.update(pre_tokenizer=None), "its pre_tokenizer is None; expected ByteLevel"),
         (lambda c: c.update(pre_tokenizer=[1]), "its pre_tokenizer is a list; expected ByteLevel"),
-        (lambda c: c["pre_tokenizer"].update(use_regex=False), "use_regex off; expected GPT-2's"),
+        (lambda c: c["pre_tokenizer"].update(use_regex=False), "use_regex off; expected it on"),
         (
             lambda c: c["pre_tokenizer"].pop("add_prefix_space"),
             "add_prefix_space is None; expected a",
@@ -281,7 +281,15 @@ def test_a_fault_in_tokenizer_json_is_named(
         ),
         (
             {"tokenizer_config_json": {"eos_token": 5}},
-            "tokenizer_config.json: content is None; exp",
+            "tokenizer_config.json: eos_token is an int; expected its text, or a dict with it",
+        ),
+        (
+            {"special_tokens_map_json": {"pad_token": ["a"]}},
+            "special_tokens_map.json: pad_token is a list; expected its text, or a dict",
+        ),
+        (
+            {"tokenizer_config_json": {"additional_special_tokens": ["a", 5]}},
+            "an entry of additional_special_tokens is an int; expected its text",
         ),
         (
             {"tokenizer_config_json": {"add_bos_token": True}},

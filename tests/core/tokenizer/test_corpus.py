@@ -37,8 +37,8 @@ def test_faults_are_named(tmp_path: Path) -> None:
     refused(tmp_path / "a\0b", "embedded null byte")
     refused(tmp_path, r"the folder .* has no .txt file in it or below")
     (tmp_path / "a.txt").write_bytes(b"")
-    refused(tmp_path / "a.txt", r"a\.txt is empty; expected text to learn from")
-    refused(tmp_path, "is empty; expected text to learn from")
+    refused(tmp_path / "a.txt", r"a\.txt is empty; expected some text")
+    refused(tmp_path, "is empty; expected some text")
     (tmp_path / "b.txt").write_bytes(b"caf\xe9")
     for path in (tmp_path, tmp_path / "b.txt"):
         refused(path, r"b\.txt is not UTF-8 text: byte 0xe9 at offset 3; convert it")

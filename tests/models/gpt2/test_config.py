@@ -10,7 +10,8 @@ import pytest
 
 from tfx.core.errors import CheckpointError
 from tfx.models.gpt2 import config as module
-from tfx.models.gpt2.config import Config, config_from
+from tfx.models.gpt2.config import config_from, config_json
+from tfx.models.gpt2.model import Config
 
 OTHER = Config(
     vocab_size=300,
@@ -30,7 +31,7 @@ OTHER = Config(
     reorder_and_upcast_attn=True,
     tie_word_embeddings=False,
     bos_token_id=None,
-    eos_token_id=7,
+    eos_token_id=(7, 299),
 )
 
 # What the config.json of openai-community/gpt2 says.
@@ -65,8 +66,9 @@ def test_defaults_and_names_are_those_of_transformers() -> None:
 @pytest.mark.parametrize("config", [Config(), OTHER])
 def test_both_ways_through_transformers(tmp_path: Any, config: Config) -> None:
     transformers = pytest.importorskip("transformers")
-    theirs = transformers.GPT2Config(**config.to_json())
-    assert {f.name: getattr(theirs, f.name) for f in fields(Config)} == asdict(config)
+    theirs = transformers.GPT2Config(**config_json(config))
+    values = {f.name: getattr(theirs, f.name) for f in fields(Config)}
+    assert config_from(values, "there") == (config, [])
     theirs.save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())
     assert config_from(saved, "here") == (config, [])
@@ -80,7 +82,7 @@ def test_transformers_writes_no_key_that_is_strange_to_us() -> None:
 def test_every_field_is_told_from_its_default() -> None:
     defaults, others = asdict(Config()), asdict(OTHER)
     assert not [name for name in defaults if defaults[name] == others[name]]
-    assert config_from(json.loads(json.dumps(OTHER.to_json())), "here") == (OTHER, [])
+    assert config_from(json.loads(json.dumps(config_json(OTHER))), "here") == (OTHER, [])
 
 
 def test_every_field_has_a_rule() -> None:
@@ -135,7 +137,7 @@ def test_whole_numbers_become_the_floats_they_stand_for() -> None:
         ("reorder_and_upcast_attn", ["false"], "true or false"),
         ("tie_word_embeddings", [None], "true or false"),
         ("bos_token_id", [-1, 1.0, "0", True], "a token's id, or null"),
-        ("eos_token_id", [[1, 2], 2**31], "a token's id, or null"),
+        ("eos_token_id", [2**31, [1, -2], [True], [[1]], "1"], "a token's id, or a list of such"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_was_expected(
@@ -145,6 +147,13 @@ def test_a_wrong_value_is_named_with_what_was_expected(
         message = refusal({key: value})
         assert f"{key} is {repr(value)[:20]}" in message
         assert expected in message
+
+
+def test_one_token_or_several_end_a_text() -> None:
+    found = [config_from({"eos_token_id": given}, "here")[0] for given in ([767], [], 5, None)]
+    assert [config.eos_token_id for config in found] == [(767,), (), 5, None]
+    assert [config.eos_ids for config in found] == [(767,), (), (5,), ()]
+    assert config_json(found[0])["eos_token_id"] == [767]
 
 
 def test_a_value_cannot_break_the_line() -> None:
@@ -166,6 +175,6 @@ def test_another_model() -> None:
 @pytest.mark.parametrize("config", [OTHER, Config(n_layer=2, n_embd=12, n_head=3, vocab_size=9)])
 def test_shapes_are_those_of_transformers(config: Config) -> None:
     transformers = pytest.importorskip("transformers")
-    theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config(**config.to_json()))
+    theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config(**config_json(config)))
     named = {name.removeprefix("transformer."): x for name, x in theirs.named_parameters()}
     assert config.shapes() == {name: tuple(x.shape) for name, x in named.items()}

@@ -15,8 +15,11 @@ from tfx.core.dtypes import DType
 from tfx.core.errors import UsageError, WeightsError
 from tfx.core.recipe import Convertible, ConvertSettings
 from tfx.core.weights import StoredTensor, open_weights, write_weights
-from tfx.models.gpt2.config import Config
+from tfx.models.gpt2 import presets
+from tfx.models.gpt2.config import config_json
 from tfx.models.gpt2.convert import as_stored, convert
+from tfx.models.gpt2.model import Config
+from tfx.models.gpt2.presets import BUNDLED, PRESETS
 from tfx.models.gpt2.weights import write_pretrained
 
 CONFIG = Config(vocab_size=11, n_positions=8, n_embd=12, n_layer=2, n_head=3)
@@ -56,10 +59,10 @@ def test_a_run_with_its_tokenizer(tmp_path: Path) -> None:
     for folder, mark in [(run, 0), (run / "best", 1)]:
         weights = {name: x * mark for name, x in tensors.items()}
         files = {"tokenizer.json": b"{ }"}
-        save_checkpoint(folder, Checkpoint("gpt2", 5, CONFIG.to_json(), weights, {}, {}, files))
+        save_checkpoint(folder, Checkpoint("gpt2", 5, config_json(CONFIG), weights, {}, {}, files))
     report = Report()
 
-    result = convert("gpt2-tiny", ConvertSettings(run, out), report)
+    result = convert(PRESETS["gpt2-tiny"], ConvertSettings(run, out), report)
 
     state = loaded(out)
     for name, array in tensors.items():
@@ -84,11 +87,13 @@ def test_a_run_with_its_tokenizer(tmp_path: Path) -> None:
 def test_a_folder_of_transformers_comes_back_as_it_was(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     config = replace(CONFIG, tie_word_embeddings=False, n_inner=20, activation_function="silu")
-    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**config.to_json()))
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**config_json(config)))
     model.save_pretrained(tmp_path / "theirs")
     (tmp_path / "theirs" / "vocab.json").write_text('{"a": 0}')
 
-    result = convert("gpt2", ConvertSettings(tmp_path / "theirs", tmp_path / "ours"), Report())
+    result = convert(
+        PRESETS["gpt2"], ConvertSettings(tmp_path / "theirs", tmp_path / "ours"), Report()
+    )
 
     ours, theirs = (open_weights(tmp_path / x / "model.safetensors") for x in ("ours", "theirs"))
     assert ours.keys() == theirs.keys()
@@ -107,10 +112,10 @@ def test_every_dtype_from_every_other(tmp_path: Path, source: str, dtype: str) -
 
     tensors = {name: torch.from_numpy(x).to(getattr(torch, source)) for name, x in drawn().items()}
     save_file(tensors, tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_json()))
+    (tmp_path / "config.json").write_text(json.dumps(config_json(CONFIG)))
     settings = ConvertSettings(tmp_path, tmp_path / "out", DType(dtype))
 
-    assert convert("gpt2", settings, Report())["dtypes"] == [dtype]
+    assert convert(PRESETS["gpt2"], settings, Report())["dtypes"] == [dtype]
 
     written = load_file(tmp_path / "out" / "model.safetensors")
     for name, x in tensors.items():
@@ -141,7 +146,7 @@ def test_what_would_overflow_is_refused_and_nothing_written(tmp_path: Path) -> N
     write_pretrained(tmp_path / "in", CONFIG, tensors)
     settings = ConvertSettings(tmp_path / "in", tmp_path / "out", "float16")
     with pytest.raises(WeightsError) as caught:
-        convert("gpt2", settings, Report())
+        convert(PRESETS["gpt2"], settings, Report())
     assert str(caught.value) == (
         "'h.1.ln_1.weight' has numbers up to 7e+04, too large for float16; choose another --dtype"
     )
@@ -158,21 +163,23 @@ def test_infinities_and_nans_stay_what_they_are(tmp_path: Path) -> None:
 def test_refusals(tmp_path: Path) -> None:
     write_pretrained(tmp_path / "in", CONFIG, drawn())
     with pytest.raises(UsageError, match="--dtype int8: expected one of float16, bfloat16, float3"):
-        convert("gpt2", ConvertSettings(tmp_path / "in", tmp_path / "out", "int8"), Report())
+        convert(
+            PRESETS["gpt2"], ConvertSettings(tmp_path / "in", tmp_path / "out", "int8"), Report()
+        )
     with pytest.raises(WeightsError, match="in is not empty; choose another folder"):
-        convert("gpt2", ConvertSettings(tmp_path / "in", tmp_path / "in"), Report())
+        convert(PRESETS["gpt2"], ConvertSettings(tmp_path / "in", tmp_path / "in"), Report())
     with pytest.raises(WeightsError, match="missing does not exist"):
-        convert("gpt2", ConvertSettings(tmp_path / "missing", tmp_path / "out"), Report())
+        convert(PRESETS["gpt2"], ConvertSettings(tmp_path / "missing", tmp_path / "out"), Report())
     (tmp_path / "in" / "merges.txt").mkdir()
     with pytest.raises(WeightsError, match=r"merges\.txt: it is a folder"):
-        convert("gpt2", ConvertSettings(tmp_path / "in", tmp_path / "out"), Report())
+        convert(PRESETS["gpt2"], ConvertSettings(tmp_path / "in", tmp_path / "out"), Report())
     assert [entry.name for entry in tmp_path.iterdir()] == ["in"]
 
 
 def test_files_of_the_folder_above_are_left_alone(tmp_path: Path) -> None:
     write_pretrained(tmp_path / "in", CONFIG, drawn())
     (tmp_path / "tokenizer.json").touch()
-    result = convert("gpt2", ConvertSettings(tmp_path / "in", tmp_path / "out"), Report())
+    result = convert(PRESETS["gpt2"], ConvertSettings(tmp_path / "in", tmp_path / "out"), Report())
     assert result["files"] == ["config.json", "model.safetensors"]
 
 
@@ -180,12 +187,29 @@ def test_a_single_file_of_mixed_dtypes(tmp_path: Path) -> None:
     tensors = drawn()
     tensors["wte.weight"] = tensors["wte.weight"].astype("float16")
     write_weights(tmp_path / "mine.safetensors", tensors)
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_json()))
+    (tmp_path / "config.json").write_text(json.dumps(config_json(CONFIG)))
     (tmp_path / "tokenizer.json").touch()
     settings = ConvertSettings(tmp_path / "mine.safetensors", tmp_path / "out")
-    result = convert("gpt2", settings, Report())
+    result = convert(PRESETS["gpt2"], settings, Report())
     assert result["dtypes"] == ["float16", "float32"]
     assert "tokenizer.json" in result["files"]
+
+
+def test_without_weights_those_of_the_preset(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = convert(PRESETS["gpt2-tiny"], ConvertSettings(None, out, "float16"), Report())
+    assert (result["weights"], result["num_params"]) == (str(BUNDLED), 924416)
+    for name in ("model.safetensors", "config.json", "tokenizer.json", "vocab.json", "merges.txt"):
+        assert (out / name).read_bytes() == (BUNDLED / name).read_bytes(), name
+
+
+def test_a_repository_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached = tmp_path / "cached"
+    write_pretrained(cached, CONFIG, drawn())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(presets, "snapshot", lambda repo, _: {"acme/gpt": cached}[repo])
+    result = convert(PRESETS["gpt2"], ConvertSettings(Path("acme/gpt"), tmp_path / "out"), Report())
+    assert result["weights"] == str(cached)
 
 
 def test_the_recipe_can_be_converted() -> None:

@@ -16,7 +16,8 @@ import pytest
 from tfx.core.dtypes import DType
 from tfx.core.errors import CheckpointError, WeightsError
 from tfx.core.weights import StoredTensor, write_weights
-from tfx.models.gpt2.config import Config
+from tfx.models.gpt2.config import config_json
+from tfx.models.gpt2.model import Config
 from tfx.models.gpt2.weights import Pretrained, read_pretrained, write_pretrained
 
 CONFIG = Config(vocab_size=11, n_positions=8, n_embd=12, n_layer=2, n_head=3)
@@ -68,12 +69,12 @@ def reading_fault(folder: Path) -> str:
 @pytest.mark.parametrize("prefix", ["", "transformer.", "_orig_mod.transformer."])
 def test_keys_with_and_without_a_prefix(tmp_path: Path, prefix: str) -> None:
     tensors = drawn(CONFIG)
-    folder = stored(tmp_path, {prefix + k: x for k, x in tensors.items()}, CONFIG.to_json())
+    folder = stored(tmp_path, {prefix + k: x for k, x in tensors.items()}, config_json(CONFIG))
     assert_holds(read_pretrained(folder, quiet), tensors)
 
 
 def test_matrices_are_views_of_the_file(tmp_path: Path) -> None:
-    folder = stored(tmp_path, drawn(CONFIG), CONFIG.to_json())
+    folder = stored(tmp_path, drawn(CONFIG), config_json(CONFIG))
     tensors = read_pretrained(folder, quiet).tensors
     for tensor in tensors.values():
         assert tensor.array.base is not None
@@ -87,14 +88,14 @@ def test_old_files_hold_masks(tmp_path: Path) -> None:
         masks[f"h.{i}.attn.bias"] = np.tril(np.ones((1, 1, 8, 8), "uint8"))
         masks[f"transformer.h.{i}.attn.masked_bias"] = np.array(-1e4)
     assert_holds(
-        read_pretrained(stored(tmp_path, tensors | masks, CONFIG.to_json()), quiet), tensors
+        read_pretrained(stored(tmp_path, tensors | masks, config_json(CONFIG)), quiet), tensors
     )
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_storage_is_as_it_was(tmp_path: Path, dtype: str) -> None:
     tensors = {name: x.astype(dtype) for name, x in drawn(CONFIG).items()}
-    found = read_pretrained(stored(tmp_path, tensors, CONFIG.to_json()), quiet)
+    found = read_pretrained(stored(tmp_path, tensors, config_json(CONFIG)), quiet)
     assert_holds(found, tensors)
     assert {tensor.dtype for tensor in found.tensors.values()} == {dtype}
 
@@ -102,7 +103,7 @@ def test_storage_is_as_it_was(tmp_path: Path, dtype: str) -> None:
 def test_bfloat16(tmp_path: Path) -> None:
     words = {name: (x * 1e4).astype("int16").view("uint16") for name, x in drawn(CONFIG).items()}
     tensors = {name: StoredTensor(DType.bfloat16, x) for name, x in words.items()}
-    found = read_pretrained(stored(tmp_path, tensors, CONFIG.to_json()), quiet)
+    found = read_pretrained(stored(tmp_path, tensors, config_json(CONFIG)), quiet)
     assert_holds(found, words)
     assert {tensor.dtype for tensor in found.tensors.values()} == {DType.bfloat16}
 
@@ -115,14 +116,14 @@ UNTIED = Config(**{**vars(CONFIG), "tie_word_embeddings": False})
 def test_a_tied_head_may_be_there_under_both_names_or_either(tmp_path: Path) -> None:
     tensors = drawn(CONFIG)
     both = tensors | {"lm_head.weight": tensors["wte.weight"].copy()}
-    assert_holds(read_pretrained(stored(tmp_path / "2", both, CONFIG.to_json()), quiet), tensors)
+    assert_holds(read_pretrained(stored(tmp_path / "2", both, config_json(CONFIG)), quiet), tensors)
     del both["wte.weight"]  # what safetensors' save_model leaves of two names for one tensor
-    assert_holds(read_pretrained(stored(tmp_path / "1", both, CONFIG.to_json()), quiet), tensors)
+    assert_holds(read_pretrained(stored(tmp_path / "1", both, config_json(CONFIG)), quiet), tensors)
 
 
 def test_a_head_that_differs_is_used_and_told(tmp_path: Path) -> None:
     tensors = drawn(UNTIED)
-    found, notes = read(stored(tmp_path, tensors, CONFIG.to_json()))
+    found, notes = read(stored(tmp_path, tensors, config_json(CONFIG)))
     assert not found.config.tie_word_embeddings
     assert_holds(found, tensors)
     (note,) = notes
@@ -137,7 +138,7 @@ def test_the_head_is_as_transformers_takes_it(tmp_path: Path) -> None:
     for number, tensors in enumerate([tied, same, alone, untied]):
         folder = tmp_path / str(number)
         named = {k if k == "lm_head.weight" else f"transformer.{k}": x for k, x in tensors.items()}
-        stored(folder, named, CONFIG.to_json())
+        stored(folder, named, config_json(CONFIG))
         write_weights(folder / "model.safetensors", named, {"format": "pt"})
         theirs = transformers.GPT2LMHeadModel.from_pretrained(folder)
         ours, _ = read(folder)
@@ -146,7 +147,7 @@ def test_the_head_is_as_transformers_takes_it(tmp_path: Path) -> None:
 
 
 def test_an_untied_head_must_be_there(tmp_path: Path) -> None:
-    folder = stored(tmp_path, drawn(CONFIG), UNTIED.to_json())
+    folder = stored(tmp_path, drawn(CONFIG), config_json(UNTIED))
     assert reading_fault(folder) == "missing: lm_head.weight"
 
 
@@ -172,15 +173,15 @@ def apart(tensors: Arrays, config: Config, turned: bool = False) -> Arrays:
 @pytest.mark.parametrize("turned", [False, True])
 def test_query_key_and_value_are_put_side_by_side(tmp_path: Path, turned: bool) -> None:
     tensors = drawn(CONFIG)
-    folder = stored(tmp_path, apart(tensors, CONFIG, turned), CONFIG.to_json())
+    folder = stored(tmp_path, apart(tensors, CONFIG, turned), config_json(CONFIG))
     assert_holds(read_pretrained(folder, quiet), tensors)
 
 
 def test_square_matrices_alone_do_not_tell_which_way_round_they_are(tmp_path: Path) -> None:
     square = Config(**{**vars(CONFIG), "n_inner": 12})
-    folder = stored(tmp_path / "joined", drawn(square), square.to_json())
+    folder = stored(tmp_path / "joined", drawn(square), config_json(square))
     assert_holds(read_pretrained(folder, quiet), drawn(square))
-    folder = stored(tmp_path / "apart", apart(drawn(square), square), square.to_json())
+    folder = stored(tmp_path / "apart", apart(drawn(square), square), config_json(square))
     assert "every matrix is square" in reading_fault(folder)
 
 
@@ -189,7 +190,7 @@ def test_parts_that_do_not_go_together(tmp_path: Path) -> None:
     del parts["h.1.attn.w_k.weight"]
     parts["h.0.attn.w_q.bias"] = np.zeros(36)
     parts["h.0.attn.w_v.weight"] = parts["h.0.attn.w_v.weight"].astype("float32")
-    fault = reading_fault(stored(tmp_path, parts, CONFIG.to_json()))
+    fault = reading_fault(stored(tmp_path, parts, config_json(CONFIG)))
     assert "missing: h.1.attn.c_attn.weight; " in fault
     assert "unexpected: 'h.1.attn.w_q.weight', 'h.1.attn.w_v.weight'; " in fault
     assert "'h.0.attn.w_q.bias' is [36], expected [12]" in fault
@@ -206,7 +207,7 @@ def test_all_that_does_not_fit_is_listed_at_once(tmp_path: Path) -> None:
     tensors["h.2.ln_1.bias"] = np.zeros(12)
     tensors["wte.weight"] = np.zeros((12, 11))
     tensors["h.0.mlp.c_fc.bias"] = np.zeros(48, "int32")
-    assert reading_fault(stored(tmp_path, tensors, CONFIG.to_json())) == (
+    assert reading_fault(stored(tmp_path, tensors, config_json(CONFIG))) == (
         "missing: wpe.weight, h.1.ln_2.bias; "
         r"unexpected: 'h.2.ln_1.bias', 'score.weight\n'; "
         "wrong: 'wte.weight' is [12, 11], expected [11, 12], "
@@ -216,7 +217,7 @@ def test_all_that_does_not_fit_is_listed_at_once(tmp_path: Path) -> None:
 
 def test_a_long_list_is_cut(tmp_path: Path) -> None:
     deep = Config(**{**vars(CONFIG), "n_layer": 4096})
-    fault = reading_fault(stored(tmp_path, {"x" * 5000: np.zeros(3)}, deep.to_json()))
+    fault = reading_fault(stored(tmp_path, {"x" * 5000: np.zeros(3)}, config_json(deep)))
     assert fault.startswith("missing: wte.weight, wpe.weight, h.0.attn.c_attn.weight, ")
     assert f" and {4 + 12 * 4096 - 5} more; unexpected: 'xxx" in fault
     assert len(fault) < 500
@@ -225,14 +226,14 @@ def test_a_long_list_is_cut(tmp_path: Path) -> None:
 def test_one_matrix_the_other_way_round_is_a_fault(tmp_path: Path) -> None:
     tensors = drawn(CONFIG)
     tensors["h.1.mlp.c_fc.weight"] = tensors["h.1.mlp.c_fc.weight"].T
-    fault = reading_fault(stored(tmp_path, tensors, CONFIG.to_json()))
+    fault = reading_fault(stored(tmp_path, tensors, config_json(CONFIG)))
     assert fault == "wrong: 'h.1.mlp.c_fc.weight' is [48, 12], expected [12, 48]"
 
 
 def test_one_tensor_under_two_names(tmp_path: Path) -> None:
     tensors = drawn(CONFIG)
     tensors["transformer.wpe.weight"] = tensors["wpe.weight"]
-    fault = reading_fault(stored(tmp_path, tensors, CONFIG.to_json()))
+    fault = reading_fault(stored(tmp_path, tensors, config_json(CONFIG)))
     assert "'wpe.weight'" in fault
     assert "'transformer.wpe.weight'" in fault
     assert "are the same tensor" in fault

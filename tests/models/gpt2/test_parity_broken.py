@@ -24,8 +24,7 @@ from tfx.core.creation import arange, tensor
 from tfx.core.nn import attention, layer_norm, linear
 from tfx.core.tensor import Tensor
 from tfx.models.gpt2 import model
-from tfx.models.gpt2.config import Config
-from tfx.models.gpt2.model import Params, Pass
+from tfx.models.gpt2.model import Config, Params, Pass
 
 pytestmark = pytest.mark.usefixtures("calm")
 
@@ -54,15 +53,15 @@ def reference() -> Reference:
 
 # ---- positions -----------------------------------------------------------------------------------
 
-right_positions, right_positions_in_cache = model.positions_of, KVCache.positions
+right_positions, right_positions_in_cache = Pass.positions, KVCache.positions
 
 
 @noticed_by(check_logits, check_greedy, check_gradients)
 def positions_begin_at_one(patch: Patch) -> None:
-    def wrong(ids: Tensor, through: Pass) -> Tensor:
-        return right_positions(ids, through) + 1
+    def wrong(through: Pass, ids: Tensor) -> Tensor:
+        return right_positions(through, ids) + 1
 
-    patch.setattr(model, "positions_of", wrong)
+    patch.setattr(Pass, "positions", wrong)
 
 
 @noticed_by(check_greedy)
@@ -198,9 +197,9 @@ right_dense, right_norm = model.dense, model.norm
 
 @noticed_by(check_logits, check_greedy, check_gradients)
 def the_square_projection_is_transposed(patch: Patch) -> None:
-    def wrong(p: Params, name: str, x: Tensor, **more: Any) -> Tensor:
+    def wrong(p: Params, name: str, x: Tensor, *more: Any) -> Tensor:
         if not name.endswith("attn.c_proj"):
-            return right_dense(p, name, x, **more)
+            return right_dense(p, name, x, *more)
         return linear(x, p[f"{name}.weight"].T, p[f"{name}.bias"])
 
     patch.setattr(model, "dense", wrong)
@@ -208,10 +207,10 @@ def the_square_projection_is_transposed(patch: Patch) -> None:
 
 @noticed_by(check_logits, check_gradients)
 def a_bias_is_left_out(patch: Patch) -> None:
-    def wrong(p: Params, name: str, x: Tensor, **more: Any) -> Tensor:
+    def wrong(p: Params, name: str, x: Tensor, *more: Any) -> Tensor:
         if name != "h.1.mlp.c_fc":
-            return right_dense(p, name, x, **more)
-        return linear(x, p[f"{name}.weight"], **more)
+            return right_dense(p, name, x, *more)
+        return linear(x, p[f"{name}.weight"], activation=more[0])
 
     patch.setattr(model, "dense", wrong)
 

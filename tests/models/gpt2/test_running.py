@@ -13,12 +13,15 @@ from op_records import torch
 
 from tfx.backends.numpy.backend import NumpyBackend
 from tfx.core.backend import Backend
-from tfx.core.errors import UsageError
+from tfx.core.errors import CheckpointError, UsageError
+from tfx.core.generation import GenerationOptions, generate
 from tfx.core.recipe import RunSettings
 from tfx.core.tokenizer import load_tokenizer
+from tfx.models.gpt2.language_model import LanguageModel
 from tfx.models.gpt2.presets import PRESETS
 from tfx.models.gpt2.recipe import GPT2
 from tfx.models.gpt2.request import MAX_NEW_TOKENS, TEMPERATURE, TOP_K
+from tfx.models.gpt2.running import Clocked
 
 PROMPTS = [(257, 32, 119), (7,), (1, 2, 3, 4, 5, 6, 7, 8, 9), (100, 0)]
 TEXT = "the winter in the thé"
@@ -107,15 +110,45 @@ def test_many_prompts_get_what_each_would_get_alone(folder: Path, backend: Backe
     assert result["prompts"] == 6
     for prompt, line in zip(prompts, together.lines, strict=True):
         key = "prompt" if isinstance(prompt, str) else "prompt_ids"
-        alone = run(folder, None, backend, **given, **{key: prompt})
         found = json.loads(line)
+        alone = run(folder, None, backend, **given | {key: prompt, "seed": found["seed"]})
         for ours, its in zip(found.pop("samples"), alone["samples"], strict=True):
             assert [ours[k] for k in ("text", "token_ids")] == [
                 its[k] for k in ("text", "token_ids")
             ]
             likely = [[x["logprob"] for x in sample["logprobs"]] for sample in (ours, its)]
             np.testing.assert_allclose(*likely, rtol=1e-4)
-        assert found == {key: alone[key] for key in ("prompt", "prompt_token_ids")}
+        assert found == {key: alone[key] for key in ("prompt", "prompt_token_ids", "seed")}
+
+
+def test_each_line_draws_by_a_seed_of_its_own(folder: Path) -> None:
+    page, given = Page(), {"max_new_tokens": 12, "seed": 3}
+    run(folder, page, prompts=(TEXT,) * 5, batch_size=2, **given)
+    found = [json.loads(line) for line in page.lines]
+    assert len({one["samples"][0]["text"] for one in found}) == 5
+    assert found[0]["seed"] == 3
+    assert found[0]["samples"] == run(folder, prompt=TEXT, **given)["samples"]
+    other = Page()
+    run(folder, other, prompts=(TEXT,) * 5, **given | {"seed": 4})
+    seeds = [one["seed"] for one in [*found, *map(json.loads, other.lines)]]
+    assert len(set(seeds)) == 10
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_lines_are_still_read_in_batches(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(
+        "tfx.models.gpt2.running.generate",
+        lambda model, prompts, *rest: sizes.append(len(prompts)) or generate(model, prompts, *rest),
+    )
+    run(folder, Page(), prompts=(TEXT,) * 5, batch_size=2, seed=1, max_new_tokens=2)
+    assert sizes == [2, 2, 1]
+
+
+def test_lines_that_draw_nothing_have_no_seed(folder: Path) -> None:
+    page = Page()
+    run(folder, page, prompts=((1,), (2,)), temperature=0.0, max_new_tokens=2)
+    assert [json.loads(line)["seed"] for line in page.lines] == [None, None]
 
 
 def test_without_a_length_each_prompt_has_what_there_is_room_for(folder: Path) -> None:
@@ -140,13 +173,15 @@ def test_past_the_positions_with_window(folder: Path) -> None:
     run(folder, window=True, prompt_ids=tuple(range(40)), max_new_tokens=3)
 
 
-def test_the_defaults_are_those_of_the_help(folder: Path) -> None:
+def test_the_defaults_are_those_of_the_readme(folder: Path) -> None:
     page, given = Page(), {"prompt": TEXT, "max_new_tokens": 10}
     found = run(folder, page, **given)
     assert page.notes[-1] == f"seed: {found['seed']}"
     again = run(folder, temperature=TEMPERATURE, top_k=TOP_K, seed=found["seed"], **given)
     assert again["samples"] == found["samples"]
-    assert (TEMPERATURE, TOP_K) == (0.8, 50)
+    readme = " ".join((Path(__file__).parents[3] / "README.md").read_text().split())
+    told = f"{MAX_NEW_TOKENS} tokens, or as many as there are positions for, at temperature "
+    assert f"{told}{TEMPERATURE} from the {TOP_K} likeliest" in readme
     assert run(folder, **given)["seed"] != found["seed"]
 
 
@@ -175,7 +210,7 @@ def test_every_option_has_its_effect(folder: Path, tmp_path: Path) -> None:
     searched = common | {"num_beams": 3, "repetition_penalty": 1.1}
     free = ids(**searched)
     assert free != ids(**greedy, repetition_penalty=1.1)
-    ends = write_gpt2(tmp_path / "ends", eos_token_id=free[0][2])
+    ends = write_gpt2(tmp_path / "ends", eos_token_id=(free[0][2], END))
     short, long = (ids(ends, **searched, length_penalty=x) for x in (-9.0, 9.0))
     assert len(short[0]) < len(long[0])
     assert len(ids(ends, **searched, length_penalty=-9.0, min_new_tokens=9)[0]) >= 9
@@ -229,6 +264,17 @@ def test_the_times_count_what_they_say(folder: Path, monkeypatch: pytest.MonkeyP
     assert (timing["decode_s"], timing["decode_tokens_per_s"]) == (0.0, None)
 
 
+def test_any_causal_model_can_be_clocked(folder: Path) -> None:
+    model = LanguageModel.load(folder, NumpyBackend(), print)
+    clocked = Clocked(model)
+    assert not isinstance(clocked, LanguageModel)  # no second copy of it
+    options = GenerationOptions(max_new_tokens=4)
+    [[ours], [theirs]] = (generate(one, [[1, 2]], options) for one in (clocked, model))
+    assert ours == theirs
+    assert len(clocked.calls) == 4
+    assert clocked.calls == sorted(clocked.calls)
+
+
 def test_an_empty_prompt_goes_on_from_the_token_that_begins_texts(folder: Path) -> None:
     page = Page()
     found = run(folder, page, max_new_tokens=3, seed=1)
@@ -240,7 +286,7 @@ def test_eos_of_the_config_and_of_the_tokenizer_end_a_text(folder: Path, tmp_pat
     given: dict[str, Any] = {"prompt": TEXT, "temperature": 0.0, "repetition_penalty": 2.0}
     [free] = run(folder, **given)["samples"]
     eos = free["token_ids"][4]
-    [ended] = run(write_gpt2(tmp_path / "ends", eos_token_id=eos), **given)["samples"]
+    [ended] = run(write_gpt2(tmp_path / "ends", eos_token_id=(eos, END)), **given)["samples"]
     assert ended["token_ids"] == free["token_ids"][:5]
     assert ended["finish_reason"] == "eos"
     assert free["text"].startswith(ended["text"])
@@ -248,6 +294,44 @@ def test_eos_of_the_config_and_of_the_tokenizer_end_a_text(folder: Path, tmp_pat
         "samples"
     ]
     assert kept == free  # an id that the model does not know ends nothing
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_eos_of_the_generation_config_ends_a_text_too(tmp_path: Path, several: bool) -> None:
+    folder = write_gpt2(tmp_path / "words")
+    given: dict[str, Any] = {"prompt": TEXT, "temperature": 0.0, "repetition_penalty": 2.0}
+    [free] = run(folder, **given)["samples"]
+    eos = free["token_ids"][4]
+    ends = [eos, END, 50256] if several else eos
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    for weights in (folder, folder / "model.safetensors"):
+        [ended] = run(weights, **given)["samples"]
+        assert ended["token_ids"] == free["token_ids"][:5]
+        assert ended["finish_reason"] == "eos"
+    prompt = tuple(load_tokenizer(folder).encode(TEXT))
+    room = SIZES["n_positions"] - len(prompt)
+    assert theirs(
+        folder, prompt, max_new_tokens=room, repetition_penalty=2.0, eos_token_id=ends
+    ) == [ended["token_ids"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot read .*generation_config.json: it is not sound JSON"),
+        ('{"eos_token_id": "end"}', "eos_token_id is '\"end\"'; expected the id of a token, or a"),
+        ('{"eos_token_id": [1, -2]}', r"eos_token_id is '\[1, -2\]'; expected the id of a token"),
+        ('{"eos_token_id": true}', "eos_token_id is 'true'; expected the id of a token"),
+    ],
+)
+def test_a_damaged_generation_config(tmp_path: Path, text: str, message: str) -> None:
+    folder = write_gpt2(tmp_path / "words")
+    (folder / "generation_config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=message):
+        run(folder, prompt=TEXT)
+    for harmless in ("{}", '{"eos_token_id": null}'):
+        (folder / "generation_config.json").write_text(harmless)
+        run(folder, prompt=TEXT, seed=1, max_new_tokens=1)
 
 
 # ---- the page ------------------------------------------------------------------------------------
@@ -298,11 +382,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"num_beams": 2, "top_k": 5}, "--top-k is for drawing tokens"),
     ({"length_penalty": 2.0}, "--length-penalty is for beam search; add --num-beams"),
     ({"early_stopping": False}, "--early-stopping is for beam search; add --num-beams"),
-    ({"temperature": 0.0, "num_samples": 2}, "--num-samples 2: expected 1 at temperature 0"),
+    ({"temperature": 0.0, "num_samples": 2}, "--num-samples 2: expected 1 at --temperature 0"),
     ({"num_beams": 2, "num_samples": 3}, "--num-samples 3: expected at most --num-beams, 2"),
     ({"max_new_tokens": 3, "min_new_tokens": 4}, "--min-new-tokens 4: expected at most"
      " --max-new-tokens, 3"),
-    ({"stop": ("",)}, "--stop ('',): expected a tuple of strings, none of them empty"),
+    ({"stop": ("",)}, "--stop '' would end every text at once; expected some text, or none"),
     ({"prompt_ids": (1, 300)}, "the prompt: token 300 is not from 0 to 262"),
     ({"prompt_ids": (10**17,)}, "the prompt: token 100000000000000000 is not from 0 to 262"),
     ({"prompt_ids": tuple(range(33))}, "the prompt: 33 tokens do not fit the model's 32 positions; "
@@ -315,6 +399,16 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"logprobs": 264}, "--logprobs 264: expected at most 263"),
     ({"no_repeat_ngram_size": 1, "window": True, "min_new_tokens": 300},
      "no token is left to choose: --no-repeat-ngram-size 1 and --min-new-tokens 300 forbid"),
+    ({"prompt_ids": (1, 2, 3), "min_new_tokens": 31}, "the prompt: 3 + at least 31 new tokens do "
+     "not fit the model's 32 positions; lower --min-new-tokens to 30, or go past them with --wind"),
+    ({"repetition_penalty": 1e-40, "seed": 1}, "--repetition-penalty 1e-40 is too small to divide"),
+    ({"temperature": 1e-320, "seed": 1}, "--temperature 1e-320 is too small to divide by; use 0"),
+    ({"max_new_tokens": 10**20, "window": True}, "--max-new-tokens 100000000000000000000: expected "
+     "a whole number from 1 to 2147483647"),
+    ({"min_new_tokens": 10**20, "window": True}, "--min-new-tokens 100000000000000000000: expected "
+     "a whole number from 0 to 2147483647"),
+    ({"num_beams": 2, "top_p": 0.9}, "--top-p is for drawing tokens"),
+    ({"prompts": ((1, 2), (1, 2, 3)), "min_new_tokens": 31}, "line 2 of --jsonl: 3 + at least 31"),
 ]  # fmt: skip
 
 
@@ -327,6 +421,21 @@ def test_what_is_refused(folder: Path, given: dict[str, Any], message: str) -> N
         run(folder, page, **given)
     assert str(caught.value).startswith(message)
     assert page.lines == []
+
+
+def test_a_search_may_be_told_that_nothing_is_filtered(folder: Path) -> None:
+    given: dict[str, Any] = {"prompt": "the", "num_beams": 3, "max_new_tokens": 9}
+    plain = run(folder, **given)["samples"]
+    told = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    assert run(folder, **given, **told)["samples"] == plain
+
+
+def test_only_options_are_spelled_as_flags(folder: Path) -> None:
+    """Not words that a message quotes, or that look like an option."""
+    given: dict[str, Any] = {"window": "window and {top_k}, max_new_tokens", "prompt": "the"}
+    with pytest.raises(UsageError) as caught:
+        run(folder, **given)
+    assert str(caught.value) == f"--window {given['window']!r}: expected True or False"
 
 
 def test_text_needs_a_tokenizer(bare: Path) -> None:

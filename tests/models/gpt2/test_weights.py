@@ -23,7 +23,8 @@ from tfx.core.dtypes import DType
 from tfx.core.errors import CheckpointError, TfxError, WeightsError
 from tfx.core.safetensors import Layout, build_header
 from tfx.core.weights import StoredTensor, open_weights, write_weights
-from tfx.models.gpt2.config import Config
+from tfx.models.gpt2.config import config_json
+from tfx.models.gpt2.model import Config
 from tfx.models.gpt2.weights import Pretrained, read_pretrained, write_pretrained
 
 CONFIG = Config(vocab_size=11, n_positions=8, n_embd=12, n_layer=2, n_head=3)
@@ -111,7 +112,7 @@ def test_a_cache_of_hugging_face(folder: Path, tmp_path: Path) -> None:
 
 
 def trained(run: Path, step: int, mark: float, model: str = "gpt2") -> Path:
-    config = CONFIG.to_json()
+    config = config_json(CONFIG)
     return save_checkpoint(run, Checkpoint(model, step, config, tensors(mark), {}, {}))
 
 
@@ -150,7 +151,7 @@ def test_the_checkpoints_of_another_trainer(folder: Path) -> None:
 
 
 def test_strange_keys_are_told_once(folder: Path) -> None:
-    config = CONFIG.to_json() | {"rotary\n": 1} | {f"key{n}": n for n in range(20)}
+    config = config_json(CONFIG) | {"rotary\n": 1} | {f"key{n}": n for n in range(20)}
     (folder / "config.json").write_text(json.dumps(config))
     notes: list[str] = []
     read_pretrained(folder, notes.append)
@@ -197,7 +198,7 @@ def test_the_remedy_for_pickles_works(tmp_path: Path, monkeypatch: pytest.Monkey
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     monkeypatch.chdir(tmp_path)
-    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**CONFIG.to_json()))
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**config_json(CONFIG)))
     model.config.save_pretrained("pickled")
     torch.save(model.state_dict(), "pickled/pytorch_model.bin")
     fault = fault_of(Path("pickled"))
@@ -283,7 +284,7 @@ def test_a_wrong_configuration(folder: Path, config: str, fault: str) -> None:
 
 
 def test_weights_of_another_size(folder: Path) -> None:
-    (folder / "config.json").write_text(json.dumps(replace(CONFIG, n_embd=6).to_json()))
+    (folder / "config.json").write_text(json.dumps(config_json(replace(CONFIG, n_embd=6))))
     fault = fault_of(folder)
     assert f"{folder} does not fit {folder / 'config.json'}: wrong: " in fault
     assert "'transformer.wte.weight' is [11, 12], expected [11, 6]" in fault
@@ -300,6 +301,12 @@ def test_a_damaged_checkpoint(tmp_path: Path) -> None:
     content[-1] ^= 1
     (checkpoint / "model.safetensors").write_bytes(content)
     assert "is damaged: model.safetensors is not" in fault_of(checkpoint, CheckpointError)
+
+
+def test_the_optimizer_of_a_checkpoint_is_left_alone(tmp_path: Path) -> None:
+    checkpoint = trained(tmp_path / "run", 1, 1.0)
+    (checkpoint / "optimizer.safetensors").write_bytes(b"damaged")
+    assert mark_of(read_pretrained(tmp_path / "run", quiet)) == 1.0
 
 
 @pytest.mark.skipif(
@@ -327,7 +334,7 @@ def test_a_large_model_opens_at_once_and_unread(tmp_path: Path) -> None:
     with open(tmp_path / "model.safetensors", "wb") as file:
         file.write(build_header(layouts, {}))
         file.truncate(file.tell() + position)
-    (tmp_path / "config.json").write_text(json.dumps(config.to_json()))
+    (tmp_path / "config.json").write_text(json.dumps(config_json(config)))
 
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
