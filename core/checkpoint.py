@@ -99,14 +99,16 @@ def prepare_run_dir(path: str | os.PathLike[str]) -> Path:
     return run_dir
 
 
-def save_checkpoint(run_dir: str | os.PathLike[str], checkpoint: Checkpoint, keep: int = 2) -> Path:
+def save_checkpoint(
+    run_dir: str | os.PathLike[str], checkpoint: Checkpoint, keep: int = 2, *, alone: bool = False
+) -> Path:
     """Write `run_dir/checkpoint-STEP`, then remove what it makes superfluous.
 
     At any moment, and after a kill at any moment, `find_checkpoint(run_dir)` finds an older
     checkpoint or this one, whole; that holds for a second save of the same step too. Of this
     one and those of earlier steps the latest `keep` stay; those of later steps are never
-    touched. Leftovers of killed runs go as well. What cannot be removed now is tried again at
-    the next save.
+    touched. With `alone`, this one stays and every other goes, of later steps too. Leftovers of
+    killed runs go as well. What cannot be removed now is tried again at the next save.
 
     Raises `CheckpointError` when it cannot be written; the older ones can still be read.
     """
@@ -132,7 +134,7 @@ def save_checkpoint(run_dir: str | os.PathLike[str], checkpoint: Checkpoint, kee
     except (WeightsError, CheckpointError) as fault:
         raise CheckpointError(f"cannot save {shown(final)}: {fault}") from fault
     with suppress(OSError):
-        _tidy(run_dir, checkpoint.step, keep)
+        _tidy(run_dir, checkpoint.step, keep, alone)
     return final
 
 
@@ -162,8 +164,13 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     return newest
 
 
-def load_checkpoint(path: str | os.PathLike[str], model: str | None = None) -> SavedCheckpoint:
+def load_checkpoint(
+    path: str | os.PathLike[str], model: str | None = None, *, optimizer: bool = True
+) -> SavedCheckpoint:
     """Read the checkpoint that `find_checkpoint(path)` finds, every byte of it checked.
+
+    Without `optimizer`, its file is left alone, and the result has an empty one: who only wants
+    the weights need not read twice as much again.
 
     Raises `CheckpointError` when there is none, when it is of another model than `model`, or
     when a file is missing or differs from the manifest.
@@ -182,7 +189,8 @@ def load_checkpoint(path: str | os.PathLike[str], model: str | None = None) -> S
         if not isinstance(step, int):
             raise _Damage(f"{_STATE} names no step")
         weights = _read_weights(folder, _MODEL, digests)
-        optimizer = _read_weights(folder, _OPTIMIZER, digests)
+        unread = WeightFile(folder / _OPTIMIZER, {}, {}, memoryview(b""))
+        moments = _read_weights(folder, _OPTIMIZER, digests) if optimizer else unread
         others = [name for name in digests if name not in _FILES]
         files = {name: _read_file(folder, name, digests) for name in others}
     except _Damage as damage:
@@ -194,7 +202,7 @@ def load_checkpoint(path: str | os.PathLike[str], model: str | None = None) -> S
         step=step,
         config=config,
         weights=weights,
-        optimizer=optimizer,
+        optimizer=moments,
         state=state,
         files=files,
         path=folder,
@@ -238,12 +246,17 @@ def _hint(folder: Path) -> str:
     return ""
 
 
-def _tidy(run_dir: Path, step: int, keep: int) -> None:
+def _tidy(run_dir: Path, step: int, keep: int, alone: bool) -> None:
     for entry in list(run_dir.iterdir()):
         if _rank(entry) == (step, False) or _TEMPORARY.fullmatch(entry.name):
             _discard(entry)
+    complete = _complete(run_dir)
+    if alone:
+        for folder in (c for c in complete if _rank(c)[0] != step):
+            _discard(folder)
+        return
     kept: set[int] = set()
-    for folder in (c for c in _complete(run_dir) if _rank(c)[0] <= step):
+    for folder in (c for c in complete if _rank(c)[0] <= step):
         its_step = _rank(folder)[0]
         if its_step in kept or len(kept) == keep:
             _discard(folder)

@@ -120,7 +120,7 @@ class EvalSettings(Settings):
 class ConvertSettings(Settings):
     """The flags of `tfx convert`."""
 
-    weights: Path
+    weights: Path | None
     out: Path
     dtype: str | None = None
 

@@ -9,8 +9,12 @@ from pathlib import Path
 from tfx.core.checkpoint import find_checkpoint, prepare_run_dir
 from tfx.core.errors import CheckpointError
 from tfx.core.files import make_folder, reason, shown
+from tfx.core.training import METRICS
 
 RUNS = Path("runs")
+
+BEST = "best"
+"""The folder, in that of a run, of its best checkpoint alone."""
 
 
 def claim_run_dir(model: str, out: Path | None = None, resumed: Path | None = None) -> Path:
@@ -23,8 +27,9 @@ def claim_run_dir(model: str, out: Path | None = None, resumed: Path | None = No
         resumed: the checkpoint that the run goes on from.
 
     Raises:
-        CheckpointError: it cannot be written, is itself a checkpoint, or holds the checkpoints of
-            another run, or later ones of this: who looks for this run's newest would find those.
+        CheckpointError: it cannot be written, is itself a checkpoint or kept for a run's best, or
+            holds the checkpoints of another run, or later ones of this: who looks for this run's
+            newest or best would find those.
     """
     if out is not None:
         folder = out
@@ -37,19 +42,46 @@ def claim_run_dir(model: str, out: Path | None = None, resumed: Path | None = No
 
 
 def _refuse_other_run(folder: Path, resumed: Path | None) -> None:
-    try:
-        newest = find_checkpoint(folder)
-    except CheckpointError:
-        return
-    if newest.samefile(folder):
+    if _keeps_best(folder):
         raise CheckpointError(
-            f"{shown(folder)} is a checkpoint, not the folder of a run; choose another with --out"
+            f"{shown(folder)} holds the best checkpoint of a run, and no other; "
+            "choose another folder with --out"
         )
+    if newest := newest_in(folder):
+        if newest.samefile(folder):
+            raise CheckpointError(
+                f"{shown(folder)} is a checkpoint, not the folder of a run; "
+                "choose another with --out"
+            )
+        again = f"--resume {shown(folder)}"
+    elif newest := newest_in(folder / BEST):
+        again = f"--resume {shown(folder / BEST)} --out {shown(folder)}"
+    else:
+        return
     if resumed is None or not newest.samefile(resumed):
         raise CheckpointError(
             f"{shown(newest)} is in the way of this run; "
-            f"go on from it with --resume {shown(folder)}, or choose another folder with --out"
+            f"go on from it with {again}, or choose another folder with --out"
         )
+
+
+def _keeps_best(folder: Path) -> bool:
+    folder = folder.resolve()
+    return folder.name == BEST and (folder.parent / METRICS).exists()
+
+
+def run_folder(checkpoint: Path) -> Path:
+    """The folder of the run that a checkpoint belongs to, be it the best or one of the others."""
+    folder = checkpoint.parent
+    return folder.resolve().parent if _keeps_best(folder) else folder
+
+
+def newest_in(folder: Path) -> Path | None:
+    """What `find_checkpoint` finds; None where there is nothing."""
+    try:
+        return find_checkpoint(folder)
+    except CheckpointError:
+        return None
 
 
 def new_run_dir(model: str) -> Path:
@@ -87,11 +119,8 @@ def newest_run(model: str) -> Path:
     stamped = f"{model}-{'[0-9]' * 8}-*"
     runs = [folder for folder in RUNS.glob(stamped) if folder.is_dir()]
     for run in sorted(runs, key=lambda run: run.stat().st_mtime, reverse=True):
-        try:
-            find_checkpoint(run)
-        except CheckpointError:
-            continue
-        return run
+        if newest_in(run):
+            return run
     raise CheckpointError(
         f"no trained {model} in {RUNS}/; "
         f"train one with: tfx train {model}, or name a run's folder with --weights"

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.format import open_memmap
 
 from tfx.core.errors import DataError
 from tfx.core.files import open_regular, reason, shown
@@ -22,6 +23,7 @@ from tfx.core.tokenizer.corpus import read_texts
 Ids = npt.NDArray[np.integer]
 
 _TOKEN_FILES = (".bin", ".npy")
+_SUFFIXES = (*_TOKEN_FILES, ".txt")
 _AT_ONCE = 2**22  # ids that are looked at together, in a file that may be larger than the memory
 
 
@@ -39,12 +41,30 @@ class Sources:
 
     @classmethod
     def of(cls, data: Path) -> Sources:
-        """What `--data` means: a folder's `train.*` and `val.*` where it has them, else itself."""
-        for suffix in (*_TOKEN_FILES, ".txt"):
-            train, val = data / f"train{suffix}", data / f"val{suffix}"
-            if train.exists():
-                return cls(train, val if val.exists() else None)
-        return cls(data)
+        """What `--data` means: a folder's `train.*` and `val.*` where it has them, else itself.
+
+        Other files beside a `train.*` are left alone: what it was made from, or texts to test on.
+
+        Raises:
+            DataError: there are two of a kind, or a `val.*` that no `train.*` goes with.
+        """
+        train, val = (
+            [file for suffix in _SUFFIXES if (file := data / f"{name}{suffix}").exists()]
+            for name in ("train", "val")
+        )
+        for files in (train, val):
+            if len(files) > 1:
+                raise DataError(
+                    f"{shown(data)} has {' and '.join(file.name for file in files)}; "
+                    "leave the one that is meant"
+                )
+        if val and [file.suffix for file in train] != [val[0].suffix]:
+            there = train[0].name if train else "no train.*"
+            raise DataError(
+                f"{shown(data)} has {there} and {val[0].name}; "
+                f"expected train{val[0].suffix} beside it"
+            )
+        return cls(train[0], val[0] if val else None) if train else cls(data)
 
     @property
     def are_tokens(self) -> bool:
@@ -150,12 +170,7 @@ def _mapped(file: Path) -> Ids:
         with open_regular(file) as opened:
             size = opened.seek(0, 2)
         if file.suffix == ".npy":
-            ids: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
-            if ids.ndim != 1 or ids.dtype.kind not in "iu":
-                raise DataError(
-                    f"{shown(file)} holds {ids.dtype} of shape {ids.shape}; "
-                    "expected one row of whole numbers"
-                )
+            ids = _numpy_row(file)
         elif size % 2:
             raise DataError(f"{shown(file)} has {size} bytes; expected uint16 ids, two bytes each")
         else:
@@ -164,6 +179,24 @@ def _mapped(file: Path) -> Ids:
         raise DataError(f"cannot read the token file {shown(file)}: {reason(error)}") from None
     if not len(ids):
         raise DataError(f"the token file {shown(file)} is empty")
+    return ids
+
+
+def _numpy_row(file: Path) -> Ids:
+    try:
+        ids: npt.NDArray[Any] = open_memmap(file, mode="r")
+    except OSError:
+        raise
+    except Exception:  # of many kinds, as its parser left them
+        raise DataError(
+            f"{shown(file)} is no whole file of NumPy's that holds numbers; "
+            "expected one row of whole numbers, as numpy.save writes it"
+        ) from None
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise DataError(
+            f"{shown(file)} holds {ids.dtype} of shape {ids.shape}; "
+            "expected one row of whole numbers"
+        )
     return ids
 
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, get_type_hints
 
 from tfx.core.autograd import Autograd
 from tfx.core.errors import CheckpointError, UsageError
+from tfx.core.overrides import no_such_setting, number_set
 from tfx.core.recipe import TrainSettings, spelled
-from tfx.core.wording import did_you_mean
-from tfx.models.gpt2.config import Config, config_from
+from tfx.models.gpt2.config import config_from
+from tfx.models.gpt2.model import Config
 
 FINE_TUNING_LR = 5e-5
 """The peak learning rate where the weights are there already."""
 
 CHANGEABLE = {"steps", "save_every", "eval_every", "patience", "num_samples", "autograd"}
 """What a resumed run may have otherwise than before."""
+
+NEW_ATTN_PDROP = 0.0
+"""The dropout of attention's weights in a new model. With the presets' 0.1, as GPT-2 itself was
+trained, each layer needs a factor (batch, heads, T, T) at every step, and no kernel of attention
+that does without such matrices can serve."""
 
 DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
 
@@ -28,10 +32,16 @@ DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
 class Options:
     """How a GPT-2 is trained. `FLAGS` have flags of their own, the rest is for `--set`.
 
+    `--set` also changes the configuration, `Config`: of a model that is not there yet all of it, of
+    one that is only the dropouts. A new model has those of its preset but for attention's
+    (`attn_pdrop`), which is 0 unless `--set` says otherwise; weights keep those of their
+    configuration. What was trained with is in the configuration of the checkpoint.
+
     Attributes:
         min_lr: by default a tenth of `lr`.
         warmup_steps: by default 100, or a tenth of the steps where that is less.
         weight_decay: of matrices, the two embeddings among them; not of biases and layer norms.
+        grad_clip: cap of the gradient's global norm; 0: none.
         block_size: tokens in a sequence; by default as many as the model has positions.
         val_fraction: share of the data kept for validation where no file of its own is.
         eval_batches: an evaluation takes at most so many batches, spread over the validation data.
@@ -127,9 +137,10 @@ def _given(settings: TrainSettings) -> dict[str, Any]:
     given = {name: value for name, value in settings.given().items() if name in Options.FLAGS}
     for key, text in settings.overrides.items():
         if key in _SETTABLE:
-            given[key] = _number(key, text, kinds[key])
+            given[key] = number_set(key, text, kinds[key])
         elif key not in (*_OF_CONFIG, "dropout"):
-            raise _unknown(key)
+            known = ["dropout", *_SETTABLE, *_OF_CONFIG]
+            raise no_such_setting("gpt2", key, known, Options.FLAGS)
     return given
 
 
@@ -142,13 +153,20 @@ def configured(base: Config, overrides: Mapping[str, str]) -> Config:
     changes: dict[str, Any] = {}
     for key, text in overrides.items():
         if key == "dropout":
-            changes |= dict.fromkeys(DROPOUTS, _number(key, text, float))
+            changes |= dict.fromkeys(DROPOUTS, number_set(key, text, float))
         elif key in _OF_CONFIG:
             changes[key] = _json_or_text(text)
     try:
         config, _ = config_from({**asdict(base), **changes}, "--set")
     except CheckpointError as fault:
         raise UsageError(str(fault)) from None
+    for name in overrides.keys() & {"bos_token_id", "eos_token_id"}:
+        ids = getattr(config, name)
+        if max(ids if isinstance(ids, tuple) else (ids or 0,), default=0) >= config.vocab_size:
+            raise UsageError(
+                f"--set {name}={overrides[name]}: the model knows the tokens 0 to "
+                f"{config.vocab_size - 1} (vocab_size)"
+            )
     return config
 
 
@@ -157,21 +175,3 @@ def _json_or_text(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def _number(key: str, text: str, kind: type) -> Any:
-    """A finite number, as `kind`."""
-    with suppress(ValueError, OverflowError):
-        value = kind(text)
-        if math.isfinite(value):
-            return value
-    expected = "a whole number" if kind is int else "a number"
-    raise UsageError(f"--set {key}={text}: expected {expected}")
-
-
-def _unknown(key: str) -> UsageError:
-    known = ["dropout", *_SETTABLE, *_OF_CONFIG]
-    hint = did_you_mean(key, known) or f" There are {', '.join(known)}."
-    if key in Options.FLAGS:
-        hint = f" It is a flag: --{key.replace('_', '-')}."
-    return UsageError(f"--set {key}: gpt2 has no such setting.{hint}")

@@ -19,7 +19,7 @@ from tfx.core.evaluation import Evaluation
 from tfx.core.generation import GenerationOptions, decoder, generate, room_after
 from tfx.core.optim import AdamW, TrainState
 from tfx.core.recipe import Reporter, TrainSettings
-from tfx.core.runs import claim_run_dir
+from tfx.core.runs import BEST, claim_run_dir, run_folder
 from tfx.core.schedules import Table, cosine
 from tfx.core.tensor import Tensor
 from tfx.core.threefry import key_from_seed
@@ -30,7 +30,7 @@ from tfx.models.gpt2.language_model import LanguageModel
 from tfx.models.gpt2.model import Params, Pass, loss
 from tfx.models.gpt2.options import Options
 from tfx.models.gpt2.presets import Preset
-from tfx.models.gpt2.training_run import BEST, Run
+from tfx.models.gpt2.training_run import Run
 from tfx.models.gpt2.weights import NAME
 
 _SETTINGS = Options.FLAGS | {"data", "tokenizer", "weights", "out", "resume", "overrides"}
@@ -61,7 +61,7 @@ def train(
     report.result(f"num params: {run.state.params.flat.size}")
     evaluation = _evaluation(run, out, report)
     clock.append(time.perf_counter())
-    with Metrics(out, run.done, run.resumed and run.resumed.parent) as metrics:
+    with Metrics(out, run.done, run.resumed and run_folder(run.resumed)) as metrics:
         state = _loop(run, out, metrics, evaluation, report).run(
             run.state, run.done, run.options.steps
         )
@@ -165,7 +165,7 @@ def _optimizer(run: Run, schedule: Table) -> AdamW:
         beta2=options.beta2,
         eps=options.eps,
         decay={name: options.weight_decay * (name in matrices) for name in params},
-        grad_clip=options.grad_clip,
+        grad_clip=options.grad_clip or None,
     )
 
 
@@ -181,8 +181,6 @@ def _evaluation(run: Run, out: Path, report: Reporter) -> Evaluation | None:
     """The mean loss over the validation data, without dropout; for text also per character."""
     options, tokenizer = run.options, run.tokenizer
     if not (options.eval_every and len(run.corpus.val)):
-        if options.patience:
-            raise UsageError("--set patience: needs --eval-every and validation data")
         if options.eval_every:
             report.note("nothing is evaluated: there is no validation data")
         return None
@@ -196,7 +194,7 @@ def _evaluation(run: Run, out: Path, report: Reporter) -> Evaluation | None:
         return {"val_loss": total / tokens, **per_char}
 
     def keep(state: TrainState, done: int) -> None:
-        save_checkpoint(out / BEST, run.checkpoint(state, done), keep=1)
+        save_checkpoint(out / BEST, run.checkpoint(state, done), alone=True)
 
     return Evaluation(options.eval_every, measure, keep, run.evaluations, options.patience)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tfx.core.backend import Backend
-from tfx.core.checkpoint import Checkpoint, SavedCheckpoint
+from tfx.core.checkpoint import Checkpoint, SavedCheckpoint, load_checkpoint, save_checkpoint
 from tfx.core.dtypes import FLOATS, DType, as_dtype
 from tfx.core.errors import CheckpointError, HubError, TokenizerError, UsageError
 from tfx.core.evaluation import Evaluations
@@ -18,21 +18,22 @@ from tfx.core.files import shown
 from tfx.core.optim import TrainState
 from tfx.core.parameters import Parameters
 from tfx.core.recipe import TrainSettings, spelled
+from tfx.core.runs import BEST, newest_in, run_folder
 from tfx.core.tensor import Tensor
 from tfx.core.tokenizer import ByteLevelBPE, load_tokenizer
 from tfx.core.tokenizer.save import tokenizer_files
-from tfx.models.gpt2.config import Config
+from tfx.core.wording import in_words
+from tfx.models.gpt2.config import config_json
 from tfx.models.gpt2.data import Corpus, Sources, read_corpus
 from tfx.models.gpt2.initial import initial_weights
 from tfx.models.gpt2.language_model import tokenizer_of
-from tfx.models.gpt2.options import CHANGEABLE, DROPOUTS, Options, configured
+from tfx.models.gpt2.model import Config
+from tfx.models.gpt2.options import CHANGEABLE, DROPOUTS, NEW_ATTN_PDROP, Options, configured
 from tfx.models.gpt2.presets import Preset, find_weights
 from tfx.models.gpt2.weights import NAME, Pretrained, read_pretrained
 
-BEST = "best"
-"""The folder, in that of a run, of its best checkpoint."""
-
 Note = Callable[[str], None]
+T = TypeVar("T")
 
 
 @dataclass
@@ -79,6 +80,7 @@ class Run:
         dtype = computable(options.dtype, backend)
         corpus = read_corpus(sources, tokenizer, options.val_fraction)
         corpus.check(config.vocab_size, options.block_size, settings.data)
+        _refuse_vain_patience(options, corpus)
         weights = found.tensors if found else initial_weights(config, options.seed, dtype)
         state = TrainState.start(Parameters.from_host(weights, backend, dtype))
         return cls(options, config, tokenizer, settings.data, corpus, state)
@@ -98,6 +100,8 @@ class Run:
                 f"{shown(data)} is not what {shown(saved.path)} was trained on; "
                 "say with --data where that is"
             )
+        _refuse_vain_patience(options, corpus)
+        evaluations = _restored(Evaluations, saved, "evaluations")
         dtype = computable(options.dtype, backend)
         start = TrainState.start(Parameters.from_host(found.tensors, backend, dtype))
         state = replace(
@@ -106,7 +110,6 @@ class Run:
             v=_moment(saved, "v", start.params),
             step=start.step + saved.step,
         )
-        evaluations = Evaluations(**_noted(saved, "evaluations"))
         return cls(
             options, config, tokenizer, data, corpus, state, evaluations, saved.step, saved.path
         )
@@ -121,7 +124,7 @@ class Run:
         return Checkpoint(
             model=NAME,
             step=done,
-            config=self.config.to_json(),
+            config=config_json(self.config),
             weights=state.params.to_host(),
             optimizer=optimizer,
             state={
@@ -149,21 +152,18 @@ class Run:
         """Copy the best checkpoint so far into the folder of a run that goes on elsewhere."""
         if self.resumed is None:
             return
-        before = self.resumed.parent / BEST
-        if before.is_dir() and not (out / BEST).exists():
-            shutil.copytree(before, out / BEST)
+        step = self.evaluations.best_step
+        kept = run_folder(self.resumed) / BEST / f"checkpoint-{step}"
+        best = self.resumed if step == self.done else kept  # the file of a later best is not of us
+        if best.is_dir() and not newest_in(out / BEST):
+            save_checkpoint(out / BEST, load_checkpoint(best, NAME), alone=True)
 
 
 def _resumed_options(
     saved: SavedCheckpoint, config: Config, settings: TrainSettings, note: Note
 ) -> Options:
     """The options of a run that goes on, few of which may be others than before."""
-    try:
-        before = Options(**_noted(saved, "options"))
-    except TypeError as error:
-        raise CheckpointError(
-            f"checkpoint {shown(saved.path)} has other options than this tfx knows: {error}"
-        ) from None
+    before = _restored(Options, saved, "options")
     options = before.with_settings(settings, config)
     same = asdict(before) | asdict(config)
     asked = asdict(options) | asdict(configured(config, settings.overrides))
@@ -187,6 +187,11 @@ def _resumed_options(
     return options
 
 
+def _refuse_vain_patience(options: Options, corpus: Corpus) -> None:
+    if options.patience and not (options.eval_every and len(corpus.val)):
+        raise UsageError("--set patience: needs --eval-every and validation data")
+
+
 def computable(name: str, backend: Backend) -> DType:
     """The dtype called `name`; `UsageError` unless it is of floats that `backend` computes with."""
     dtype = as_dtype(name)
@@ -202,7 +207,10 @@ def _tokenizer(
 ) -> ByteLevelBPE | None:
     """The tokenizer of a new run: the one asked for, that of the weights, or the preset's."""
     if asked is not None:
-        return load_tokenizer(asked)
+        given = load_tokenizer(asked)
+        if found is not None:
+            _refuse_other_tokenizer(given, asked, found)
+        return given
     if found is not None and (tokenizer := tokenizer_of(found)) is not None:
         return tokenizer
     if sources.are_tokens:
@@ -213,6 +221,17 @@ def _tokenizer(
         return load_tokenizer(find_weights(preset, None, note))
     except HubError as fault:
         raise HubError(f"no tokenizer, as {fault}; or give one with --tokenizer DIR") from None
+
+
+def _refuse_other_tokenizer(given: ByteLevelBPE, asked: Path, found: Pretrained) -> None:
+    own = None
+    with suppress(TokenizerError):  # a damaged or foreign one is what another is given for
+        own = tokenizer_of(found)
+    if own is not None and (given.vocab, given.merges) != (own.vocab, own.merges):
+        raise TokenizerError(
+            f"--tokenizer {shown(asked)} has other tokens than the one that belongs to the weights "
+            f"in {shown(found.path)}; leave it out"
+        )
 
 
 def _config(
@@ -233,7 +252,7 @@ def _config(
                     f"with {before}; leave it out"
                 )
     else:
-        base = preset.config
+        base = replace(preset.config, attn_pdrop=NEW_ATTN_PDROP)
         if tokenizer is not None:
             end = tokenizer.eos_id
             base = replace(
@@ -245,6 +264,13 @@ def _config(
             f"the tokenizer has {tokenizer.vocab_size} tokens and the model {config.vocab_size} "
             "(vocab_size): they do not go together"
         )
+    if tokenizer is not None and tokenizer.eos_id is not None and config.eos_ids:
+        special = {tokenizer.token_to_id(token) for token in tokenizer.special_tokens}
+        if not {tokenizer.eos_id, *special}.intersection(config.eos_ids):
+            raise TokenizerError(
+                f"with the tokenizer a text ends with token {tokenizer.eos_id}, with the model "
+                f"{in_words(map(str, config.eos_ids))} (eos_token_id): they do not go together"
+            )
     return config
 
 
@@ -268,3 +294,13 @@ def _noted(saved: SavedCheckpoint, key: str) -> Any:
             f"checkpoint {shown(saved.path)} does not fit gpt2: state.json has no {key!r}"
         )
     return saved.state[key]
+
+
+def _restored(kind: Callable[..., T], saved: SavedCheckpoint, key: str) -> T:
+    """What `Run.checkpoint` noted of a dataclass under `key`."""
+    try:
+        return kind(**_noted(saved, key))
+    except TypeError as error:
+        raise CheckpointError(
+            f"checkpoint {shown(saved.path)} has other {key} than this tfx knows: {error}"
+        ) from None

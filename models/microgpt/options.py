@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, get_type_hints
 
 from tfx.core.autograd import Autograd
 from tfx.core.errors import UsageError
+from tfx.core.overrides import no_such_setting, number_set
 from tfx.core.recipe import TrainSettings, spelled
-from tfx.core.wording import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,8 @@ class Options:
             UsageError: an unknown key, or values that do not go together.
         """
         given = {k: v for k, v in settings.given().items() if k in self.FLAGS}
+        if "grad_clip" in given:
+            given["grad_clip"] = given["grad_clip"] or None  # 0 is no cap
         chosen = replace(self, **given, **_parsed(settings.overrides))
         chosen._check()
         return chosen
@@ -82,19 +82,6 @@ def _parsed(overrides: Mapping[str, str]) -> dict[str, Any]:
     values = {}
     for key, text in overrides.items():
         if key not in _SETTABLE:
-            hint = did_you_mean(key, _SETTABLE) or f" There are {', '.join(_SETTABLE)}."
-            if key in Options.FLAGS:
-                hint = f" It is a flag: --{key.replace('_', '-')}."
-            raise UsageError(f"--set {key}: microgpt has no such setting.{hint}")
-        values[key] = _number(key, text, kinds[key])
+            raise no_such_setting("microgpt", key, _SETTABLE, Options.FLAGS)
+        values[key] = number_set(key, text, kinds[key])
     return values
-
-
-def _number(key: str, text: str, kind: type) -> Any:
-    """A finite number, as `kind`."""
-    with suppress(ValueError, OverflowError):
-        value = kind(text)
-        if math.isfinite(value):
-            return value
-    expected = "a whole number" if kind is int else "a number"
-    raise UsageError(f"--set {key}={text}: expected {expected}")

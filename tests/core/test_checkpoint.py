@@ -173,6 +173,34 @@ def test_later_steps_and_strangers_are_left_alone(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path).step == 50
 
 
+def test_one_alone(tmp_path: Path) -> None:
+    for step in (8, 9, 50):
+        save_checkpoint(tmp_path, checkpoint(step), keep=9)
+    for name in ("metrics.jsonl", "checkpoint-1"):
+        (tmp_path / name).mkdir()
+    save_checkpoint(tmp_path, checkpoint(10), alone=True)
+    assert names(tmp_path) == {"metrics.jsonl", "checkpoint-1", "checkpoint-10"}
+    assert load_checkpoint(tmp_path).step == 10
+
+
+@pytest.mark.parametrize("fault", ["missing", "damaged"])
+def test_weights_without_the_optimizer(tmp_path: Path, fault: str) -> None:
+    folder = save_checkpoint(tmp_path, checkpoint(5, files={"notes.txt": b"x"}))
+    whole = load_checkpoint(tmp_path)
+    if fault == "missing":
+        (folder / "optimizer.safetensors").unlink()
+    else:
+        (folder / "optimizer.safetensors").write_bytes(b"x")
+    found = load_checkpoint(tmp_path, "microgpt", optimizer=False)
+    assert dict(found.optimizer) == {}
+    assert found.weights["wte"].array.tolist() == whole.weights["wte"].array.tolist()
+    assert (found.step, found.config, found.files) == (5, whole.config, whole.files)
+    assert "optimizer.safetensors" in refusal(tmp_path)
+    (folder / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is not what"):
+        load_checkpoint(tmp_path, optimizer=False)
+
+
 def test_the_same_step_again_replaces(tmp_path: Path) -> None:
     for number in (1.0, 2.0):
         save_checkpoint(tmp_path, checkpoint(4, weights={"wte": np.array(number)}))

@@ -12,7 +12,8 @@ import pytest
 
 from tfx.core.checkpoint import Checkpoint, save_checkpoint
 from tfx.core.errors import CheckpointError
-from tfx.core.runs import claim_run_dir, new_run_dir, newest_run
+from tfx.core.runs import BEST, claim_run_dir, new_run_dir, newest_in, newest_run, run_folder
+from tfx.core.training import METRICS
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +101,73 @@ def test_a_checkpoint_is_no_folder_for_a_run() -> None:
             "before/checkpoint-60 is a checkpoint, not the folder of a run; "
             "choose another with --out"
         )
+
+
+def killed_run(folder: str, step: int = 4) -> Path:
+    """What is left of a run that was killed after its best, and before it saved another."""
+    best = save(f"{folder}/{BEST}", step)
+    Path(folder, METRICS).touch()
+    return best
+
+
+def test_the_best_of_another_run_is_in_the_way() -> None:
+    killed_run("out")
+    for resumed in (None, save("before", 5)):
+        with pytest.raises(CheckpointError) as caught:
+            claim_run_dir("acme", Path("out"), resumed)
+        assert str(caught.value) == (
+            "out/best/checkpoint-4 is in the way of this run; go on from it with "
+            "--resume out/best --out out, or choose another folder with --out"
+        )
+
+
+def test_a_run_may_have_a_best_of_its_own() -> None:
+    newest = save("out", 6)
+    killed_run("out")
+    assert claim_run_dir("acme", resumed=newest) == Path("out")
+
+
+def test_a_run_that_goes_on_from_its_best() -> None:
+    best = killed_run("out")
+    for out in (None, Path("out/best")):
+        with pytest.raises(CheckpointError) as caught:
+            claim_run_dir("acme", out, best)
+        assert str(caught.value) == (
+            "out/best holds the best checkpoint of a run, and no other; "
+            "choose another folder with --out"
+        )
+    assert claim_run_dir("acme", Path("elsewhere"), best) == Path("elsewhere")
+    assert claim_run_dir("acme", Path("out"), best) == Path("out")
+    save("out", 6)
+    with pytest.raises(CheckpointError, match="out/checkpoint-6 is in the way"):
+        claim_run_dir("acme", Path("out"), best)
+
+
+def test_no_run_goes_where_another_keeps_its_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed_run("out")
+    monkeypatch.chdir("out/best")
+    with pytest.raises(CheckpointError, match="holds the best checkpoint of a run"):
+        claim_run_dir("acme", Path())
+
+
+def test_a_run_may_be_called_best() -> None:
+    newest = save(BEST, 6)
+    assert claim_run_dir("acme", resumed=newest) == Path(BEST)
+
+
+def test_the_run_folder_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    best = killed_run("out")
+    assert run_folder(best).samefile("out")
+    assert run_folder(save("out", 6)) == Path("out")
+    assert run_folder(save(BEST, 6)) == Path(BEST)
+    monkeypatch.chdir("out/best")
+    assert run_folder(Path("checkpoint-4")).samefile("..")
+
+
+def test_the_newest_in_a_folder() -> None:
+    save("out", 3)
+    assert newest_in(Path("out")) == Path("out/checkpoint-3")
+    assert newest_in(Path("nowhere")) is None
 
 
 @pytest.mark.parametrize("out", ["taken", "taken/below"])

@@ -149,6 +149,8 @@ def test_grad_clip_caps_the_gradient(train: Invoke) -> None:
     assert np.linalg.norm(first / (1 - 0.85)) == pytest.approx(0.25, rel=1e-12)
     (free,), (capped,) = metrics(Path("free")), metrics(Path("capped"))
     assert free["grad_norm"] == capped["grad_norm"] > 0.25
+    train("--steps", 1, "--num-samples", 0, "--out", "uncapped", "--grad-clip", 0)
+    np.testing.assert_equal(weights(Path("uncapped")), weights(Path("free")))
 
 
 def test_weight_decay_is_torchs(train: Invoke) -> None:

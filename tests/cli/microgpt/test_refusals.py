@@ -102,7 +102,7 @@ TRAIN = {
     "--lr inf": ["--lr"],
     "--min-lr 0.5": ["--min-lr 0.5 is above --lr 0.01"],
     "--batch-size 0": ["--batch-size"],
-    "--grad-clip 0": ["--grad-clip"],
+    "--grad-clip -1": ["--grad-clip"],
     "--weight-decay -1": ["--weight-decay"],
     "--warmup-steps -1": ["--warmup-steps"],
 }

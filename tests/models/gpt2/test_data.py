@@ -115,6 +115,24 @@ def test_a_fingerprint_is_of_the_ids_and_where_they_are_cut() -> None:
     assert len({same[0], *(other.fingerprint() for other in others)}) == 4
 
 
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ("train.txt val.bin", r"has train\.txt and val\.bin; expected train\.bin beside it"),
+        ("train.bin val.npy", r"has train\.bin and val\.npy; expected train\.npy beside it"),
+        ("train.bin train.txt", r"has train\.bin and train\.txt; leave the one that is meant"),
+        ("train.npy train.bin val.npy", r"has train\.bin and train\.npy"),
+        ("train.bin val.bin val.txt", r"has val\.bin and val\.txt; leave the one"),
+        ("val.txt a.txt", r"has no train\.\* and val\.txt; expected train\.txt beside it"),
+    ],
+)
+def test_a_folder_whose_files_contradict_each_other(tmp_path: Path, files: str, words: str) -> None:
+    for name in files.split():
+        (tmp_path / name).write_bytes(b"abcd")
+    with pytest.raises(DataError, match=words):
+        Sources.of(tmp_path)
+
+
 # ---- refusals ----------------------------------------------------------------------------------
 
 
@@ -130,6 +148,16 @@ def pickled(path: Path) -> None:
     np.save(path, np.array([{}], object), allow_pickle=True)
 
 
+def cut_short(path: Path) -> None:
+    np.save(path, np.arange(100))
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def archive(path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, np.arange(3))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
@@ -137,10 +165,15 @@ def pickled(path: Path) -> None:
         ("a.txt", b"abc\xff", "not UTF-8 text: byte 0xff at offset 3"),
         ("a.bin", b"", "is empty"),
         ("a.bin", b"abc", "3 bytes; expected uint16"),
-        ("a.npy", b"abc", "cannot read the token file"),
+        ("a.npy", b"", "a.npy is no whole file of NumPy's that holds numbers"),
+        ("a.npy", b"abc", "a.npy is no whole file of NumPy's .* as numpy.save writes it"),
+        ("a.npy", b"\x93NUMPY\1\0\2\0({", "is no whole file of NumPy's"),
+        ("a.npy", cut_short, "is no whole file of NumPy's"),
+        ("a.npy", archive, "is no whole file of NumPy's"),
         ("a.npy", two_rows, r"int64 of shape \(2, 2\); expected one row of whole numbers"),
         ("a.npy", fractions, "expected one row of whole numbers"),
-        ("a.npy", pickled, "cannot read the token file"),
+        ("a.npy", pickled, "is no whole file of NumPy's that holds numbers"),
+        ("a.npy", None, "cannot read the token file .*: No such file"),
         ("a.txt", None, "cannot read"),
         ("a.bin", None, "cannot read the token file .*: No such file"),
     ],

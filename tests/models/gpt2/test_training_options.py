@@ -18,8 +18,9 @@ from tfx.core.recipe import TrainSettings
 from tfx.core.schedules import cosine
 from tfx.core.tokenizer import ByteLevelBPE
 from tfx.core.tokenizer.save import save_tokenizer
-from tfx.models.gpt2.config import Config
+from tfx.models.gpt2.model import Config
 from tfx.models.gpt2.options import Options, configured
+from tfx.models.gpt2.presets import PRESETS
 from tfx.models.gpt2.training import _optimizer
 
 NUMPY = NumpyBackend()
@@ -127,6 +128,26 @@ def test_the_vocabulary_is_the_tokenizers(place: Place) -> None:
     assert (config["vocab_size"], config["eos_token_id"]) == (size - 1, None)
 
 
+def test_attention_of_a_new_model_has_no_dropout(place: Place) -> None:
+    preset = PRESETS["gpt2-tiny"].config
+    assert (preset.resid_pdrop, preset.embd_pdrop, preset.attn_pdrop) == (0.1, 0.1, 0.1)
+
+    def dropouts(run: str) -> list[float]:
+        config = load_checkpoint(place.folder / run).config
+        return [config[name] for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop")]
+
+    once = {"steps": 1, "eval_every": 0}
+    place.train(NUMPY, "new", **once, dropout=None)
+    assert dropouts("new") == [0.1, 0.1, 0.0]
+    place.train(NUMPY, "all", **once, dropout=0.1)
+    assert dropouts("all") == [0.1, 0.1, 0.1]
+    place.train(NUMPY, "one", **once, dropout=None, attn_pdrop=0.2)
+    assert dropouts("one") == [0.1, 0.1, 0.2]
+    place.fine_tune(NUMPY, place.folder / "one", "tuned", **once)
+    assert dropouts("tuned") == [0.1, 0.1, 0.2]
+    assert losses(place.folder / "new") != losses(place.folder / "all")
+
+
 # ---- refusals ----------------------------------------------------------------------------------
 
 ODD = Path("odd.npy")
@@ -159,6 +180,10 @@ ODD = Path("odd.npy")
         ({"patience": 2.5}, "--set patience=2.5: expected a whole number"),
         ({"patience": 1, "eval_every": 0}, "patience: needs --eval-every and validation data"),
         ({"patience": 1, "val_fraction": 0}, "patience: needs --eval-every and validation data"),
+        ({"bos_token_id": 5000}, "--set bos_token_id=5000: the model knows the tokens 0 to 260"),
+        ({"eos_token_id": 261}, r"--set eos_token_id=261: .* 0 to 260 \(vocab_size\)"),
+        ({"eos_token_id": 7}, r"a text ends with token 260, with the model 7 \(eos_token_id\)"),
+        ({"eos_token_id": 9, "vocab_size": 9, "tokenizer": None, "data": ODD}, "tokens 0 to 8"),
         ({"beta1": 1}, "AdamW needs 0 <= beta1 < 1"),
         ({"eps": 0}, "AdamW needs .* eps > 0"),
         ({"beta2": "nan"}, "--set beta2=nan: expected a number"),
@@ -177,8 +202,8 @@ def test_what_is_refused(
     with pytest.raises(TfxError, match=words) as caught:
         place.train(NUMPY, "run", steps=1, **how)
     assert str(caught.value).isprintable()
-    left = place.folder / "run"
-    assert not left.exists() or not list(left.iterdir())  # nothing half done
+    assert place.listener.results == []
+    assert not (place.folder / "run").exists()  # nothing half done
 
 
 def test_a_flag_is_no_setting(place: Place) -> None:
@@ -217,6 +242,27 @@ def test_weights_without_a_tokenizer(place: Place) -> None:
     assert result["val_loss_per_char"] > 0
     result = place.fine_tune(NUMPY, place.folder / "base", "ids", steps=1, data=tokens["data"])
     assert result["val_loss_per_char"] is None
+
+
+def test_weights_with_another_tokenizer(place: Place) -> None:
+    """As large, with the same tokens but for the order of two, or of two merges."""
+    place.train(NUMPY, "base", steps=1, eval_every=0)
+    known = tokenizer()
+    swapped = {"Ġt": known.vocab["sa"], "sa": known.vocab["Ġt"]}
+    turned = [known.merges[1], known.merges[0], *known.merges[2:]]
+    end = {"special_tokens": ["<|endoftext|>"], "eos_token": "<|endoftext|>"}
+    others = {
+        "vocab": ByteLevelBPE({**known.vocab, **swapped}, known.merges, **end),
+        "merges": ByteLevelBPE(known.vocab, turned, **end),
+    }
+    for name, other in others.items():
+        save_tokenizer(other, place.folder / name)
+        with pytest.raises(TfxError, match=f"--tokenizer .*{name} has other tokens than the one"):
+            place.fine_tune(
+                NUMPY, place.folder / "base", "tuned", steps=1, tokenizer=place.folder / name
+            )
+    given = {"tokenizer": place.tokenizer, "steps": 1, "eval_every": 0}
+    place.fine_tune(NUMPY, place.folder / "base", "tuned", **given)
 
 
 @pytest.mark.parametrize(
@@ -274,6 +320,8 @@ def test_a_checkpoint_that_does_not_fit(place: Place) -> None:
     refused("state.json has no 'options'", state={})
     odd = {**saved.state, "options": {**saved.state["options"], "odd": 1}}
     refused("other options than this tfx knows: .*odd", state=odd)
+    odd = {**saved.state, "evaluations": {**saved.state["evaluations"], "odd": 1}}
+    refused("other evaluations than this tfx knows: .*odd", state=odd)
     refused("its m has other shapes than its weights", optimizer={})
     cut = {name: x.array[:1] if x.shape else x for name, x in saved.optimizer.items()}
     refused("its m has other shapes than its weights", optimizer=cut)
