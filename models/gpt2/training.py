@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,8 @@ def train(
     steps = int(state.step.item())
     if steps < run.options.steps:
         report.note(f"ended early: {run.options.patience} evaluations without a better one")
+    again = shlex.join(["tfx", "run", preset.name, "--weights", str(out)])
+    report.note(f"saved: {out}; to use it: {again}")
     samples = _samples(run, state.params, report)
     clock.append(time.perf_counter())
     load_s, train_s, sample_s = np.diff(clock).tolist()

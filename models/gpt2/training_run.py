@@ -81,6 +81,8 @@ class Run:
         corpus = read_corpus(sources, tokenizer, options.val_fraction)
         corpus.check(config.vocab_size, options.block_size, settings.data)
         _refuse_vain_patience(options, corpus)
+        if found is None:
+            note("weights: random ones; --weights goes on from others")
         weights = found.tensors if found else initial_weights(config, options.seed, dtype)
         state = TrainState.start(Parameters.from_host(weights, backend, dtype))
         return cls(options, config, tokenizer, settings.data, corpus, state)
@@ -207,7 +209,7 @@ def _tokenizer(
 ) -> ByteLevelBPE | None:
     """The tokenizer of a new run: the one asked for, that of the weights, or the preset's."""
     if asked is not None:
-        given = load_tokenizer(asked)
+        given = load_tokenizer(find_weights(preset, asked, note))
         if found is not None:
             _refuse_other_tokenizer(given, asked, found)
         return given

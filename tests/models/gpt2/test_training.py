@@ -290,7 +290,7 @@ def test_the_validation_loss(place: Place, backend: Backend) -> None:
     assert result["val_loss_per_char"] == pytest.approx(total / characters, rel=1e-2)
     noted = [line.get("val_loss") for line in metrics(place.folder / "run")]
     assert noted[1] == result["val_loss"] != noted[0]
-    assert f"step    2 | val loss {noted[1]:.4f} | val loss per char" in place.listener.notes[-1]
+    assert f"step    2 | val loss {noted[1]:.4f} | val loss per char" in place.listener.notes[-2]
 
 
 def test_the_best_is_kept_and_the_run_ends_when_it_gets_no_better(place: Place) -> None:
@@ -307,7 +307,7 @@ def test_the_best_is_kept_and_the_run_ends_when_it_gets_no_better(place: Place) 
     assert find_checkpoint(run / BEST).name == f"checkpoint-{best}"
     assert [folder.name for folder in (run / BEST).iterdir()] == [f"checkpoint-{best}"]
     assert find_checkpoint(run).name == f"checkpoint-{result['steps']}"
-    assert place.listener.notes[-1] == "ended early: 4 evaluations without a better one"
+    assert place.listener.notes[-2] == "ended early: 4 evaluations without a better one"
 
     again = place.resume(NUMPY, run)
     assert again["steps"] == result["steps"]
@@ -318,13 +318,17 @@ def test_the_best_is_kept_and_the_run_ends_when_it_gets_no_better(place: Place) 
     still = {"steps": 1, "lr": 1e-12, "eval_every": 1, "dropout": 0}
     measured = place.fine_tune(NUMPY, run, "judged", **still)["val_loss"]
     assert measured == pytest.approx(judged[best], abs=1e-6)
-    assert place.listener.notes[-2].startswith(f"taking the run's best checkpoint, {run}")
+    assert place.listener.notes[-3].startswith(f"taking the run's best checkpoint, {run}")
 
 
 def test_without_validation(place: Place) -> None:
     result = place.train(NUMPY, "run", steps=2, val_fraction=0)
     assert result["val_loss"] is result["best_step"] is None
-    assert place.listener.notes == ["nothing is evaluated: there is no validation data"]
+    begins, judged, ends = place.listener.notes
+    run = place.folder / "run"
+    assert begins == "weights: random ones; --weights goes on from others"
+    assert judged == "nothing is evaluated: there is no validation data"
+    assert ends == f"saved: {run}; to use it: tfx run gpt2-tiny --weights {run}"
     assert not (place.folder / "run" / BEST).exists()
     result = place.train(NUMPY, "never", steps=2, eval_every=0)
     assert result["best_val_loss"] is None

@@ -302,7 +302,7 @@ def test_what_a_resumed_run_may_change(place: Place) -> None:
     assert [x["step"] for x in metrics(place.folder / "run") if "val_loss" in x] == [2, 4, 6]
     result = place.resume(NUMPY, place.folder / "run", n_layer=2, num_samples=0)  # as it is
     assert result["final_loss"] == losses(place.folder / "run")[-1]
-    assert place.listener.notes[-2].endswith("has taken all 6 steps; --steps adds more")
+    assert place.listener.notes[-3].endswith("has taken all 6 steps; --steps adds more")
 
 
 def test_a_checkpoint_that_does_not_fit(place: Place) -> None:
