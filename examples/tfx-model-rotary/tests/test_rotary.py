@@ -1,0 +1,239 @@
+"""The rotary model: against NumPy, against finite differences, and through training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tfx_rotary.language_model import LanguageModel
+from tfx_rotary.model import Config, Rotation, initial_weights, logits, loss
+
+import tfx
+from tfx.core.backend import Backend, HostArray
+from tfx.core.dtypes import DType
+from tfx.core.errors import DataError, TfxError, UsageError
+from tfx.core.parameters import Parameters
+from tfx.core.plugins import PluginHost
+from tfx.core.recipe import EvalSettings, RunSettings, TrainSettings
+from tfx.core.resolve import open_model
+
+CONFIG = Config(vocab_size=7, n_layer=2, n_head=2, n_embd=8, block_size=6)
+IDS = np.array([[0, 3, 3, 6, 1], [5, 2, 0, 4, 4]])
+TARGETS = np.array([[3, 3, 6, 1, 2], [2, 0, 4, 4, 1]])
+TEXT = "the cat sat on the mat\nthe rat ate the cat\n" * 8
+SMALL = {"n_layer": "1", "n_embd": "16", "n_head": "2", "block_size": "12"}
+
+
+@pytest.fixture(params=["numpy", "torch"])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    pytest.importorskip(request.param)
+    return tfx.backend(request.param)
+
+
+def weights() -> dict[str, HostArray]:
+    """Of CONFIG; gains too are some numbers or others."""
+    drawn = initial_weights(CONFIG, seed=1)
+    rng = np.random.default_rng(2)
+    return {name: x + rng.normal(0, 0.1, x.shape) for name, x in drawn.items()}
+
+
+def model_on(backend: Backend, host: dict[str, HostArray] | None = None) -> LanguageModel:
+    params = Parameters.from_host(host or weights(), backend, DType.float64)
+    return LanguageModel(CONFIG, "abcdefg", params)
+
+
+# ---- the model -------------------------------------------------------------------------------
+
+
+def by_hand(p: dict[str, HostArray], ids: HostArray) -> HostArray:
+    """Logits (T, V) of one text (T,), head by head and position by position."""
+
+    def norm(x: HostArray, gain: HostArray) -> HostArray:
+        return x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5) * gain
+
+    size = CONFIG.n_embd // CONFIG.n_head
+    speeds = 10000.0 ** (-2 * np.arange(size // 2) / size)
+
+    def turned(x: HostArray, position: int) -> HostArray:
+        point = (x[: size // 2] + 1j * x[size // 2 :]) * np.exp(1j * position * speeds)
+        return np.concatenate([point.real, point.imag])
+
+    x = p["embed"][ids]
+    for i in range(CONFIG.n_layer):
+        here = {name: p[f"layer{i}.{name}"] for name in ("wq", "wk", "wv", "wo")}
+        y = norm(x, p[f"layer{i}.norm1"])
+        q, k, v = (y @ here[name].T for name in ("wq", "wk", "wv"))
+        seen = np.zeros_like(x)
+        for t in range(len(ids)):
+            for head in range(CONFIG.n_head):
+                at = slice(head * size, (head + 1) * size)
+                products = [turned(q[t, at], t) @ turned(k[s, at], s) for s in range(t + 1)]
+                share = np.exp(np.array(products) / np.sqrt(size))
+                seen[t, at] = share / share.sum() @ v[: t + 1, at]
+        x = x + seen @ here["wo"].T
+        y = norm(x, p[f"layer{i}.norm2"])
+        gate = y @ p[f"layer{i}.w_gate"].T
+        gated = gate / (1 + np.exp(-gate)) * (y @ p[f"layer{i}.w_up"].T)
+        x = x + gated @ p[f"layer{i}.w_down"].T
+    return norm(x, p["norm"]) @ p["head"].T
+
+
+def test_logits_are_those_by_hand(backend: Backend) -> None:
+    model = model_on(backend)
+    found = logits(model.params, CONFIG, model.table, tfx.tensor(IDS, backend)).numpy()
+    for text, row in zip(IDS, found, strict=True):
+        np.testing.assert_allclose(row, by_hand(weights(), text), atol=1e-12)
+
+
+def test_the_product_of_two_that_are_turned_knows_their_distance_alone(backend: Backend) -> None:
+    q, k = np.random.default_rng(0).standard_normal((2, 1, 1, CONFIG.n_embd))
+    table = Rotation.table(CONFIG, backend, DType.float64)
+
+    def product(at: int, other: int) -> float:
+        a, b = (
+            table.at(tfx.tensor([place], backend))(tfx.tensor(x, backend))
+            for x, place in ((q, at), (k, other))
+        )
+        return float((a * b).sum().item())
+
+    assert product(5, 3) == pytest.approx(product(2, 0), abs=1e-12)
+    assert product(1, 1) == pytest.approx((q * k).sum(), abs=1e-12)
+    assert product(5, 3) != pytest.approx(product(3, 5), abs=1e-3)
+
+
+@pytest.mark.parametrize("autograd", ["core", "auto"])
+def test_gradients_are_those_of_finite_differences(backend: Backend, autograd: Any) -> None:
+    rng, host = np.random.default_rng(3), weights()
+    along = {name: rng.standard_normal(x.shape) for name, x in host.items()}
+
+    def value_at(step: float) -> float:
+        rows = [by_hand({n: x + step * along[n] for n, x in host.items()}, ids) for ids in IDS]
+        scores = np.stack(rows)
+        chosen = np.take_along_axis(scores, TARGETS[..., None], -1)[..., 0]
+        return float((np.log(np.exp(scores).sum(-1)) - chosen).mean())
+
+    model = model_on(backend, host)
+    batch = tfx.tensor(IDS, backend), tfx.tensor(TARGETS, backend)
+    differentiate = tfx.value_and_grad(loss, autograd=autograd)
+    value, grads = differentiate(model.params, CONFIG, model.table, *batch)
+    slope = sum(float((grads[name].numpy() * along[name]).sum()) for name in host)
+    assert value.item() == pytest.approx(value_at(0.0), abs=1e-12)
+    assert slope == pytest.approx((value_at(1e-5) - value_at(-1e-5)) / 2e-5, rel=1e-7)
+    assert all(grads[name].numpy().any() for name in host)
+
+
+@pytest.mark.parametrize("cuts", [[5], [1, 1, 1, 1, 1], [2, 3]])
+def test_the_cache_changes_nothing(backend: Backend, cuts: list[int]) -> None:
+    model = model_on(backend)
+    cache, read = model.start(2, 6), 0
+    for count in cuts:
+        found = model.logits(tfx.tensor(IDS[:, read : read + count], backend), cache).numpy()
+        read += count
+        for text, row in zip(IDS, found, strict=True):
+            np.testing.assert_allclose(row, by_hand(weights(), text[:read])[-1], atol=1e-12)
+
+
+def test_padding_changes_nothing(backend: Backend) -> None:
+    model = model_on(backend)
+    cache = model.start(2, 6)
+    cache.pad_left([0, 2])
+    found = model.logits(tfx.tensor([[0, 3, 3, 6], [0, 0, 5, 2]], backend), cache).numpy()
+    np.testing.assert_allclose(found[0], by_hand(weights(), IDS[0, :4])[-1], atol=1e-12)
+    np.testing.assert_allclose(found[1], by_hand(weights(), IDS[1, :2])[-1], atol=1e-12)
+
+
+# ---- the recipe, as the command line uses it -------------------------------------------------
+
+
+class Page:
+    """A reporter that keeps what was shown."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def piece(self, text: str) -> None:
+        self.text += text
+
+    def result(self, line: str) -> None:
+        self.text += line + "\n"
+
+    def note(self, line: str) -> None: ...
+
+    def progress(self, step: int, total: int, loss: float, seconds: float) -> None: ...
+
+    def progress_done(self, *, is_result: bool = True) -> None: ...
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT)
+    return path
+
+
+def train(backend: Backend, out: Path, data: Path | None, **flags: Any) -> list[float]:
+    """Train through the plugin host; the losses."""
+    if "resume" not in flags:
+        flags = {"dtype": "float64", "overrides": SMALL} | flags
+    recipe = open_model(PluginHost(), "rotary")
+    result = recipe.train(TrainSettings(data=data, out=out, **flags), backend, Page())
+    assert result["backend"] == str(backend) and result["out"] == str(out)
+    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").open()]
+
+
+def test_it_learns_the_same_on_every_backend(backend: Backend, text: Path, tmp_path: Path) -> None:
+    losses = train(backend, tmp_path / "run", text, steps=40, lr=0.01)
+    assert losses[0] > 2.5 and losses[-1] < 1.0
+    there = train(tfx.backend("numpy"), tmp_path / "there", text, steps=40, lr=0.01)
+    np.testing.assert_allclose(losses, there, atol=1e-9)
+
+    recipe, page = open_model(PluginHost(), "rotary"), Page()
+    judged = recipe.evaluate(EvalSettings(weights=tmp_path / "run", data=text), backend, page)
+    assert judged["loss"] == pytest.approx(losses[-1], abs=0.3)
+
+    how = {"weights": tmp_path / "run", "prompt": "the ", "seed": 1, "max_new_tokens": 30}
+    pages = []
+    for library in (backend, tfx.backend("numpy")):  # 30 tokens slide past the 12 positions
+        page = Page()
+        result = recipe.run(RunSettings(**how), library, page)
+        assert page.text == "the " + result["samples"][0]["text"] + "\n"
+        pages.append(page.text)
+    assert pages[0] == pages[1] and len(pages[0]) == 35
+
+
+def test_a_resumed_run_goes_on_bit_for_bit(backend: Backend, text: Path, tmp_path: Path) -> None:
+    whole = train(backend, tmp_path / "whole", text, steps=6, save_every=4)
+    later = tmp_path / "whole" / "checkpoint-4"
+    assert train(backend, tmp_path / "later", None, resume=later) == whole
+
+
+@pytest.mark.parametrize(
+    ("error", "flags", "said"),
+    [
+        (UsageError, {"data": None}, "--data"),
+        (UsageError, {"autograd": "native"}, "no autograd of its own"),
+        (UsageError, {"grad_clip": 1.0}, "no use for --grad-clip"),
+        (UsageError, {"overrides": {"n_embd": "0"}}, "n_embd=0"),
+        (UsageError, {"overrides": {"width": "8"}}, "width=8: expected .* n_layer"),
+        (UsageError, {"overrides": {"n_head": "5"}}, "multiple of 2 . n_head"),
+        (DataError, {"overrides": {"block_size": "999"}}, "block_size of 999"),
+        (TfxError, {"dtype": "int32"}, "int32"),
+    ],
+)
+def test_refusals(
+    error: type[TfxError], flags: dict[str, Any], said: str, text: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=said):
+        train(tfx.backend("numpy"), tmp_path / "run", **{"data": text} | flags)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_prompt_of_other_characters_is_refused(text: Path, tmp_path: Path) -> None:
+    backend = tfx.backend("numpy")
+    train(backend, tmp_path / "run", text, steps=1)
+    settings = RunSettings(weights=tmp_path / "run", prompt="Zoo")
+    with pytest.raises(UsageError, match="'Z' is no character"):
+        open_model(PluginHost(), "rotary").run(settings, backend, Page())
