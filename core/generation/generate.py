@@ -254,7 +254,8 @@ def check_prompt(
     if options.max_new_tokens > room:
         raise OptionError(
             "{count} + {new} new tokens do not fit the model's {positions} positions; "
-            "lower {max_new_tokens} to {room}, or go past them with {window}",
+            "lower {max_new_tokens} to {room} (the last needs no position), or go past them with "
+            "{window}",
             count=ids.size,
             new=options.max_new_tokens,
             positions=positions,

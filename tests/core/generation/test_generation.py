@@ -335,7 +335,7 @@ def test_a_stream_may_be_left(model: TinyGPT) -> None:
             [[1], [1] * 40],
             {"max_new_tokens": 26},
             "prompt 1: 40 + 26 new tokens do not fit the model's 64 positions; lower "
-            "max_new_tokens to 25, or go past them with window",
+            "max_new_tokens to 25 (the last needs no position), or go past them with window",
         ),
         ([[1] * 65], {}, "prompt 0: 65 tokens do not fit the model's 64 positions; shorten it, or "
          "go on from the end of it with window"),

@@ -392,7 +392,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"prompt_ids": tuple(range(33))}, "the prompt: 33 tokens do not fit the model's 32 positions; "
      "shorten it, or go on from the end of it with --window"),
     ({"prompt_ids": (1, 2, 3), "max_new_tokens": 31}, "the prompt: 3 + 31 new tokens do not "
-     "fit the model's 32 positions; lower --max-new-tokens to 30, or go past them with --window"),
+     "fit the model's 32 positions; lower --max-new-tokens to 30 (the last needs no position), or "
+     "go past them with --window"),
     ({"prompts": ((1,), (), (2,))}, "line 2 of --jsonl: empty; expected at least one token"),
     ({"prompts": ("a", (1, 263))}, "line 2 of --jsonl: token 263 is not from 0 to 262"),
     ({"prompts": ((1,), "the" * 40)}, "line 2 of --jsonl: 40 tokens do not fit"),
