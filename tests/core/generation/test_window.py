@@ -124,6 +124,6 @@ def test_there_is_room_for_as_many_tokens_as_come(monkeypatch: pytest.MonkeyPatc
 
 def test_only_where_it_is_asked_for() -> None:
     model = TinyGPT.of(WEIGHTS, HEADS, StrictBackend())
-    with pytest.raises(UsageError, match="lower max_new_tokens to 13 .*, or go past them with"):
+    with pytest.raises(UsageError, match=r"lower max_new_tokens to 13 .*, or go past them with"):
         generate(model, [[7]], GenerationOptions(max_new_tokens=14))
     assert model.read == []
