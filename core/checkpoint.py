@@ -31,7 +31,15 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tfx.core.errors import CheckpointError, WeightsError
-from tfx.core.files import make_folder, open_regular, reason, replace_file, shown, sync_folder
+from tfx.core.files import (
+    is_plain_name,
+    make_folder,
+    open_regular,
+    reason,
+    replace_file,
+    shown,
+    sync_folder,
+)
 from tfx.core.weights import StoredTensor, WeightFile, encoded_weights, open_weights
 from tfx.core.wording import quoted
 
@@ -310,8 +318,7 @@ def _write_contents(folder: Path, checkpoint: Checkpoint) -> None:
 
 def _is_free(name: str) -> bool:
     """Whether a file beside a checkpoint's own may be called so."""
-    plain = name.isprintable() and not set(name) & set("/\\:")
-    return plain and not name.startswith(".") and name not in ("", *_FILES, _MANIFEST)
+    return is_plain_name(name) and not name.startswith(".") and name not in (*_FILES, _MANIFEST)
 
 
 def _with(key: str, value: object, rest: Mapping[str, Any]) -> dict[str, Any]:

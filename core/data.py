@@ -71,6 +71,11 @@ def data_dir() -> Path:
     return Path(os.environ.get("TFX_DATA_DIR") or platformdirs.user_cache_dir("tfx"))
 
 
+def is_offline() -> bool:
+    """Whether `TFX_OFFLINE` forbids downloads."""
+    return os.environ.get("TFX_OFFLINE", "") not in ("", "0")
+
+
 def obtain(file: RemoteFile, note: Callable[[str], None]) -> Path:
     """The path of `file` with the right contents: from the cache, else downloaded into it.
 
@@ -86,7 +91,7 @@ def obtain(file: RemoteFile, note: Callable[[str], None]) -> Path:
     fault = _fault(path, file)
     if fault is None:
         return path
-    if os.environ.get("TFX_OFFLINE", "") not in ("", "0"):
+    if is_offline():
         raise DataError(f"{path} {fault} and TFX_OFFLINE forbids a download")
     try:
         _download(file, path, note)

@@ -28,6 +28,15 @@ def reason(error: OSError | ValueError) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether a name can mean nothing but an entry of one folder, on any system.
+
+    >>> [is_plain_name(name) for name in ("a.safetensors", "..", "a/b", "C:a", "")]
+    [True, False, False, False, False]
+    """
+    return name not in ("", ".", "..") and name.isprintable() and not set(name) & set("/\\:")
+
+
 def open_regular(path: Path) -> BufferedReader:
     """Open a regular file (or a link to one) for reading; `OSError` for anything else.
 

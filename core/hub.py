@@ -10,12 +10,12 @@ like are its own. It is imported where it is used.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tfx.core.data import is_offline
 from tfx.core.errors import HubError, WeightsError
 from tfx.core.files import reason, shown
 from tfx.core.json_file import read_object
@@ -176,7 +176,7 @@ def _listing(repo: str, revision: str | None) -> tuple[dict[str, int], str]:
 
     absent = f"{repo} is not in the cache {shown(_cache())}"
     forbidden = "HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "TFX_OFFLINE"
-    if constants.HF_HUB_OFFLINE or os.environ.get("TFX_OFFLINE", "") not in ("", "0"):
+    if constants.HF_HUB_OFFLINE or is_offline():
         raise _Unreachable(f"{absent} and {forbidden} forbids a download: unset it once")
     try:
         info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=SECONDS)

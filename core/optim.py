@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
 
+from tfx.core.backend import HostArray
 from tfx.core.creation import full, tensor
 from tfx.core.nn import adamw_step, euclidean_norm
 from tfx.core.parameters import Parameters
 from tfx.core.schedules import Table
 from tfx.core.tensor import Tensor
+from tfx.core.weights import StoredTensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +41,30 @@ class TrainState:
         zeros = full(flat.shape, 0.0, backend, flat.dtype)
         step = full((), 0, backend, backend.index_dtype)
         return cls(params, zeros, zeros, step, step == 0)
+
+    @classmethod
+    def resumed(
+        cls,
+        params: Parameters,
+        m: Mapping[str, HostArray | StoredTensor],
+        v: Mapping[str, HostArray | StoredTensor],
+        step: int,
+    ) -> TrainState:
+        """The state after `step` steps: `m` and `v` are by the names of the parameters, and of
+        their shapes, as `moments` gave them."""
+        start, flat = cls.start(params), params.flat
+        flat_m, flat_v = (
+            Parameters.from_host(named, flat.backend, flat.dtype).flat for named in (m, v)
+        )
+        return replace(start, m=flat_m, v=flat_v, step=start.step + step)
+
+    def moments(self) -> dict[str, StoredTensor]:
+        """Host copies of both moments of each parameter, as `m.NAME` and `v.NAME`."""
+        return {
+            f"{which}.{name}": array
+            for which, flat in (("m", self.m), ("v", self.v))
+            for name, array in self.params.to_host(flat).items()
+        }
 
     def tree_leaves(self) -> list[Tensor]:
         """Everything in it; the parameters as the one buffer they are cut from."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from tfx.core.dtypes import FLOATS, DType, as_dtype
 from tfx.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +26,20 @@ def spelled(flag: str) -> str:
     """A flag, and the environment variable that speaks for it where that is set."""
     variable = _VARIABLES.get(flag, "")
     return f"{flag} or {variable}" if os.environ.get(variable) else flag
+
+
+def computable(model: str, name: str, backend: Backend, never: Set[DType] = frozenset()) -> DType:
+    """The dtype called `name`, for a model to compute in.
+
+    Raises:
+        UsageError: it is not of floats that `backend` computes with. Those that the model never
+            computes in are not proposed.
+    """
+    dtype, floats = as_dtype(name), FLOATS & backend.dtypes
+    if dtype not in floats:
+        known, flag = ", ".join(sorted(floats - never)), spelled("--dtype")
+        raise UsageError(f"{model} cannot compute in {dtype} on {backend}; choose {flag} {known}")
+    return dtype
 
 
 @dataclass

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tfx.core.errors import WeightsError
-from tfx.core.files import reason, shown
+from tfx.core.files import is_plain_name, reason, shown
 from tfx.core.json_file import read_object
 from tfx.core.weights import StoredTensor, WeightFile, open_weights
 from tfx.core.wording import quoted
@@ -74,21 +74,12 @@ def _weight_map(index: Mapping[str, object]) -> dict[str, str]:
     for tensor, name in found.items():
         if not isinstance(name, str):
             raise WeightsError(f"tensor {quoted(tensor)} is in {repr(name)[:100]}, not in a file")
-        if not _is_plain(name):
+        if not is_plain_name(name):
             raise WeightsError(
                 f"tensor {quoted(tensor)} is in {quoted(name)}; "
                 "expected the plain name of a file in the folder of the index"
             )
     return found
-
-
-def _is_plain(name: str) -> bool:
-    """Whether a name can mean nothing but an entry of one folder, on any system.
-
-    >>> [_is_plain(name) for name in ("a.safetensors", "..", "a/b", "C:a", "")]
-    [True, False, False, False, False]
-    """
-    return name not in ("", ".", "..") and name.isprintable() and not set(name) & set("/\\:")
 
 
 def _check_place(folder: Path, name: str) -> None:

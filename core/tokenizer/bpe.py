@@ -76,6 +76,11 @@ class ByteLevelBPE:
         return len(self.vocab)
 
     @property
+    def special_ids(self) -> set[int]:
+        """The ids of the special tokens."""
+        return {self.vocab[token] for token in self.special_tokens}
+
+    @property
     def merges(self) -> list[tuple[str, str]]:
         """The pairs that become one token, first learnt first."""
         tokens = self._tokens

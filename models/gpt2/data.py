@@ -256,5 +256,13 @@ def _sequences(ids: Ids, starts: Ids, length: int) -> tuple[Ids, Ids]:
 def characters(ids: Ids, tokenizer: ByteLevelBPE) -> int:
     """How many characters begin in the text of these ids; tokens that are no text have none."""
     known = ids[ids < tokenizer.vocab_size].tolist()
-    raw = np.frombuffer(tokenizer.decode_bytes(known, skip_special_tokens=True), np.uint8)
-    return int(np.count_nonzero(raw & 0xC0 != 0x80))
+    return characters_in(tokenizer.decode_bytes(known, skip_special_tokens=True))
+
+
+def characters_in(text: bytes) -> int:
+    """How many characters begin in some UTF-8.
+
+    >>> characters_in("né".encode()), characters_in("é".encode()[1:])
+    (2, 0)
+    """
+    return int(np.count_nonzero(np.frombuffer(text, np.uint8) & 0xC0 != 0x80))

@@ -20,6 +20,7 @@ from tfx.core.files import shown
 from tfx.core.nn import cross_entropy
 from tfx.core.recipe import EvalSettings, Reporter
 from tfx.core.tokenizer.corpus import read_texts
+from tfx.models.gpt2.data import characters_in
 from tfx.models.gpt2.language_model import LanguageModel
 from tfx.models.gpt2.model import Pass, head, trunk
 from tfx.models.gpt2.presets import Preset, find_weights
@@ -113,7 +114,7 @@ class Measures:
         if not math.isfinite(total):
             raise NonFiniteError("the loss is not finite: the model's parameters are too large")
         loss = total / len(losses)
-        characters = sum(byte & 0xC0 != 0x80 for byte in text)
+        characters = characters_in(text)
         return cls(
             num_tokens=len(losses),
             num_characters=characters,

@@ -119,12 +119,17 @@ def tokenizer_of(found: Pretrained) -> ByteLevelBPE | None:
             f"the tokenizer in {shown(folder)} has {tokenizer.vocab_size} tokens, the model "
             f"{found.config.vocab_size}: they do not belong together"
         )
-    special = {tokenizer.token_to_id(token) for token in tokenizer.special_tokens}
-    ends, end = found.config.eos_ids, tokenizer.eos_id
-    if ends and end is not None and not {end, *special}.intersection(ends):
+    if not end_alike(tokenizer, found.config):
         raise TokenizerError(
-            f"with the tokenizer in {shown(folder)} a text ends with token {end}, with the model "
-            f"{in_words(map(str, ends))}: they do not belong together; if they do, change "
-            "eos_token_id in its config.json"
+            f"with the tokenizer in {shown(folder)} a text ends with token {tokenizer.eos_id}, "
+            f"with the model {in_words(map(str, found.config.eos_ids))}: they do not belong "
+            "together; if they do, change eos_token_id in its config.json"
         )
     return tokenizer
+
+
+def end_alike(tokenizer: ByteLevelBPE, config: Config) -> bool:
+    """Whether what ends a text for the model ends one for the tokenizer, or is at least a special
+    token there; so too where one of them knows no end."""
+    ends, end = config.eos_ids, tokenizer.eos_id
+    return not ends or end is None or not {end, *tokenizer.special_ids}.isdisjoint(ends)

@@ -200,5 +200,5 @@ def _encoded(text: str, model: LanguageModel) -> list[int]:
 
 def _beginning(config: Config, tokenizer: ByteLevelBPE) -> int | None:
     """The token that stands before a text: GPT-2's <|endoftext|>, which is also after it."""
-    special = {tokenizer.token_to_id(token) for token in tokenizer.special_tokens}
-    return config.bos_token_id if config.bos_token_id in special else tokenizer.eos_id
+    first = config.bos_token_id
+    return first if first in tokenizer.special_ids else tokenizer.eos_id

@@ -11,26 +11,26 @@ from typing import Any, TypeVar
 
 from tfx.core.backend import Backend
 from tfx.core.checkpoint import Checkpoint, SavedCheckpoint, load_checkpoint, save_checkpoint
-from tfx.core.dtypes import FLOATS, DType, as_dtype
+from tfx.core.dtypes import DType
 from tfx.core.errors import CheckpointError, HubError, TokenizerError, UsageError
 from tfx.core.evaluation import Evaluations
 from tfx.core.files import shown
 from tfx.core.optim import TrainState
 from tfx.core.parameters import Parameters
-from tfx.core.recipe import TrainSettings, spelled
+from tfx.core.recipe import TrainSettings, computable, spelled
 from tfx.core.runs import BEST, newest_in, run_folder
-from tfx.core.tensor import Tensor
 from tfx.core.tokenizer import ByteLevelBPE, load_tokenizer
 from tfx.core.tokenizer.save import tokenizer_files
+from tfx.core.weights import StoredTensor
 from tfx.core.wording import in_words
 from tfx.models.gpt2.config import config_json
 from tfx.models.gpt2.data import Corpus, Sources, read_corpus
 from tfx.models.gpt2.initial import initial_weights
-from tfx.models.gpt2.language_model import tokenizer_of
+from tfx.models.gpt2.language_model import end_alike, tokenizer_of
 from tfx.models.gpt2.model import Config
 from tfx.models.gpt2.options import CHANGEABLE, DROPOUTS, NEW_ATTN_PDROP, Options, configured
 from tfx.models.gpt2.presets import Preset, find_weights
-from tfx.models.gpt2.weights import NAME, Pretrained, read_pretrained
+from tfx.models.gpt2.weights import NAME, Pretrained, pretrained_in, read_pretrained
 
 Note = Callable[[str], None]
 T = TypeVar("T")
@@ -77,7 +77,7 @@ class Run:
         tokenizer = _tokenizer(preset, settings.tokenizer, found, sources, note)
         config = _config(preset, settings.overrides, found, tokenizer)
         options = Options.chosen(settings, config, fine_tuning=found is not None)
-        dtype = computable(options.dtype, backend)
+        dtype = computable(NAME, options.dtype, backend, never={DType.float16})
         corpus = read_corpus(sources, tokenizer, options.val_fraction)
         corpus.check(config.vocab_size, options.block_size, settings.data)
         _refuse_vain_patience(options, corpus)
@@ -92,7 +92,7 @@ class Run:
         cls, saved: SavedCheckpoint, settings: TrainSettings, backend: Backend, note: Note
     ) -> Run:
         """Take up a saved run where it stopped, bit for bit."""
-        found = read_pretrained(saved.path, note)
+        found = pretrained_in(saved, note)
         config, tokenizer = found.config, tokenizer_of(found)
         options = _resumed_options(saved, config, settings, note)
         data = settings.data or Path(_noted(saved, "data"))
@@ -104,31 +104,22 @@ class Run:
             )
         _refuse_vain_patience(options, corpus)
         evaluations = _restored(Evaluations, saved, "evaluations")
-        dtype = computable(options.dtype, backend)
-        start = TrainState.start(Parameters.from_host(found.tensors, backend, dtype))
-        state = replace(
-            start,
-            m=_moment(saved, "m", start.params),
-            v=_moment(saved, "v", start.params),
-            step=start.step + saved.step,
-        )
+        dtype = computable(NAME, options.dtype, backend, never={DType.float16})
+        params = Parameters.from_host(found.tensors, backend, dtype)
+        m, v = (_moment(saved, which, params) for which in "mv")
+        state = TrainState.resumed(params, m, v, saved.step)
         return cls(
             options, config, tokenizer, data, corpus, state, evaluations, saved.step, saved.path
         )
 
     def checkpoint(self, state: TrainState, done: int) -> Checkpoint:
         """All that `resume` needs, after `done` steps; transformers can load it too."""
-        optimizer = {
-            f"{which}.{name}": array
-            for which, flat in (("m", state.m), ("v", state.v))
-            for name, array in state.params.to_host(flat).items()
-        }
         return Checkpoint(
             model=NAME,
             step=done,
             config=config_json(self.config),
             weights=state.params.to_host(),
-            optimizer=optimizer,
+            optimizer=state.moments(),
             state={
                 "options": asdict(self.options),
                 "data": str(self.data.absolute()),
@@ -194,16 +185,6 @@ def _refuse_vain_patience(options: Options, corpus: Corpus) -> None:
         raise UsageError("--set patience: needs --eval-every and validation data")
 
 
-def computable(name: str, backend: Backend) -> DType:
-    """The dtype called `name`; `UsageError` unless it is of floats that `backend` computes with."""
-    dtype = as_dtype(name)
-    if dtype not in FLOATS & backend.dtypes:
-        known = ", ".join(sorted(FLOATS & backend.dtypes - {DType.float16}))
-        flag = spelled("--dtype")
-        raise UsageError(f"gpt2 cannot compute in {dtype} on {backend}; choose {flag} {known}")
-    return dtype
-
-
 def _tokenizer(
     preset: Preset, asked: Path | None, found: Pretrained | None, sources: Sources, note: Note
 ) -> ByteLevelBPE | None:
@@ -266,18 +247,16 @@ def _config(
             f"the tokenizer has {tokenizer.vocab_size} tokens and the model {config.vocab_size} "
             "(vocab_size): they do not go together"
         )
-    if tokenizer is not None and tokenizer.eos_id is not None and config.eos_ids:
-        special = {tokenizer.token_to_id(token) for token in tokenizer.special_tokens}
-        if not {tokenizer.eos_id, *special}.intersection(config.eos_ids):
-            raise TokenizerError(
-                f"with the tokenizer a text ends with token {tokenizer.eos_id}, with the model "
-                f"{in_words(map(str, config.eos_ids))} (eos_token_id): they do not go together"
-            )
+    if tokenizer is not None and not end_alike(tokenizer, config):
+        raise TokenizerError(
+            f"with the tokenizer a text ends with token {tokenizer.eos_id}, with the model "
+            f"{in_words(map(str, config.eos_ids))} (eos_token_id): they do not go together"
+        )
     return config
 
 
-def _moment(saved: SavedCheckpoint, which: str, like: Parameters) -> Tensor:
-    """One of Adam's moments, flat."""
+def _moment(saved: SavedCheckpoint, which: str, like: Parameters) -> dict[str, StoredTensor]:
+    """One of Adam's moments, by the names of the parameters."""
     names = {name: f"{which}.{name}" for name in like}
     shapes = {theirs: saved.optimizer[theirs].shape for theirs in saved.optimizer}
     if any(shapes.get(theirs) != like.shapes[name] for name, theirs in names.items()):
@@ -285,8 +264,7 @@ def _moment(saved: SavedCheckpoint, which: str, like: Parameters) -> Tensor:
             f"checkpoint {shown(saved.path)} does not fit gpt2: its {which} has other shapes than "
             "its weights"
         )
-    arrays = {name: saved.optimizer[theirs] for name, theirs in names.items()}
-    return Parameters.from_host(arrays, like.flat.backend, like.flat.dtype).flat
+    return {name: saved.optimizer[theirs] for name, theirs in names.items()}
 
 
 def _noted(saved: SavedCheckpoint, key: str) -> Any:

@@ -13,10 +13,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from tfx.core.checkpoint import find_checkpoint, load_checkpoint
+from tfx.core.checkpoint import SavedCheckpoint, find_checkpoint, load_checkpoint
 from tfx.core.errors import CheckpointError, WeightsError
 from tfx.core.files import make_folder, reason, replace_file, shown, sync_folder
 from tfx.core.json_file import read_object
+from tfx.core.runs import BEST
 from tfx.core.shards import open_shards
 from tfx.core.weights import StoredTensor, encoded_weights, open_weights
 from tfx.core.wording import quoted
@@ -75,6 +76,15 @@ def read_pretrained(path: Path, note: Note) -> Pretrained:
         found = _find(path, note)
     except OSError as error:
         raise WeightsError(f"cannot look into {shown(path)}: {reason(error)}") from error
+    return _understood(found, note)
+
+
+def pretrained_in(saved: SavedCheckpoint, note: Note) -> Pretrained:
+    """As `read_pretrained`, of a checkpoint of tfx that is open already."""
+    return _understood(_found_in(saved), note)
+
+
+def _understood(found: _Found, note: Note) -> Pretrained:
     words, biases = translated(found.config, found.origin, note)
     config, unknown = config_from(words, found.origin)
     if unknown:
@@ -97,13 +107,16 @@ def _find(path: Path, note: Note) -> _Found:
     for name in (WEIGHTS, INDEX):
         if os.path.lexists(path / name) and checkpoint != path:
             return _beside_config(path, path / name)
-    best = _checkpoint_in(path / "best")
+    best = _checkpoint_in(path / BEST)
     if best is not None:
         note(f"taking the run's best checkpoint, {shown(best)}")
         checkpoint = best
     if checkpoint is None:
         raise WeightsError(_nothing_in(path))
-    saved = load_checkpoint(checkpoint, NAME, optimizer=False)
+    return _found_in(load_checkpoint(checkpoint, NAME, optimizer=False))
+
+
+def _found_in(saved: SavedCheckpoint) -> _Found:
     return _Found(saved.path, saved.config, shown(saved.path / CONFIG), saved.weights)
 
 

@@ -13,11 +13,10 @@ import numpy as np
 from tfx.core.backend import Backend
 from tfx.core.checkpoint import Checkpoint, SavedCheckpoint, restore_random
 from tfx.core.creation import tensor
-from tfx.core.dtypes import FLOATS, DType, as_dtype
-from tfx.core.errors import CheckpointError, UsageError
+from tfx.core.errors import CheckpointError
 from tfx.core.optim import TrainState
 from tfx.core.parameters import Parameters
-from tfx.core.recipe import spelled
+from tfx.core.recipe import computable
 from tfx.core.tensor import Tensor
 from tfx.core.weights import StoredTensor, WeightFile
 from tfx.models.microgpt.data import Names, Note, Source, default_names, load_documents
@@ -49,7 +48,7 @@ class Model:
         if config.vocab_size != len(vocabulary):
             raise _misfit(saved, f"{len(vocabulary)} tokens, vocab_size {config.vocab_size}")
         stored = _stored(saved, saved.weights, config)
-        chosen = computable(dtype or stored["wte"].dtype, backend)
+        chosen = computable(NAME, dtype or stored["wte"].dtype, backend)
         return cls(config, vocabulary, Parameters.from_host(stored, backend, chosen))
 
     def windows(self, document: str) -> tuple[Tensor, Tensor]:
@@ -94,7 +93,7 @@ class Run:
             len(vocabulary), options.n_layer, options.n_embd, options.block_size, options.n_head
         )
         weights = initial_weights(config, rng, options.init_std)
-        params = Parameters.from_host(weights, backend, computable(options.dtype, backend))
+        params = Parameters.from_host(weights, backend, computable(NAME, options.dtype, backend))
         model = Model(config, vocabulary, params)
         return cls(options, source, documents, rng, model, TrainState.start(params))
 
@@ -111,20 +110,13 @@ class Run:
         documents, rng = trained_on(saved, data, note)
         restore_random(rng, state_of(saved, "random"))
         model = Model.of(saved, backend, options.dtype)
-        start = TrainState.start(model.params)
-
-        def moment(which: str) -> Tensor:
-            stored = _stored(saved, saved.optimizer, model.config, f"{which}.")
-            return Parameters.from_host(stored, backend, start.m.dtype).flat
-
-        step = start.step + saved.step
-        state = TrainState(model.params, moment("m"), moment("v"), step, start.healthy)
+        m, v = (_stored(saved, saved.optimizer, model.config, f"{which}.") for which in "mv")
+        state = TrainState.resumed(model.params, m, v, saved.step)
         source = data or data_of(saved)
         return cls(options, source, documents, rng, model, state, saved.step, saved.path)
 
     def checkpoint(self, state: TrainState, done: int) -> Checkpoint:
         """All that `resume` needs, after `done` steps."""
-        moments = {"m": state.params.to_host(state.m), "v": state.params.to_host(state.v)}
         return Checkpoint(
             model=NAME,
             step=done,
@@ -133,11 +125,7 @@ class Run:
                 "characters": list(self.model.vocabulary.characters),
             },
             weights=state.params.to_host(),
-            optimizer={
-                f"{which}.{name}": array
-                for which, named in moments.items()
-                for name, array in named.items()
-            },
+            optimizer=state.moments(),
             state={
                 "options": asdict(self.options),
                 "data": str(self.data.absolute() if isinstance(self.data, Path) else self.data),
@@ -194,16 +182,6 @@ def options_of(saved: SavedCheckpoint) -> Options:
         raise CheckpointError(
             f"checkpoint {saved.path} has other options than this tfx knows: {error}"
         ) from None
-
-
-def computable(name: str, backend: Backend) -> DType:
-    """The dtype called `name`; `UsageError` unless it is of floats that `backend` computes with."""
-    dtype = as_dtype(name)
-    if dtype not in FLOATS & backend.dtypes:
-        known = ", ".join(sorted(FLOATS & backend.dtypes))
-        flag = spelled("--dtype")
-        raise UsageError(f"microgpt cannot compute in {dtype} on {backend}; choose {flag} {known}")
-    return dtype
 
 
 def _stored(

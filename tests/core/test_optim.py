@@ -275,3 +275,18 @@ def test_a_step_moves_nothing_between_host_and_device() -> None:
     before = strict.transfers.copy()
     optimizer.update(state, loss, state.params.flatten(grads))
     assert strict.transfers == before
+
+
+def test_a_state_is_taken_up_where_it_was_kept(backend: Backend) -> None:
+    state = start_on(backend)
+    optimizer = AdamW(linear(3, 0.1), state.params)
+    for step in range(2):
+        g = flat_on(backend, gradients(step))
+        state, _ = optimizer.update(state, number(backend, 1.0), g)
+    kept = state.moments()
+    assert kept.keys() == {f"{which}.{name}" for which in "mv" for name in SHAPES}
+    m, v = ({name: kept[f"{which}.{name}"] for name in SHAPES} for which in "mv")
+    again = TrainState.resumed(state.params, m, v, 2)
+    for ours, theirs in zip(tree.leaves(again), tree.leaves(state), strict=True):
+        assert ours.dtype is theirs.dtype
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())

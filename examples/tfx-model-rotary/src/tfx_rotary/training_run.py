@@ -93,14 +93,8 @@ class Run:
             options = replace(options, steps=settings.steps)
         data, text = read_text(settings.data or Path(saved.state["data"]))
         model = LanguageModel.of(saved, backend)
-        start = TrainState.start(model.params)
-        m, v = (
-            Parameters.from_host(
-                named(saved.optimizer, model.config, f"{which}."), backend, model.dtype
-            )
-            for which in "mv"
-        )
-        state = replace(start, m=m.flat, v=v.flat, step=start.step + saved.step)
+        m, v = (named(saved.optimizer, model.config, f"{which}.") for which in "mv")
+        state = TrainState.resumed(model.params, m, v, saved.step)
         return cls(options, data, model.encode(text), model, state, saved.step, saved.path)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
@@ -113,13 +107,12 @@ class Run:
 
     def checkpoint(self, state: TrainState, done: int) -> Checkpoint:
         """All that `resume` needs, after `done` steps."""
-        moments = {"m": state.params.to_host(state.m), "v": state.params.to_host(state.v)}
         return Checkpoint(
             model=NAME,
             step=done,
             config=asdict(self.model.config) | {"characters": self.model.characters},
             weights=state.params.to_host(),
-            optimizer={f"{w}.{name}": x for w, of in moments.items() for name, x in of.items()},
+            optimizer=state.moments(),
             state={"options": asdict(self.options), "data": str(self.data.absolute())},
         )
 
