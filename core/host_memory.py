@@ -1,8 +1,8 @@
 """Large arrays on the host that take over the memory of those that are gone.
 
-The system hands out fresh memory page by page, cleared, as it is first touched. For the half
-gigabyte of a parameter buffer, new at every training step, that takes longer than what is written
-there. What is kept for the next step is no more than a step had in use at its height.
+The system hands out fresh memory page by page, cleared, as it is first touched: work that a
+parameter buffer, new at every training step, need not ask for each time. What is kept for the next
+step is no more than a step had in use at its height.
 """
 
 from __future__ import annotations

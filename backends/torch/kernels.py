@@ -1,4 +1,4 @@
-"""Fused ops that torch has kernels for: each measured to help microGPT or a 124M model.
+"""Fused ops that torch has kernels for.
 
 But for the optimizer's, all are made of functions torch differentiates, so they serve its own
 autograd; the tape, which knows no rule for them, gets the composed forms. Declined is what torch

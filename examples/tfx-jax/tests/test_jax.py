@@ -193,6 +193,19 @@ def test_two_instances_on_two_threads(backend: Backend) -> None:
     assert found[0] == found[1] == [2.0**-20, 2.0**-60]
 
 
+def test_gpt2_writes_what_it_writes_on_numpy() -> None:
+    said = [
+        subprocess.run(
+            [sys.executable, "-m", "tfx", *f"run gpt2-tiny ROMEO: -n 9 --seed 1 -b {name}".split()],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for name in ("jax", "numpy")
+    ]
+    assert said[0] == said[1] != ""
+
+
 def test_microgpt_learns_as_on_numpy(tmp_path: Path) -> None:
     losses = {}
     for name in ("jax", "numpy"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from math import inf, nan
 from typing import Any
@@ -150,6 +152,19 @@ def test_a_write_into_repeated_cells_is_not_repeated() -> None:
     rows = B.broadcast_to(raw(np.zeros((1, 2))), shape=(2, 2))
     out = B.write(rows, raw(np.ones((1, 2))), 1, axis=0)
     assert B.to_numpy(out).tolist() == [[0, 0], [1, 1]]
+
+
+def test_gpt2_writes_what_it_writes_on_numpy() -> None:
+    said = [
+        subprocess.run(
+            [sys.executable, "-m", "tfx", *f"run gpt2-tiny ROMEO: -n 3 --seed 1 -b {name}".split()],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for name in ("loops", "numpy")
+    ]
+    assert said[0] == said[1] != ""
 
 
 def test_a_model_gets_the_loss_and_gradients_that_it_gets_on_numpy() -> None:

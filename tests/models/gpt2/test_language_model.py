@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from gpt2_checkpoints import END, TOKENS, write_gpt2
 
 from tfx.backends.numpy.backend import NumpyBackend
+from tfx.core.dtypes import DType
 from tfx.core.errors import TokenizerError
+from tfx.core.parameters import borrowed
 from tfx.models.gpt2.language_model import LanguageModel
+from tfx.models.gpt2.weights import read_pretrained
 
 
 @pytest.fixture
@@ -21,6 +25,17 @@ def notes() -> list[str]:
 def load(folder: Path, notes: list[str], **config: Any) -> LanguageModel:
     """A model beside a tokenizer whose texts end with END, its last token."""
     return LanguageModel.load(write_gpt2(folder, **config), NumpyBackend(), notes.append)
+
+
+def test_on_numpy_the_weights_are_those_of_the_file(tmp_path: Path) -> None:
+    """Not a copy: read-only views of a map, and of the very one that was opened."""
+    folder = write_gpt2(tmp_path / "gpt")
+    for tensor in LanguageModel.load(folder, NumpyBackend(), print).params.values():
+        assert not tensor.data.flags.owndata and not tensor.data.flags.writeable
+    found = read_pretrained(folder, print)
+    params = borrowed(found.tensors, NumpyBackend(), DType.float32)
+    for name, stored in found.tensors.items():
+        assert np.shares_memory(params[name].data, stored.array), name
 
 
 @pytest.mark.parametrize("end", [END, [3, END], None, [], 50256])

@@ -7,17 +7,21 @@ and transformers' model of the same weights.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tfx.backends.numpy.backend import NumpyBackend
+from tfx.core import creation
 from tfx.core.dtypes import DType
 from tfx.core.errors import CheckpointError, WeightsError
+from tfx.core.parameters import borrowed
 from tfx.core.weights import StoredTensor, write_weights
 from tfx.models.gpt2.config import config_json
-from tfx.models.gpt2.model import Config
+from tfx.models.gpt2.model import Config, logits
 from tfx.models.gpt2.weights import Pretrained, read_pretrained, write_pretrained
 
 CONFIG = Config(vocab_size=11, n_positions=8, n_embd=12, n_layer=2, n_head=3)
@@ -372,6 +376,29 @@ def test_another_programs_model_comes_out_of_transformers(tmp_path: Path, progra
     (note,) = notes
     activation = "gelu" if nano else "gelu_new"
     assert f"read as {program.split()[0]} has it, with activation_function {activation}" in note
+
+
+def test_the_readme_brings_nanogpts_checkpoint_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("safetensors")
+    model = linear_model(bias=False, tied=True, approximate="none")
+    compiled = {f"_orig_mod.{name}": x for name, x in model.state_dict().items()}
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": compiled, "model_args": NANO, "iter_num": 3}, "ckpt.pt")
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^<!-- python: nano -->\n```python\n(.*?)^```$", readme, re.S | re.M)
+    exec(code, {})
+
+    found, _ = read(tmp_path / "nano")
+    backend = NumpyBackend()
+    p = borrowed(found.tensors, backend, DType.float32)
+    ids = np.random.default_rng(0).integers(0, 11, (4, 8))
+    with torch.no_grad():
+        expected = model(torch.tensor(ids)).numpy()
+    ours = logits(p, found.config, creation.tensor(ids, backend)).numpy()
+    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_biases_may_only_lack_where_the_configuration_says_so(tmp_path: Path) -> None:

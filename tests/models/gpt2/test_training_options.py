@@ -42,6 +42,16 @@ def chosen(fine_tuning: bool = False, **given: Any) -> Options:
 # ---- defaults ----------------------------------------------------------------------------------
 
 
+def test_the_defaults_are_those_of_the_readme() -> None:
+    readme = " ".join((Path(__file__).parents[3] / "README.md").read_text("utf-8").split())
+    new, tuned = chosen(), chosen(fine_tuning=True)
+    rates = [f"{options.lr:.0e}".replace("e-0", "e-") for options in (new, tuned)]
+    assert (
+        f"{new.steps} steps of {new.batch_size} sequences, at most at a rate of {rates[0]}, or of "
+        f"{rates[1]} from weights" in readme
+    )
+
+
 @pytest.mark.parametrize(
     ("given", "derived"),
     [
