@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tfx.core.dtypes import DType
 from tfx.core.errors import UsageError
-from tfx.core.recipe import RunSettings, TrainSettings
+from tfx.core.recipe import RunSettings, TrainSettings, computable
+from tfx.testing import StrictBackend
 
 
 def test_given_leaves_out_what_was_not_given_but_not_zero() -> None:
@@ -27,3 +29,14 @@ def test_a_setting_without_use_is_refused_by_its_flag(
     with pytest.raises(UsageError, match=f"^acme has no use for {flag}; leave it out$"):
         settings.refuse_unsupported("acme", frozenset({"steps"}))
     settings.refuse_unsupported("acme", frozenset(settings.given()))
+
+
+def test_dtypes_to_compute_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TFX_DTYPE", raising=False)
+    backend = StrictBackend()
+    assert computable("acme", "float16", backend) is DType.float16
+    with pytest.raises(UsageError) as caught:
+        computable("acme", "bfloat16", backend, never={DType.float16})
+    assert str(caught.value) == (
+        "acme cannot compute in bfloat16 on strict; choose --dtype float32, float64"
+    )
