@@ -46,9 +46,11 @@ def examine(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     """What there is, by topic, and a line for each thing that is broken."""
     from dataclasses import asdict
 
+    from tfx.cli.main import COMMANDS
     from tfx.core.plugins import PluginHost
 
-    host = PluginHost(environ={**environ, "TFX_STRICT_PLUGINS": ""})  # to see them all
+    seeing_all = {**environ, "TFX_STRICT_PLUGINS": ""}
+    host = PluginHost(environ=seeing_all, own_commands=COMMANDS)
     found = {
         "tfx": _installation(),
         "python": _python(),

@@ -50,11 +50,15 @@ def evaluate(
 ) -> None:
     if docs is not None and stride is not None:
         raise UsageError("--docs takes documents one by one, --stride runs over all; keep one")
-    from tfx.core.recipe import EvalSettings
+    from tfx.core.recipe import EvalSettings, Evaluable
 
     settings = EvalSettings(
         weights=weights, data=data, dtype=dtype, docs=docs, stride=stride, batch_size=batch_size
     )
     with reporter(as_json) as report:
         recipe, library = start(model, backend, device, report)
+        if not isinstance(recipe, Evaluable):
+            raise UsageError(
+                f"{model} offers no evaluation; it has `tfx train {model}` and `tfx run {model}`"
+            )
         report.finish(recipe.evaluate(settings, library, report))

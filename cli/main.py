@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from tfx.cli.errors import guarded
+from tfx.core.errors import TfxError
 
 PROGRAM = "tfx"
 
@@ -22,6 +24,8 @@ COMMANDS = {
     "eval": "Measure the loss of a trained model on data.",
     "tokenizer": "Train a tokenizer, or turn text to token ids and back.",
     "convert": "Write a checkpoint as other programs read it.",
+    "conformance": "Say what is right about a backend, and what is not.",
+    "compare": "Hold two backends against each other, layer by layer.",
     "backends": "List the backends, and say which can run here.",
     "models": "List the models.",
     "plugins": "List the plugins, and say what ails a broken one.",
@@ -31,17 +35,35 @@ COMMANDS = {
 
 
 class Commands(TyperGroup):
-    """Typer's group, but a command ends as `tfx.cli.errors` says."""
+    """Typer's group, but a command ends as `tfx.cli.errors` says, and plugins may add to it."""
 
     def main(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> Any:
         if f"_{PROGRAM.upper()}_COMPLETE" in os.environ:  # a shell asks what it could offer
-            return super().main(args=args, prog_name=PROGRAM)
+            with suppress(TfxError):  # no offer, rather than a complaint amid somebody's typing
+                return super().main(args=args, prog_name=PROGRAM)
+            sys.exit()
         arguments = list(sys.argv[1:] if args is None else args)
         sys.exit(guarded(lambda: self._dispatch(arguments)))
 
     def _dispatch(self, arguments: list[str]) -> None:
         with self.make_context(PROGRAM, arguments) as context:
             self.invoke(context)
+
+    def get_command(self, context: Any, name: str) -> Any:
+        return self.commands.get(name) or self._with_plugins().get(name)
+
+    def list_commands(self, context: Any) -> list[str]:
+        return list(self._with_plugins())
+
+    def _with_plugins(self) -> Any:
+        """All commands, for which package metadata is read: when help or an unknown one asks."""
+        from tfx.core.plugins import PluginHost
+
+        for name, plugin in PluginHost(own_commands=COMMANDS).commands().items():
+            source = f"from {plugin.distribution} {plugin.version}"
+            at_fault = plugin.status != "ok"  # whoever calls it hears why
+            self.commands.setdefault(name, OfPlugin(name, short_help=source, hidden=at_fault))
+        return self.commands
 
 
 class Lazy(TyperCommand):
@@ -54,6 +76,17 @@ class Lazy(TyperCommand):
         command = typer.main.get_command(import_module(f"tfx.cli.{self.name}").app)
         command.help = "\n\n".join(text for text in (self.help, command.help) if text)
         return command.make_context(*args, **extra)
+
+
+class OfPlugin(TyperCommand):
+    """Stands for a command that a plugin brings: a function, imported when it is called."""
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        from tfx.core.plugins import PluginHost
+
+        alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+        alone.command()(PluginHost(own_commands=COMMANDS).command(str(self.name)))
+        return typer.main.get_command(alone).make_context(*args, **extra)
 
 
 app = typer.Typer(

@@ -22,6 +22,7 @@ from tfx.cli.plot import (
 )
 from tfx.cli.report import reporter
 from tfx.cli.start import start
+from tfx.core.files import shown
 
 
 class TrainCommand(ModelCommand):
@@ -159,13 +160,17 @@ def train(
         check_drawable(plot, out or resume)
     with reporter(as_json) as report:
         recipe, library = start(model, backend, device, report)
+        from tfx.core.runs import newest_in
         from tfx.core.training import METRICS, Stopped
 
         try:
             result = recipe.train(settings, library, report)
         except Stopped as stop:
-            again = shlex.join(["tfx", "train", model, "--resume", str(stop.folder)])
-            report.note(f"step {stop.step} is saved; to go on: {again}")
+            if newest_in(stop.folder):
+                again = shlex.join(["tfx", "train", model, "--resume", str(stop.folder)])
+                report.note(f"step {stop.step} is saved; to go on: {again}")
+            else:  # saved as the model has it, without a checkpoint to go on from
+                report.note(f"step {stop.step} is saved in {shown(stop.folder)}")
             raise
     try:
         if plot is not None:

@@ -12,7 +12,11 @@ calls can be checked, recorded and replayed by one mechanism:
 
 What reaches a primitive has been checked by `tfx.core.tensor`: dtypes agree, axes are
 non-negative, shapes contain no -1. A backend need not check again. Shapes that do not broadcast or
-multiply are left to the library, which refuses them with a ValueError or RuntimeError.
+multiply are left to the library, which refuses them with a ValueError, TypeError, IndexError or
+RuntimeError of its own.
+
+What a docstring calls outside the contract may give anything, or raise. Numbers below the smallest
+normal one of their dtype may be taken for zero, in arguments and in results.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ import numpy.typing as npt
 
 from tfx.core import threefry
 from tfx.core.dtypes import DType
+from tfx.core.errors import MissingPrimitive
 
 Array = Any
 """A raw array of whatever library stands behind the backend."""
@@ -89,7 +94,8 @@ class Backend:
         dtypes: element types it computes with.
         storage_dtypes: element types it can hold, move about (shape and index primitives) and
             `cast` from and to, but not compute with.
-        index_dtype: what `argmax` and `arange` give; int32 or int64.
+        index_dtype: what `argmax` and `arange` give, and ids come in; int32 or int64, one of
+            `dtypes`. A backend without int64 says int32, and is never given an int64.
         device_random: False when `random_bits` draws on the host and copies.
         deterministic: False when the same input twice may give other bits.
         fused: overrides of fused ops, by name (see `tfx.core.fused`).
@@ -118,7 +124,10 @@ class Backend:
         return f"<tfx backend {self}>"
 
     def _missing(self, name: str) -> NoReturn:
-        raise NotImplementedError(f"backend {self.name!r} does not implement {name!r}")
+        raise MissingPrimitive(
+            f"backend {self.name!r} does not implement {name!r} yet; "
+            f"`tfx conformance {self.name}` lists what is left"
+        )
 
     # ---- what a raw array is -------------------------------------------------------------
 
@@ -158,8 +167,12 @@ class Backend:
 
     @primitive("arrays")
     def cast(self, x: Array, *, dtype: DType) -> Array:
-        """`x` as `dtype`: floats round to nearest even, floats to integers truncate, to bool
-        means != 0. The only way between element types."""
+        """`x` as `dtype`: floats round to nearest even, floats to integers truncate, integers to
+        integers wrap, to bool means != 0, NaN included. The only way between element types.
+
+        float64 and integers may be rounded to float32 on the way to a half. Outside the contract:
+        floats to integers where they are NaN, infinite, or no longer fit.
+        """
         self._missing("cast")
 
     # ---- unary: floats, same shape and dtype (neg: integers too) -------------------------
@@ -213,12 +226,15 @@ class Backend:
 
     @primitive("binary")
     def pow(self, x: Array, *, exponent: float) -> Array:
-        """x**exponent for floats and a Python number."""
+        """x**exponent for floats and a Python number: 1 where that is 0, NaN where x < 0 is finite
+        and it is no whole number. Outside the contract: -inf and -0.0 to what is no whole number.
+        """
         self._missing("pow")
 
     @primitive("binary")
     def maximum(self, x: Operand, y: Operand) -> Array:
-        """The larger of both; NaN where either is NaN. Ties share the gradient in halves."""
+        """The larger of both, of 0.0 and -0.0 either; NaN where either is NaN. Ties share the
+        gradient in halves."""
         self._missing("maximum")
 
     # ---- select ---------------------------------------------------------------------------
@@ -243,17 +259,20 @@ class Backend:
 
     @primitive("reduce")
     def sum(self, x: Array, *, axis: tuple[int, ...], keepdims: bool) -> Array:
-        """The sum in the dtype of `x` (integers wrap); halves accumulate in float32."""
+        """The sum in the dtype of `x`, 0 of nothing; integers wrap, halves accumulate in
+        float32."""
         self._missing("sum")
 
     @primitive("reduce")
     def max(self, x: Array, *, axis: tuple[int, ...], keepdims: bool) -> Array:
-        """The largest element of at least one; NaN where there is one. Ties share the gradient."""
+        """The largest element; NaN where there is one. Ties share the gradient. Of no elements,
+        it is outside the contract; an empty axis that stays gives an empty result."""
         self._missing("max")
 
     @primitive("reduce")
     def argmax(self, x: Array, *, axis: int) -> Array:
-        """Where the largest stands, the first of equals, as `index_dtype`; `axis` is gone."""
+        """Where the largest stands, the first of equals, or the first NaN, as `index_dtype`; `axis`
+        is gone. Of no elements, it is outside the contract."""
         self._missing("argmax")
 
     # ---- matmul -----------------------------------------------------------------------------
@@ -283,7 +302,8 @@ class Backend:
 
     @primitive("shape")
     def concat(self, *xs: Array, axis: int) -> Array:
-        """Arrays, one or more, laid one after the other along `axis`: always a new array."""
+        """Arrays, one or more, laid one after the other along `axis`: always a new array, even of
+        one, since it is how tfx copies what `write` is about to consume."""
         self._missing("concat")
 
     @primitive("shape")
@@ -308,13 +328,14 @@ class Backend:
     @primitive("index")
     def take(self, x: Array, indices: Array, *, axis: int) -> Array:
         """x[..., indices, ...]: the indices' shape stands in place of `axis`. Indices are int32 or
-        int64 in [0, length); others are outside the contract (ids are checked on the host)."""
+        int64 in [0, length); others, negative ones too, are outside the contract (ids are checked
+        on the host)."""
         self._missing("take")
 
     @primitive("index")
     def scatter_add(self, x: Array, indices: Array, updates: Array, *, axis: int) -> Array:
         """`x` plus, at each index along `axis`, its update; repeated indices add up. `updates`
-        has the shape of `take(x, indices, axis=axis)`."""
+        has the shape of `take(x, indices, axis=axis)`. Indices are as there."""
         self._missing("scatter_add")
 
     @primitive("index")

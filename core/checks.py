@@ -33,7 +33,13 @@ def check_number(op: str, args: Sequence[Any], dtype: DType | None) -> None:
             continue
         if not isinstance(x, int | float):
             raise TypeError(f"{op} takes tensors and Python numbers, not {type(x).__name__}")
-        if dtype is None or dtype.is_float:
+        if dtype is None:
+            continue
+        if dtype.is_float:
+            if isinstance(x, int) and not _holds(DType.int64, x):
+                raise DTypeError(
+                    f"{op} of {dtype} and an integer of more than 64 bits: write it as a float"
+                )
             continue
         if isinstance(x, float):
             raise DTypeError(f"{op} of {dtype} and a Python float: cast the tensor first")

@@ -63,6 +63,10 @@ class BackendError(TfxError):
     """A backend is unknown, not installed, cannot run here, or speaks another interface."""
 
 
+class MissingPrimitive(BackendError, NotImplementedError):
+    """A backend that is not finished was asked for something that it does not implement yet."""
+
+
 class BackendMismatch(TfxError):
     """Tensors of two backends met in one operation; `x.to(backend)` is the only way across."""
 

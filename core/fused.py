@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from tfx.core.backend import Backend, Fused
 from tfx.core.tape import Alias, Node, recorded, recording
 from tfx.core.tensor import RecordingOps, Tensor, gradients
+from tfx.core.watching import told, watchers
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -57,6 +58,8 @@ def fused(definition: F) -> F:
 
     @functools.wraps(definition)
     def call(*args: Any, **params: Any) -> Any:
+        if watchers and threading.get_ident() in watchers:
+            return told(name, call, args, params)
         options = defaults | params if params else defaults
         if len(args) < required or len(options) != len(defaults):
             bound = signature.bind(*args, **params)

@@ -8,6 +8,29 @@ A plugin is a module that a distribution names in the entry-point group `tfx`:
 The module marks its hooks with `hookimpl`. It should import nothing heavy: a hook hands over
 descriptors with import strings, and what they point to is imported when somebody asks for it.
 Names that begin with `tfx_` are for hooks alone, so that a misspelled one is noticed.
+
+A command of its own takes no hook. It stands by name in a second group, so that `tfx --help` can
+list it, and `tfx greet` find it, with nothing else of any plugin imported:
+
+    [project.entry-points."tfx.commands"]
+    greet = "tfx_acme.commands:greet"
+
+What is named is a function. Typer makes arguments and options of its annotated parameters and the
+help of its docstring. `tfx_acme/commands.py`:
+
+    import typer
+
+    from tfx.core.errors import TfxError
+
+    def greet(name: str, times: int = 1) -> None:
+        '''Say hello to NAME.'''
+        if times > 100:
+            raise TfxError(f"--times {times} is more than anybody listens to; 100 will do")
+        for _ in range(times):
+            typer.echo(f"Hello, {name}!")
+
+A `TfxError` ends it with one line and an exit code, as it does our own commands. Where tfx has a
+command of that name, tfx's runs; where two plugins have one, neither does.
 """
 
 from __future__ import annotations

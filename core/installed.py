@@ -1,4 +1,4 @@
-"""Which plugins are installed: read from package metadata, importing none of them."""
+"""Which plugins and commands are installed: read from package metadata, importing none of them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 GROUP = "tfx"
 """The entry-point group of plugins."""
 
+COMMANDS = f"{GROUP}.commands"
+"""The entry-point group of the commands that plugins add to `tfx`."""
+
 OURS = "tfx-lm"
 """The distribution that tfx itself comes in."""
 
@@ -22,7 +25,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Installed:
-    """A plugin that a distribution declares.
+    """A plugin, or a command of one, that a distribution declares.
 
     Attributes:
         name: of the entry point; of the distribution where its entry points cannot be read.
@@ -30,6 +33,7 @@ class Installed:
         version: of the distribution.
         entry_point: None where the metadata is damaged.
         damage: one clause that says how, else empty.
+        group: of the entry point, `GROUP` or `COMMANDS`.
     """
 
     name: str
@@ -37,9 +41,15 @@ class Installed:
     version: str
     entry_point: EntryPoint | None
     damage: str = ""
+    group: str = GROUP
 
     def __str__(self) -> str:
         return f"{self.distribution} {self.version}"
+
+    @property
+    def title(self) -> str:
+        """What a message calls it: `plugin 'acme'`."""
+        return f"{'command' if self.group == COMMANDS else 'plugin'} {self.name!r}"
 
     @property
     def is_ours(self) -> bool:
@@ -93,7 +103,7 @@ def canonical(name: str) -> str:
 
 
 def installed_plugins(distributions: Iterable[Distribution] | None = None) -> list[Installed]:
-    """Every plugin that `distributions` declare: ours first, then by distribution and name.
+    """All plugins and commands of `distributions`: ours first, then by distribution and name.
 
     Without `distributions`, those on `sys.path`. A distribution found twice counts once, as
     the one that an import would reach. Damaged metadata never raises.
@@ -111,12 +121,12 @@ def installed_plugins(distributions: Iterable[Distribution] | None = None) -> li
 
 
 def _declares_plugins(distribution: Distribution) -> bool:
-    """Whether our group stands in its entry points; cheaper than parsing every package's."""
+    """Whether a group of ours stands in its entry points; cheaper than parsing every package's."""
     try:
         text = distribution.read_text("entry_points.txt") or ""
     except Exception:  # unreadable, so nothing says that it is one of ours
         return False
-    return any(line.strip() == f"[{GROUP}]" for line in text.splitlines())
+    return any(line.strip() in (f"[{GROUP}]", f"[{COMMANDS}]") for line in text.splitlines())
 
 
 def _plugins_of(distribution: Distribution) -> list[Installed]:
@@ -126,11 +136,11 @@ def _plugins_of(distribution: Distribution) -> list[Installed]:
         damage = f"a package in {distribution.locate_file('')} has lost its name or version"
         return [Installed(UNKNOWN, name or UNKNOWN, version or UNKNOWN, None, damage)]
     try:
-        entry_points = [e for e in distribution.entry_points if e.group == GROUP]
+        entry_points = [e for e in distribution.entry_points if e.group in (GROUP, COMMANDS)]
     except Exception as error:
         damage = f"its entry_points.txt cannot be read ({error})"
         return [Installed(name, name, version, None, damage)]
-    return [Installed(e.name, name, version, e) for e in entry_points]
+    return [Installed(e.name, name, version, e, group=e.group) for e in entry_points]
 
 
 def _header(distribution: Distribution, field: str) -> str | None:

@@ -168,8 +168,9 @@ def logsumexp(x: Tensor, axis: int = -1, keepdims: bool = False) -> Tensor:
 
 
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
-    """log(softmax(x)) without overflow."""
-    return x - logsumexp(x, axis, keepdims=True)
+    """log(softmax(x)) without overflow, as exact far from zero as near it."""
+    shifted = x - finite_max(x, axis)
+    return shifted - shifted.exp().sum(axis, keepdims=True).log()
 
 
 def finite_max(x: Tensor, axis: int) -> Tensor:

@@ -1,18 +1,21 @@
-"""Loads one plugin: imports it, asks its hooks, and turns whatever goes wrong into faults."""
+"""Loads one plugin or command: imports it, and turns whatever goes wrong into faults."""
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from tfx.core.errors import PluginError, TfxError, UsageError
-from tfx.core.installed import GROUP, Installed
+from tfx.core.installed import COMMANDS, GROUP, Installed
 from tfx.core.specs import BackendSpec, KernelSpec, ModelSpec
 from tfx.core.wording import in_words, kind_of, one_line
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from pluggy import PluginManager
 
 Spec = BackendSpec | ModelSpec | KernelSpec
@@ -24,6 +27,9 @@ HOOKS: dict[str, type[Spec]] = {
     "tfx_kernels": KernelSpec,
 }
 """What each hook of `tfx.core.hookspecs` returns a list of. A new hook is one more line."""
+
+NAMES = "names are lower case letters, digits, '-', '_' and '.'"
+"""What may be typed after `tfx`, `tfx run` or `--backend`, as a message says it."""
 
 CRASHES = (Exception, SystemExit)
 """What other people's code may do to us. Ctrl-C is the user's, and passes."""
@@ -40,7 +46,7 @@ class Fault:
 
 @dataclass
 class Plugin:
-    """An installed plugin and what became of it. A broken one may still offer something."""
+    """An installed plugin or command, and what became of it. A broken one may offer something."""
 
     source: Installed
     status: Status = "ok"
@@ -58,6 +64,13 @@ class Plugin:
         self.faults.append(Fault(text, cure))
 
     @property
+    def offers(self) -> tuple[str, ...]:
+        """The names of what it brings; a command as it is typed."""
+        if self.source.group == COMMANDS:
+            return (f"tfx {self.source.name}",) if self.status == "ok" else ()
+        return tuple(spec.name for spec in self.specs)
+
+    @property
     def fault(self) -> str:
         """All faults in one line."""
         return "; ".join(fault.text for fault in self.faults)
@@ -65,7 +78,7 @@ class Plugin:
     def error(self) -> TfxError:
         """The error to raise for a plugin with a fault, chained from the exception behind it."""
         kind = PluginError if self.status == "broken" else UsageError
-        fault = f"plugin {self.source.name!r} of {self.source} is {self.status}: {self.fault}"
+        fault = f"{self.source.title} of {self.source} is {self.status}: {self.fault}"
         error = kind(f"{fault}. {self.faults[0].cure}")
         error.__cause__ = self.faults[0].error
         return error
@@ -86,12 +99,8 @@ def load(plugin: Plugin) -> None:
         return
     manager = PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
-    entry_point = plugin.source.entry_point
-    try:
-        module = entry_point.load()
-    except CRASHES as error:
-        cure = plugin.source.cure_for(error, entry_point.value)
-        plugin.breaks(f"it cannot be imported ({one_line(error)})", error, cure)
+    module = _import(plugin, plugin.source.entry_point)
+    if plugin.faults:
         return
     try:
         manager.register(module)
@@ -102,6 +111,28 @@ def load(plugin: Plugin) -> None:
         plugin.breaks(fault)
     for hook, kind in HOOKS.items():
         _ask(plugin, manager, hook, kind)
+
+
+def load_command(command: Plugin) -> Callable[..., object]:
+    """The function behind a command, imported now; `TfxError` where it is or turns out at fault."""
+    entry_point = command.source.entry_point
+    if entry_point is None or command.faults:
+        raise command.error()
+    function: Callable[..., object] = _import(command, entry_point)
+    if not (command.faults or inspect.isfunction(function)):
+        command.breaks(f"{entry_point.value} is {kind_of(function)}, not a function")
+    if command.faults:
+        raise command.error()
+    return function
+
+
+def _import(plugin: Plugin, entry_point: EntryPoint) -> Any:
+    """What an entry point names; where that fails, a fault is noted."""
+    try:
+        return entry_point.load()
+    except CRASHES as error:
+        cure = plugin.source.cure_for(error, entry_point.value)
+        plugin.breaks(f"it cannot be imported ({one_line(error)})", error, cure)
 
 
 def _ask(plugin: Plugin, manager: PluginManager, hook: str, kind: type[Spec]) -> None:
@@ -142,6 +173,11 @@ def _unheard(manager: PluginManager, module: Any) -> Iterator[str]:
         yield f"it has no hook; there are {in_words(HOOKS)}"
 
 
+def is_name(name: str) -> bool:
+    """Whether `name` is as `NAMES` has it; the first is a letter or a digit."""
+    return re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name) is not None
+
+
 def _malformed(spec: Any, kind: type[Spec]) -> str | None:
     """Why `spec` cannot be used, put as what the hook returned."""
     if type(spec) is not kind:
@@ -150,8 +186,8 @@ def _malformed(spec: Any, kind: type[Spec]) -> str | None:
         if not isinstance(value := getattr(spec, name), expected):
             return f"a {kind.__name__} whose {name} is {kind_of(value)}"
     for name in (spec.backend, spec.op) if isinstance(spec, KernelSpec) else (spec.name,):
-        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name) or name == "auto":
-            return f"the name {name!r}; names are lower case letters, digits, '-', '_' and '.'"
+        if not is_name(name) or name == "auto":
+            return f"the name {name!r}; {NAMES}"
     if not re.fullmatch(r"[\w.]+:[\w.]+", spec.target):
         return f"the target {spec.target!r}; write 'package.module:attribute'"
     return None

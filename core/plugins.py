@@ -8,7 +8,7 @@ asked for. Our own backends and models come in through the same door as everybod
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -16,10 +16,19 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tfx.core.errors import TfxError
-from tfx.core.installed import Installed, canonical, installed_plugins
-from tfx.core.plugin_loader import CRASHES, Plugin, Spec, Status, load
+from tfx.core.installed import COMMANDS, GROUP, Installed, canonical, installed_plugins
+from tfx.core.plugin_loader import (
+    CRASHES,
+    NAMES,
+    Plugin,
+    Spec,
+    Status,
+    is_name,
+    load,
+    load_command,
+)
 from tfx.core.specs import API, BackendSpec, KernelSpec, ModelSpec, Probe
-from tfx.core.wording import kind_of, one_line
+from tfx.core.wording import in_words, kind_of, one_line
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
@@ -55,7 +64,7 @@ class PluginInfo:
         version: of the distribution.
         status: "ok", "broken", "disabled" (by TFX_DISABLE_PLUGINS) or "not loaded" (left out
             of TFX_LOAD_PLUGINS). A broken plugin may still offer something.
-        offers: names of the backends, models and kernels it brings.
+        offers: names of the backends, models and kernels it brings; `tfx NAME` for a command.
         fault: one line that says why it is not in order, or None.
         cure: one line that says what to do, or None.
     """
@@ -75,6 +84,7 @@ class PluginHost:
     Args:
         distributions: where to look for entry points; what is on `sys.path` by default.
         environ: where to look for the variables below; `os.environ` by default.
+        own_commands: names of commands that no plugin may take.
 
     `TFX_LOAD_PLUGINS` names the only plugins of other distributions to load (empty: none).
     `TFX_DISABLE_PLUGINS` names plugins not to load, ours included, and wins. Both take names
@@ -90,9 +100,11 @@ class PluginHost:
         self,
         distributions: Iterable[Distribution] | None = None,
         environ: Mapping[str, str] | None = None,
+        own_commands: Collection[str] = (),
     ) -> None:
         self._distributions = None if distributions is None else list(distributions)
         self._environ = os.environ if environ is None else environ
+        self._own_commands = own_commands
         self._probes: dict[str, Probe] = {}
 
     def backends(self) -> Mapping[str, Offer[BackendSpec]]:
@@ -108,19 +120,21 @@ class PluginHost:
         return self._offers(KernelSpec)
 
     def plugins(self) -> list[PluginInfo]:
-        """Every entry point there is: ours first, then by distribution and name."""
-        return [
-            PluginInfo(
-                name=plugin.source.name,
-                distribution=plugin.source.distribution,
-                version=plugin.source.version,
-                status=plugin.status,
-                offers=tuple(spec.name for spec in plugin.specs),
-                fault=plugin.fault or None,
-                cure=plugin.faults[0].cure if plugin.faults else None,
-            )
-            for plugin in self._plugins
-        ]
+        """Every entry point there is: ours first, then by distribution and name; then commands."""
+        return [_info(plugin) for plugin in (*self._plugins, *self._commands)]
+
+    def commands(self) -> Mapping[str, PluginInfo]:
+        """What each command of a plugin is, by name in alphabetical order. Imports none of them."""
+        return {name: _info(command) for name, command in sorted(self._commands_by_name.items())}
+
+    def command(self, name: str) -> Callable[..., object]:
+        """The function behind the command `name`, imported now; `KeyError` where there is none.
+
+        Raises:
+            PluginError: it cannot be imported, is no function, or several plugins have the name.
+            UsageError: the user keeps it out.
+        """
+        return load_command(self._commands_by_name[name])
 
     @property
     def strict(self) -> bool:
@@ -158,31 +172,66 @@ class PluginHost:
 
     @cached_property
     def _plugins(self) -> list[Plugin]:
-        plugins = [Plugin(source) for source in installed_plugins(self._distributions)]
+        plugins = self._admitted(GROUP)
         for plugin in plugins:
-            self._admit(plugin)
+            if plugin.status == "ok":
+                load(plugin)
         _settle_names(plugins)
-        if self.strict:
-            for plugin in plugins:
-                if plugin.status == "broken":
-                    raise plugin.error()
+        self._refuse_broken(plugins)
         return plugins
 
-    def _admit(self, plugin: Plugin) -> None:
-        """Load one plugin, unless the environment keeps it out."""
-        source = plugin.source
+    @cached_property
+    def _commands(self) -> list[Plugin]:
+        commands = self._admitted(COMMANDS)
+        _settle_commands(commands, self._own_commands)
+        self._refuse_broken(commands)
+        return commands
+
+    @property
+    def _commands_by_name(self) -> dict[str, Plugin]:
+        """Of several with one name, the first that the environment lets in."""
+        last_first = reversed(self._commands)
+        ranked = sorted(last_first, key=lambda command: command.status in ("ok", "broken"))
+        return {command.source.name: command for command in ranked}
+
+    @cached_property
+    def _installed(self) -> list[Installed]:
+        return installed_plugins(self._distributions)
+
+    def _admitted(self, group: str) -> list[Plugin]:
+        """What is installed of a group, marked where the environment keeps it out."""
+        disabled = _names(self._environ.get("TFX_DISABLE_PLUGINS", ""))
         allowed = self._environ.get("TFX_LOAD_PLUGINS")
-        if source.names & _names(self._environ.get("TFX_DISABLE_PLUGINS", "")):
-            plugin.stays_out("disabled", "TFX_DISABLE_PLUGINS names it", "Take it out of there")
-        elif not (source.is_ours or allowed is None or source.names & _names(allowed)):
-            plugin.stays_out("not loaded", "TFX_LOAD_PLUGINS leaves it out", "Add it there")
-        else:
-            load(plugin)
+        plugins = [Plugin(source) for source in self._installed if source.group == group]
+        for plugin in plugins:
+            source = plugin.source
+            if source.names & disabled:
+                plugin.stays_out("disabled", "TFX_DISABLE_PLUGINS names it", "Take it out of there")
+            elif not (source.is_ours or allowed is None or source.names & _names(allowed)):
+                plugin.stays_out("not loaded", "TFX_LOAD_PLUGINS leaves it out", "Add it there")
+        return plugins
+
+    def _refuse_broken(self, plugins: list[Plugin]) -> None:
+        for plugin in plugins:
+            if self.strict and plugin.status == "broken":
+                raise plugin.error()
 
 
 def _names(listed: str) -> set[str]:
     """The names in a comma-separated variable."""
     return {canonical(name) for name in listed.split(",") if name.strip()}
+
+
+def _info(plugin: Plugin) -> PluginInfo:
+    return PluginInfo(
+        name=plugin.source.name,
+        distribution=plugin.source.distribution,
+        version=plugin.source.version,
+        status=plugin.status,
+        offers=plugin.offers,
+        fault=plugin.fault or None,
+        cure=plugin.faults[0].cure if plugin.faults else None,
+    )
 
 
 def _settle_names(plugins: list[Plugin]) -> None:
@@ -198,6 +247,22 @@ def _settle_names(plugins: list[Plugin]) -> None:
         owners[key] = plugin
         if spec.api > API:
             plugin.breaks(newer_interface(title(spec), spec.api), cure=plugin.source.downgrade)
+
+
+def _settle_commands(commands: list[Plugin], own: Collection[str]) -> None:
+    """Leave each name to the only plugin that claims it; where several do, none has it."""
+    claims = [command for command in commands if command.status == "ok"]
+    for command in claims:
+        name = command.source.name
+        rivals = [c for c in claims if c.source.name == name and c is not command]
+        if not is_name(name):
+            command.breaks(f"nobody can type it; {NAMES}")
+        elif name in own:
+            command.breaks("tfx has a command of its own by that name")
+        elif rivals:
+            others = in_words(str(rival.source) for rival in rivals)
+            which = f"the name is also claimed by {others}, and none of them runs"
+            command.breaks(which, cure="Uninstall one, or name one in TFX_DISABLE_PLUGINS")
 
 
 def _probe(offer: Offer[BackendSpec]) -> Probe:

@@ -1,4 +1,4 @@
-"""What a model plugin does for the command line: train, run and evaluate.
+"""What a model plugin does for the command line: train and run, and what else it can.
 
 A `Recipe` gets validated settings, a backend and a reporter, and returns the JSON object
 of its command. It never prints: stdout belongs to the reporter.
@@ -7,7 +7,7 @@ of its command. It never prints: stdout belongs to the reporter.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -17,6 +17,7 @@ from tfx.core.errors import UsageError
 
 if TYPE_CHECKING:
     from tfx.core.backend import Backend
+    from tfx.core.tensor import Tensor
 
 
 _VARIABLES = {"--dtype": "TFX_DTYPE", "--seed": "TFX_SEED"}
@@ -140,6 +141,16 @@ class ConvertSettings(Settings):
     dtype: str | None = None
 
 
+@dataclass
+class CompareSettings(Settings):
+    """What an `Example` is of; the flags of `tfx compare` that are the model's business."""
+
+    weights: Path | None = None
+    prompt: str | None = None
+    dtype: str | None = None
+    seed: int | None = None
+
+
 class Reporter(Protocol):
     """Where a recipe's words go. The command line's writes text, or nothing under `--json`."""
 
@@ -166,7 +177,7 @@ class Reporter(Protocol):
 
 
 class Recipe(Protocol):
-    """A model that the command line can train, run and evaluate.
+    """A model that the command line can train and run; it may be `Evaluable` and more.
 
     Each method raises `TfxError` for what the user can mend, and returns the object that
     `--json` prints: JSON types and paths, every number finite. That of `train` names under
@@ -183,6 +194,11 @@ class Recipe(Protocol):
 
     def run(self, settings: RunSettings, backend: Backend, report: Reporter) -> dict[str, Any]: ...
 
+
+@runtime_checkable
+class Evaluable(Protocol):
+    """A recipe that can judge its model by a text. As in `Recipe`, for `tfx eval`."""
+
     def evaluate(
         self, settings: EvalSettings, backend: Backend, report: Reporter
     ) -> dict[str, Any]: ...
@@ -196,3 +212,33 @@ class Convertible(Protocol):
     """
 
     def convert(self, settings: ConvertSettings, report: Reporter) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A small piece of a model's work, the same on every backend.
+
+    Attributes:
+        params: the parameters by their names in a checkpoint, on one backend.
+        loss: one number, from parameters of these names, shapes and dtypes; no chance in it.
+    """
+
+    params: Mapping[str, Tensor]
+    loss: Callable[[Mapping[str, Tensor]], Tensor]
+
+
+@runtime_checkable
+class Comparable(Protocol):
+    """A recipe with an example on which backends can be held against each other.
+
+    The settings that are not given have defaults, with which nothing is fetched for a model whose
+    weights are here. `note` is called with a line that the user should know. Raises `TfxError` for
+    what the user can mend.
+    """
+
+    def example(
+        self,
+        settings: CompareSettings,
+        backend: Backend,
+        note: Callable[[str], None] = ...,
+    ) -> Example: ...

@@ -101,7 +101,7 @@ def open_model(host: PluginHost, name: str) -> Recipe:
     if offer.spec.api > API:
         raise PluginError(_too_new(offer, offer.spec.api))
     recipe: Recipe = _call_target(offer)
-    lacking = [m for m in ("train", "run", "evaluate") if not callable(getattr(recipe, m, None))]
+    lacking = [m for m in ("train", "run") if not callable(getattr(recipe, m, None))]
     if lacking:
         raise _gave(offer, f"{kind_of(recipe)} without {' and '.join(lacking)}")
     return recipe

@@ -15,8 +15,9 @@ class BackendSpec:
 
     Attributes:
         name: what the user types after `--backend`; lower case, no colon.
-        target: `"package.module:attribute"`, called as `attribute(device)` with the text
-            after the colon of `name:device` (or None), returning a `Backend`.
+        target: `"package.module:attribute"`, called as `attribute(device)`, returning a `Backend`.
+            `device` is one of the probe's `devices`, or None where the user names none and
+            the backend chooses; always None where the probe names no devices.
         summary: one line for `tfx backends`.
         probe: `"package.module:function"` called without arguments, which must not
             import the array library unless it has to: returns a `Probe`. None: always ready.

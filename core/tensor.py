@@ -477,7 +477,7 @@ def apply(op: str, *args: Tensor | Number, **params: Any) -> Tensor:
         check_number(op, args, dtype)
     try:
         data = getattr(backend, op)(*raw, **params)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, TypeError, IndexError, RuntimeError) as error:
         misfit = shape_misfit(op, args)
         if misfit is None:
             raise  # out of memory, not implemented, a fault of the device: not for us to rename

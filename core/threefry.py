@@ -23,8 +23,9 @@ Words = npt.NDArray[np.uint32]
 def threefry2x32(key: tuple[int, int], c0: Any, c1: Any) -> tuple[Any, Any]:
     """Twenty rounds over the counter words (c0, c1).
 
-    Arguments are Python integers, or integer arrays of one dtype of at least 64 bits of any library
-    whose arrays know `+ ^ & << >>`; values are 32-bit words. Returns two words of the same kind.
+    Arguments are Python integers, or integer arrays of one dtype of any library whose arrays know
+    `+ ^ & << >>`: of 64 bits, or of 32 where they are unsigned and wrap. Values are 32-bit words.
+    Returns two words of the same kind.
 
     >>> [hex(word) for word in threefry2x32((0, 0), 0, 0)]
     ['0x6b200159', '0x99ba4efe']

@@ -6,7 +6,10 @@ from collections.abc import Callable, Sequence
 
 from tfx.core.generation.generate import Token
 from tfx.core.generation.stopping import Decoder, before_stop, settled
-from tfx.core.tokenizer import ByteLevelBPE, StreamDecoder
+from tfx.core.tokenizer import ByteLevelBPE
+
+_CUT = "\N{REPLACEMENT CHARACTER}"
+"""What decoders make of bytes that are no whole character, or none yet."""
 
 
 def decoder(tokenizer: ByteLevelBPE) -> Decoder:
@@ -16,28 +19,44 @@ def decoder(tokenizer: ByteLevelBPE) -> Decoder:
 
 
 class Growing:
-    """One text as it grows: `feed` gives, token by token, the pieces of what `decoder` makes of it.
+    """One text as it grows: `feed` gives, token by token, the pieces of what `decode` makes of it.
 
     A character is held back until it is whole, and what may begin a stop string until it is known
     not to.
+
+    >>> growing = Growing(lambda ids: bytes(ids).decode(errors="replace"))
+    >>> [growing.feed(Token(0, 0, id, None, None)) for id in "né".encode()]
+    ['n', '', 'é']
+
+    Args:
+        decode: from ids to text. Of a few ids of a text, the first of which stands for what
+            it showed before, it gives what they stand for there.
+        stop: texts, of which the first that comes ends it.
     """
 
-    def __init__(self, tokenizer: ByteLevelBPE, stop: Sequence[str] = ()) -> None:
-        self._decoder = StreamDecoder(tokenizer)
-        self._known = tokenizer.vocab_size
+    def __init__(self, decode: Decoder, stop: Sequence[str] = ()) -> None:
+        self._decode = decode
         self._stop = stop
+        self._seen: list[int] = []  # tokens that were read when the text last ended in a character
+        self._new: list[int] = []  # those since
         self._held = ""
 
     def feed(self, token: Token) -> str:
         """What may be shown once `token` is there."""
-        if token.finish_reason != "eos" and token.id < self._known:
-            self._held += self._decoder.feed(token.id)
-        if token.finish_reason is None:
-            piece = settled(self._held, self._stop)
-        else:
-            piece = before_stop(self._held + self._decoder.flush(), self._stop)
+        over = token.finish_reason is not None
+        if token.finish_reason != "eos":
+            self._new.append(token.id)
+        self._read(over)
+        piece = (before_stop if over else settled)(self._held, self._stop)
         self._held = self._held[len(piece) :]
         return piece
+
+    def _read(self, over: bool) -> None:
+        """Decode the new tokens behind the few before them, which may say how they are spelled."""
+        text = self._decode(self._seen + self._new)
+        if over or not text.endswith(_CUT):
+            self._held += text[len(self._decode(self._seen)) :]
+            self._seen, self._new = self._new, []
 
 
 class Turns:

@@ -3,12 +3,10 @@
 from tfx.core.tokenizer.bpe import ByteLevelBPE
 from tfx.core.tokenizer.files import load_tokenizer
 from tfx.core.tokenizer.save import save_tokenizer, tokenizer_files
-from tfx.core.tokenizer.streaming import StreamDecoder
 from tfx.core.tokenizer.train import train_tokenizer
 
 __all__ = [
     "ByteLevelBPE",
-    "StreamDecoder",
     "load_tokenizer",
     "save_tokenizer",
     "tokenizer_files",

@@ -1,15 +1,24 @@
-"""`tfx train | run | eval | convert gpt2`, and the same for every other size."""
+"""`tfx train | run | eval | convert | compare gpt2`, and the same for every other size."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from tfx.core.backend import Backend
-from tfx.core.recipe import ConvertSettings, EvalSettings, Reporter, RunSettings, TrainSettings
-from tfx.models.gpt2 import convert, evaluation, running, training
+from tfx.core.recipe import (
+    CompareSettings,
+    ConvertSettings,
+    EvalSettings,
+    Example,
+    Reporter,
+    RunSettings,
+    TrainSettings,
+)
+from tfx.models.gpt2 import convert, evaluation, example, running, training
 from tfx.models.gpt2.presets import PRESETS
 
 # NumPy would warn of overflows on stderr; what comes of them is found out and is an error.
@@ -43,6 +52,15 @@ class GPT2:
     def convert(self, settings: ConvertSettings, report: Reporter) -> dict[str, Any]:
         """Write a checkpoint as a Hugging Face folder."""
         return convert.convert(self._preset, settings, report)
+
+    def example(
+        self,
+        settings: CompareSettings,
+        backend: Backend,
+        note: Callable[[str], None] = lambda line: None,
+    ) -> Example:
+        """The loss of a sentence."""
+        return example.example(self._preset, settings, backend, note)
 
 
 gpt2_tiny = partial(GPT2, "gpt2-tiny")

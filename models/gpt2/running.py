@@ -101,7 +101,7 @@ def page(request: Request, model: LanguageModel, report: Reporter) -> Callable[[
     titles = [f"--- sample {n} ---\n" if count > 1 else "" for n in range(1, count + 1)]
     turns = Turns([title + start for title in titles], report.piece)
     stop = request.options.stop
-    texts = [] if tokenizer is None else [Growing(tokenizer, stop) for _ in range(count)]
+    texts = [] if tokenizer is None else [Growing(decoder(tokenizer), stop) for _ in range(count)]
 
     def add(token: Token) -> None:
         piece = texts[token.sample].feed(token) if texts else f" {token.id}"

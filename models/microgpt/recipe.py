@@ -1,11 +1,11 @@
-"""`tfx train | run | eval microgpt`."""
+"""`tfx train | run | eval | compare microgpt`."""
 
 from __future__ import annotations
 
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,20 @@ from tfx.core.backend import Backend
 from tfx.core.checkpoint import SavedCheckpoint, load_checkpoint, restore_random, save_checkpoint
 from tfx.core.errors import NonFiniteError, UsageError
 from tfx.core.optim import AdamW, TrainState
-from tfx.core.recipe import EvalSettings, Reporter, RunSettings, TrainSettings, spelled
+from tfx.core.recipe import (
+    CompareSettings,
+    EvalSettings,
+    Example,
+    Reporter,
+    RunSettings,
+    TrainSettings,
+    spelled,
+)
 from tfx.core.runs import claim_run_dir, newest_run
 from tfx.core.schedules import linear
 from tfx.core.tensor import Tensor
 from tfx.core.training import Loop, Metrics
+from tfx.models.microgpt import example
 from tfx.models.microgpt.model import Params, loss
 from tfx.models.microgpt.options import Options
 from tfx.models.microgpt.run import NAME, Model, Run, options_of, shuffled, state_of, trained_on
@@ -159,6 +168,15 @@ class MicroGPT:
             "loss": mean,
             "timing": {"eval_s": time.perf_counter() - began},
         }
+
+    def example(
+        self,
+        settings: CompareSettings,
+        backend: Backend,
+        note: Callable[[str], None] = lambda line: None,
+    ) -> Example:
+        """The loss of the first document."""
+        return example.example(settings, backend, note)
 
 
 def _begin_or_resume(settings: TrainSettings, backend: Backend, report: Reporter) -> Run:

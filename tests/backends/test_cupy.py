@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from op_records import Op, put
-from primitive_table import PRIMITIVE_OPS
 
 from tfx.backends.cupy import plugin
 from tfx.backends.numpy.backend import NumpyBackend
@@ -29,6 +27,10 @@ from tfx.core.plugins import PluginHost
 from tfx.core.resolve import open_backend
 from tfx.core.specs import Probe
 from tfx.models.microgpt import model
+from tfx.testing.calling import put
+from tfx.testing.primitive_table import PRIMITIVE_OPS
+from tfx.testing.records import Op
+from tfx.testing.trials import Trial
 
 
 @pytest.fixture(scope="module")
@@ -174,14 +176,11 @@ def test_every_primitive_runs_on_its_device_whichever_is_current(cupy: Any, B: B
         pytest.skip("one CUDA device; this takes two")
     second = type(B)("1")
     for op in PRIMITIVE_OPS.values():
-        sample = op.samples[0]
-        arrays = op.drawn(sample, DType.float32, "plain")
-        raw = [put(second, x, "plain") if isinstance(x, np.ndarray) else x for x in arrays]
-        out = getattr(second, op.name)(*raw, **sample.statics)
+        trial = Trial(op, op.samples[0], DType.float32)
+        out = getattr(second, op.name)(*trial.raw(second), **trial.sample.statics)
         assert cupy.cuda.runtime.getDevice() == 0
         assert (second.is_array(out), B.is_array(out)) == (True, False)
-        expected = op.expected(sample, arrays)
-        np.testing.assert_allclose(second.to_numpy(out), expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(second.to_numpy(out), trial.expected, rtol=1e-5, atol=1e-5)
     made = second.full(shape=(), value=3, dtype=DType.int64), second.arange(stop=3)
     bits = second.random_bits(made[0], key=(0, 1), shape=(3,), bits=24)
     assert all(second.is_array(x) for x in (*made, bits))
@@ -213,8 +212,7 @@ def test_asarray_has_its_copy_at_once(B: Backend) -> None:
 @pytest.mark.parametrize("op", PRIMITIVE_OPS.values(), ids=str)
 def test_no_primitive_crosses_to_the_host(op: Op, B: Backend, no_copies: Callable[[], Any]) -> None:
     for sample in op.samples:
-        arrays = op.drawn(sample, DType.float32, "plain")
-        raw = [put(B, x, "plain") if isinstance(x, np.ndarray) else x for x in arrays]
+        raw = Trial(op, sample, DType.float32).raw(B)
         with no_copies():
             getattr(B, op.name)(*raw, **sample.statics)
 

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checks import check_gradients, check_values
-from composed_table import FUSED_OPS
 
 from tfx.backends.numpy.backend import NumpyBackend
 from tfx.backends.numpy.kernels import attention, optimizer, tokens
@@ -17,6 +15,8 @@ from tfx.core.creation import tensor
 from tfx.core.dtypes import DType
 from tfx.core.fused import composed
 from tfx.core.tensor import Tensor
+from tfx.testing.composed_table import FUSED_OPS
+from tfx.testing.trials import check_gradients, check_values
 
 B = NumpyBackend()
 

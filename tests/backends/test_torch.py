@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from op_records import Op, torch
-from primitive_table import PRIMITIVE_OPS
+from optional import torch
 
 from tfx.backends.torch import plugin
 from tfx.core import nn
@@ -22,6 +21,9 @@ from tfx.core.backend import Backend
 from tfx.core.creation import full, tensor
 from tfx.core.dtypes import DType
 from tfx.core.errors import BackendError, ShapeError
+from tfx.testing.primitive_table import PRIMITIVE_OPS
+from tfx.testing.records import Op
+from tfx.testing.trials import Trial
 
 
 @pytest.fixture(scope="module")
@@ -130,13 +132,9 @@ def test_probe_imports_no_torch_that_only_knows_the_cpu(B: Backend) -> None:
 @pytest.mark.parametrize("op", PRIMITIVE_OPS.values(), ids=str)
 def test_no_primitive_reads_values_on_the_host(op: Op, shapes_only: Backend) -> None:
     for sample in op.samples:
-        arrays = op.drawn(sample, DType.float32, "plain")
-        raw = [
-            shapes_only.asarray(x, dtype=DType(x.dtype.name)) if isinstance(x, np.ndarray) else x
-            for x in arrays
-        ]
-        out = getattr(shapes_only, op.name)(*raw, **sample.statics)
-        assert shapes_only.shape(out) == op.expected(sample, arrays).shape
+        trial = Trial(op, sample, DType.float32)
+        out = getattr(shapes_only, op.name)(*trial.raw(shapes_only), **sample.statics)
+        assert shapes_only.shape(out) == trial.expected.shape
 
 
 def test_random_bits_reads_no_values_on_the_host(shapes_only: Backend) -> None:

@@ -6,9 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checks import check_gradients, check_values
-from composed_table import FUSED_OPS
-from op_records import Op
 
 from tfx.core import nn
 from tfx.core.autograd import value_and_grad
@@ -26,32 +23,6 @@ def B() -> Any:
     from tfx.backends.torch.backend import TorchBackend
 
     return TorchBackend()
-
-
-OPS = [
-    op
-    for op in FUSED_OPS
-    if op.name.split()[0]
-    in (
-        "linear",
-        "layer_norm",
-        "gelu",
-        "attention",
-        "cross_entropy",
-        "embedding",
-        "euclidean_norm",
-        "adamw_step",
-    )
-]
-
-
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.parametrize("dtype", [DType.float64, DType.float32])
-@pytest.mark.parametrize("op", OPS, ids=str)
-def test_kernels_are_what_they_replace(op: Op, B: Backend, dtype: DType) -> None:
-    check_values(op, B, dtype)
-    if op.torch:
-        check_gradients(op, B, dtype, autograd="native")
 
 
 CALLS: dict[str, Any] = {

@@ -35,11 +35,6 @@ def test_an_expected_failure_is_one_line(invoke: Any, ending: str, code: int, li
     assert "Traceback" not in done.stderr
 
 
-def test_an_orderly_stop_says_how_to_go_on(invoke: Any) -> None:
-    said = invoke("train", "echo", "--set", "end=stopped").stderr.splitlines()
-    assert said[-2] == "step 20 is saved; to go on: tfx train echo --resume 'runs/my run'"
-
-
 def test_tfx_traceback_shows_the_traceback_too(tfx: Any) -> None:
     done = tfx("train", "echo", "--set", "end=data", env={"TFX_TRACEBACK": "1"})
     assert done.returncode == 1

@@ -29,9 +29,9 @@ finally:
 @pytest.mark.parametrize(
     ("args", "code", "allowed"),
     [
-        (["--help"], 0, set()),
-        ([], 2, set()),
-        (["trian"], 2, set()),
+        (["--help"], 0, {"importlib.metadata"}),
+        ([], 2, {"importlib.metadata"}),
+        (["trian"], 2, {"importlib.metadata"}),
         (["train", "--help"], 0, set()),
         (["train", "--stpes", "5"], 2, set()),
         (["--version"], 0, {"importlib.metadata"}),

@@ -8,10 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from checks import check_gradients
-from composed_table import FUSED_OPS, OPS
-from op_records import Op
-from primitive_table import PRIMITIVE_OPS
 
 from tfx.core import nn, ops
 from tfx.core.autograd import Autograd, grad, value_and_grad
@@ -25,7 +21,6 @@ from tfx.core.tensor import Tensor
 from tfx.testing import StrictBackend
 
 WAYS: list[Autograd] = ["core", "native", "auto"]
-TABLE = [op for op in (*PRIMITIVE_OPS.values(), *OPS, *FUSED_OPS) if op.torch]
 
 
 @pytest.fixture(params=WAYS)
@@ -266,15 +261,6 @@ def test_recorded_parameters_are_differentiated_through(backend: Backend) -> Non
 
 
 # ---- native autograd ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("op", TABLE, ids=str)
-def test_native_gradients_are_those_of_the_tape(op: Op, backend: Backend) -> None:
-    if not backend.native_autograd:
-        pytest.skip(f"{backend} has no autograd of its own")
-    check_gradients(op, backend, DType.float64, autograd="native")
-    with composed():
-        check_gradients(op, backend, DType.float32, autograd="native")
 
 
 def test_native_where_there_is_none(backend: Backend) -> None:

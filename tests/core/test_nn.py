@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checks import check_gradients, check_second_derivatives, check_values
-from composed_table import FUSED_OPS
-from op_records import Op
+from checks import check_second_derivatives
 
 from tfx.core import nn, ops
 from tfx.core.autograd import value_and_grad
@@ -23,24 +21,12 @@ from tfx.core.dtypes import DType
 from tfx.core.errors import ShapeError, UsageError
 from tfx.core.fused import composed
 from tfx.core.tensor import Tensor
+from tfx.testing.composed_table import FUSED_OPS
+from tfx.testing.records import Op
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
-DIFFERENTIABLE = [op for op in FUSED_OPS if op.torch]
-
-
-@pytest.mark.parametrize("dtype", [DType.float64, DType.float32])
-@pytest.mark.parametrize("op", FUSED_OPS, ids=str)
-def test_values(op: Op, backend: Backend, dtype: DType) -> None:
-    with composed():
-        check_values(op, backend, dtype)
-
-
-@pytest.mark.parametrize("dtype", [DType.float64, DType.float32])
-@pytest.mark.parametrize("op", DIFFERENTIABLE, ids=str)
-def test_gradients(op: Op, backend: Backend, dtype: DType) -> None:
-    with composed():
-        check_gradients(op, backend, dtype)
+DIFFERENTIABLE = [op for op in FUSED_OPS if op.differentiable]
 
 
 @pytest.mark.parametrize("op", DIFFERENTIABLE, ids=str)

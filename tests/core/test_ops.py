@@ -6,9 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from checks import check_gradients, check_second_derivatives, check_values
-from composed_table import OPS
-from op_records import Op
+from checks import check_second_derivatives
 
 from tfx.core import ops
 from tfx.core.autograd import grad
@@ -16,22 +14,12 @@ from tfx.core.backend import Backend
 from tfx.core.creation import tensor
 from tfx.core.dtypes import FLOATS, DType
 from tfx.core.tensor import Tensor
+from tfx.testing.composed_table import OPS
+from tfx.testing.records import Op
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
-DIFFERENTIABLE = [op for op in OPS if op.torch]
-
-
-@pytest.mark.parametrize("dtype", [DType.float64, DType.float32])
-@pytest.mark.parametrize("op", OPS, ids=str)
-def test_values(op: Op, backend: Backend, dtype: DType) -> None:
-    check_values(op, backend, dtype)
-
-
-@pytest.mark.parametrize("dtype", [DType.float64, DType.float32])
-@pytest.mark.parametrize("op", DIFFERENTIABLE, ids=str)
-def test_gradients(op: Op, backend: Backend, dtype: DType) -> None:
-    check_gradients(op, backend, dtype)
+DIFFERENTIABLE = [op for op in OPS if op.differentiable]
 
 
 @pytest.mark.parametrize("op", DIFFERENTIABLE, ids=str)

@@ -14,6 +14,7 @@ from tfx.core.errors import BackendError, PluginError, TfxError, UsageError
 from tfx.core.fused import composed
 from tfx.core.nn import rms_norm
 from tfx.core.plugins import PluginHost
+from tfx.core.recipe import Evaluable
 from tfx.core.resolve import open_backend, open_model, ready_here
 
 if TYPE_CHECKING:
@@ -451,9 +452,11 @@ class Recipe:
         hook = f"@hookimpl\ndef tfx_models(): return [{spec}]\n"
         shelf.add("tfx-acme", hook + code)
 
-    def test_opens(self, shelf: Shelf) -> None:
-        self.add(shelf, self.RECIPE)
-        assert open_model(shelf.host(), "acmegpt").name == "acmegpt"
+    @pytest.mark.parametrize("judges", [True, False])
+    def test_opens(self, shelf: Shelf, judges: bool) -> None:
+        self.add(shelf, self.RECIPE if judges else self.RECIPE.replace("evaluate", "_evaluate"))
+        recipe = open_model(shelf.host(), "acmegpt")
+        assert recipe.name == "acmegpt" and isinstance(recipe, Evaluable) is judges
 
     def test_unknown(self, shelf: Shelf) -> None:
         self.add(shelf, self.RECIPE)
@@ -491,8 +494,8 @@ class Recipe:
             (
                 "class Recipe:\n    def train(self): pass",
                 "",
-                "model 'acmegpt' of tfx-acme 1.0: tfx_acme:Recipe gave a Recipe without run"
-                " and evaluate. Upgrade it, or: pip uninstall tfx-acme",
+                "model 'acmegpt' of tfx-acme 1.0: tfx_acme:Recipe gave a Recipe without run."
+                " Upgrade it, or: pip uninstall tfx-acme",
             ),
         ],
     )

@@ -8,25 +8,27 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checks import assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from op_records import told
 
 from tfx.core.backend import Backend
 from tfx.core.creation import arange, full, tensor
 from tfx.core.dtypes import FLOATS, INTEGERS, DType
 from tfx.core.errors import (
+    BackendError,
     BackendMismatch,
     DTypeError,
     GradientError,
+    MissingPrimitive,
     ShapeError,
     TfxError,
 )
 from tfx.core.ops import absolute, concat, minimum, split, stack, where
 from tfx.core.tensor import Tensor
 from tfx.testing import StrictBackend
+from tfx.testing.calling import told
+from tfx.testing.nearness import assert_close
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
@@ -613,18 +615,108 @@ def test_lengths_are_not_negative(backend: Backend) -> None:
         arange(-3, backend)
 
 
-def test_what_is_no_misfit_keeps_its_name() -> None:
-    """Out of memory, or a primitive that is not there, is not a matter of shapes."""
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 10**400], ids=["2**63", "-", "10**400"])
+def test_integers_of_more_than_64_bits_are_refused(number: int, backend: Backend) -> None:
+    x, i = tensor([1.0, 2.0], backend), tensor([1, 2], backend, "int64")
+    for call in (
+        lambda: x + number,
+        lambda: number < x,
+        lambda: x.pad([(1, 1)], number),
+        lambda: where(x < 1, x, number),
+        lambda: full((2,), number, backend),
+    ):
+        with pytest.raises(DTypeError, match="float32 and an integer of more than 64 bits: write"):
+            call()
+    for call in (lambda: i * number, lambda: full((2,), number, backend, "int64")):
+        with pytest.raises(DTypeError, match="int64"):
+            call()
+    assert (x + (2**63 - 1)).tolist() == [2.0**63] * 2
 
-    class Unfinished(StrictBackend):
+
+@pytest.mark.parametrize("kind", [ValueError, TypeError, IndexError, RuntimeError])
+def test_a_library_may_raise_what_it_likes_for_shapes(kind: type[Exception]) -> None:
+    class Raises(StrictBackend):
         def add(self, x: Any, y: Any) -> Any:
-            raise NotImplementedError("backend 'unfinished' does not implement 'add'")
+            raise kind("incompatible shapes")
+
+        matmul = add
+
+        def where(self, condition: Any, x: Any, y: Any) -> Any:
+            raise kind("incompatible shapes")
+
+        def mul(self, x: Any, y: Any) -> Any:
+            raise kind("of something else")
+
+    backend = Raises()
+    x, y = full((2, 3), 1.0, backend), full((4, 5), 1.0, backend)
+    for call in (lambda: x + y, lambda: x @ y, lambda: where(x < 1, y, 0.0)):
+        with pytest.raises(ShapeError, match=r"the shapes do not fit together$"):
+            call()
+    with pytest.raises(kind, match="of something else") as caught:
+        x * y[:2, :3]
+    assert not isinstance(caught.value, TfxError)
+
+
+def test_what_is_no_misfit_keeps_its_name() -> None:
+    """Out of memory, or a function that a library has not for a dtype, is no matter of shapes."""
+
+    class Limited(StrictBackend):
+        def add(self, x: Any, y: Any) -> Any:
+            raise NotImplementedError("no addition of float32")
 
         def mul(self, x: Any, y: Any) -> Any:
             raise RuntimeError("out of memory")
 
-    x = full((2,), 1.0, Unfinished())
-    with pytest.raises(NotImplementedError, match="'add'"):
+    x = full((2,), 1.0, Limited())
+    with pytest.raises(NotImplementedError, match="no addition of float32"):
         x + x
     with pytest.raises(RuntimeError, match="out of memory"):
         x * x
+
+
+def test_what_a_backend_does_not_implement_yet_is_one_line() -> None:
+    """Wherever it is asked for: by an operation, by a creation, by a copy to the host."""
+
+    class Begun(Backend):
+        name, dtypes = "begun", frozenset({DType.float32, DType.int64})
+
+        def mul(self, x: Any, y: Any) -> Any:
+            self._missing("mul")
+
+        def dtype(self, x: Any) -> DType:
+            return DType.float32
+
+    begun = Begun()
+    x = Tensor(np.zeros(2, np.float32), begun)
+    for name, call in {
+        "full": lambda: full((2,), 0.0, begun),
+        "asarray": lambda: tensor([1.0], begun),
+        "to_numpy": lambda: x.tolist(),
+        "mul": lambda: x * x,
+        "exp": lambda: x.exp(),
+    }.items():
+        with pytest.raises(MissingPrimitive) as caught:
+            call()
+        assert isinstance(caught.value, BackendError)
+        assert isinstance(caught.value, NotImplementedError)
+        assert str(caught.value) == (
+            f"backend 'begun' does not implement {name!r} yet; "
+            "`tfx conformance begun` lists what is left"
+        )
+
+
+# ---- what the contract says of odd numbers -----------------------------------------------
+
+
+def test_odd_numbers(backend: Backend) -> None:
+    nan, inf = math.nan, math.inf
+    odd = tensor([nan, inf, -inf, 0.0, -0.0], backend)
+    assert odd.cast("bool").tolist() == [True, True, True, False, False]
+    assert tensor([300, -129, 2**40 + 5], backend, "int64").cast("int8").tolist() == [44, 127, 5]
+    assert tensor([1.0, nan, 3.0, nan], backend).argmax().item() == 1
+    assert (tensor([inf, -8.0, nan, 0.0], backend) ** 0).tolist() == [1, 1, 1, 1]
+    roots = (tensor([-8.0, 8.0, inf], backend) ** (1 / 3)).numpy()
+    np.testing.assert_allclose(roots, [nan, 2.0, inf], rtol=1e-6)
+    nothing = tensor(np.zeros((0, 2), np.float32), backend)
+    assert nothing.sum(0).tolist() == [0, 0]
+    assert nothing.max(1).shape == nothing.argmax(1).shape == (0,)

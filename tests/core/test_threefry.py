@@ -34,7 +34,7 @@ def test_published_vectors(
     key: tuple[int, int], counter: tuple[int, int], words: tuple[int, int]
 ) -> None:
     assert threefry2x32(key, *counter) == words
-    for dtype in (np.int64, np.uint64):
+    for dtype in (np.int64, np.uint64, np.uint32):
         arrays = threefry2x32(key, *(np.array([c, c], dtype) for c in counter))
         assert [a.tolist() for a in arrays] == [[w, w] for w in words]
 

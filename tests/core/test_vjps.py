@@ -9,26 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checks import check_gradients, check_second_derivatives
-from op_records import Op
-from primitive_table import PRIMITIVE_OPS
+from checks import check_second_derivatives
 
 from tfx.core import ops
 from tfx.core.autograd import grad
 from tfx.core.backend import Backend
 from tfx.core.creation import tensor
-from tfx.core.dtypes import FLOATS, DType
+from tfx.core.dtypes import FLOATS
 from tfx.core.tensor import Tensor
+from tfx.testing.primitive_table import PRIMITIVE_OPS
+from tfx.testing.records import Op
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
-DIFFERENTIABLE = [op for op in PRIMITIVE_OPS.values() if op.torch]
-
-
-@pytest.mark.parametrize("dtype", [DType.float64, DType.float32])
-@pytest.mark.parametrize("op", DIFFERENTIABLE, ids=str)
-def test_gradients(op: Op, backend: Backend, dtype: DType) -> None:
-    check_gradients(op, backend, dtype)
+DIFFERENTIABLE = [op for op in PRIMITIVE_OPS.values() if op.differentiable]
 
 
 @pytest.mark.parametrize("op", DIFFERENTIABLE, ids=str)

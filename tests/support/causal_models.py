@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from op_records import torch
+from optional import torch
 
 from tfx.core.backend import Backend, HostArray
 from tfx.core.cache import KVCache

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from causal_models import transformers_gpt2, transformers_weights
-from op_records import torch
+from optional import torch
 
 from tfx.core.autograd import Autograd, value_and_grad
 from tfx.core.backend import Backend, HostArray

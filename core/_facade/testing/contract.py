@@ -28,6 +28,9 @@ class ArrayType(NamedTuple):
     shape: tuple[int, ...]
     dtype: DType
 
+    def __str__(self) -> str:
+        return f"{self.dtype}{self.shape}"
+
 
 Operand = ArrayType | int | float
 Rule = TypeVar("Rule", bound=Callable[..., ArrayType])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,12 @@ from tfx_rotary.model import Config, Rotation, initial_weights, logits, loss
 
 import tfx
 from tfx.core.backend import Backend, HostArray
+from tfx.core.comparison import compare
 from tfx.core.dtypes import DType
 from tfx.core.errors import DataError, TfxError, UsageError
 from tfx.core.parameters import Parameters
 from tfx.core.plugins import PluginHost
-from tfx.core.recipe import EvalSettings, RunSettings, TrainSettings
+from tfx.core.recipe import CompareSettings, EvalSettings, RunSettings, TrainSettings
 from tfx.core.resolve import open_model
 
 CONFIG = Config(vocab_size=7, n_layer=2, n_head=2, n_embd=8, block_size=6)
@@ -27,9 +30,11 @@ TEXT = "the cat sat on the mat\nthe rat ate the cat\n" * 8
 SMALL = {"n_layer": "1", "n_embd": "16", "n_head": "2", "block_size": "12"}
 
 
-@pytest.fixture(params=["numpy", "torch"])
+@pytest.fixture(params=["numpy", "torch", "loops"])
 def backend(request: pytest.FixtureRequest) -> Backend:
-    pytest.importorskip(request.param)
+    host = PluginHost()
+    if request.param not in host.backends() or not host.probe(request.param).ready:
+        pytest.skip(f"there is no {request.param} here")
     return tfx.backend(request.param)
 
 
@@ -202,6 +207,30 @@ def test_it_learns_the_same_on_every_backend(backend: Backend, text: Path, tmp_p
         assert page.text == "the " + result["samples"][0]["text"] + "\n"
         pages.append(page.text)
     assert pages[0] == pages[1] and len(pages[0]) == 35
+
+
+def test_two_backends_agree_layer_by_layer(backend: Backend, text: Path, tmp_path: Path) -> None:
+    train(tfx.backend("numpy"), tmp_path / "run", text, steps=1)
+    recipe: Any = open_model(PluginHost(), "rotary")
+    settings = CompareSettings(weights=tmp_path / "run", prompt="the rat")
+    found = compare(*(recipe.example(settings, B) for B in (tfx.backend("numpy"), backend)))
+    assert found.first_apart is None, found.verdict
+    assert {row.name for row in found.rows} >= {"embed", "layer0 attention", "loss"}
+
+
+def test_its_command(backend: Backend, text: Path, tmp_path: Path) -> None:
+    train(tfx.backend("numpy"), tmp_path / "run", text, steps=40, lr=0.01)
+
+    def said(*args: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tfx", "rotary-next", *args, "--backend", str(backend)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+    done = said("the ca", "--weights", "run", "--top", "2")
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 2
+    assert done.stdout.splitlines()[0].endswith("%  't'")
+    wrong = said("Zoo", "--weights", "run")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith("tfx: 'Z' is no character that rotary was trained on")
 
 
 def test_a_resumed_run_goes_on_bit_for_bit(backend: Backend, text: Path, tmp_path: Path) -> None:

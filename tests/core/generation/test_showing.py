@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -31,7 +32,7 @@ def tokens(ids: list[int], options: GenerationOptions) -> list[Token]:
 
 def pieces(ids: list[int], stop: tuple[str, ...] = ()) -> list[str]:
     options = GenerationOptions(max_new_tokens=len(ids), eos_ids=(END,), stop=stop)
-    growing = Growing(TOKENIZER, stop)
+    growing = Growing(decoder(TOKENIZER), stop)
     return [growing.feed(token) for token in tokens(ids, options)]
 
 
@@ -53,6 +54,34 @@ def test_what_ends_a_text_is_not_shown() -> None:
 def test_ids_beyond_the_tokenizer_stand_for_no_text() -> None:
     assert pieces([65, 300, 66]) == ["A", "", "B"]
     assert decoder(TOKENIZER)([65, 300, 66]) == "AB"
+
+
+WORDS = ["▁one", "▁two", "▁th", "ree", "<0xE2>", "<0x82>", "<0xAC>", "\ufffd"]
+
+
+def words(ids: Sequence[int]) -> str:
+    """As SentencePiece: the space before the first word is dropped, bytes are tokens."""
+    spelled = b"".join(
+        bytes([int(word[3:5], 16)]) if word.startswith("<") else word.encode()
+        for word in (WORDS[i] for i in ids)
+    )
+    return spelled.decode(errors="replace").replace("▁", " ").removeprefix(" ")
+
+
+def test_any_decoder_will_do() -> None:
+    def shown(ids: list[int], stop: tuple[str, ...] = ()) -> list[str]:
+        growing = Growing(words, stop)
+        last = len(ids) - 1
+        return [
+            growing.feed(Token(0, 0, token, None, "length" if i == last else None))
+            for i, token in enumerate(ids)
+        ]
+
+    assert shown([0, 1, 2, 3, 0]) == ["one", " two", " th", "ree", " one"]
+    assert shown([0, 4, 5, 6, 1]) == ["one", "", "", "€", " two"]
+    assert shown([0, 4, 1]) == ["one", "", "\ufffd two"]
+    assert shown([7, 7, 0]) == ["", "", "\ufffd\ufffd one"]
+    assert shown([0, 2, 3], ("three",)) == ["one", " ", ""]
 
 
 @pytest.mark.parametrize("seed", range(200))

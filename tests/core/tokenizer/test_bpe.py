@@ -20,7 +20,6 @@ from tfx.core.tokenizer import bpe
 from tfx.core.tokenizer.bpe import ByteLevelBPE
 from tfx.core.tokenizer.byte_pairs import ALPHABET, Merger, spelled_bytes
 from tfx.core.tokenizer.pretokenize import split
-from tfx.core.tokenizer.streaming import StreamDecoder
 from tfx.core.tokenizer.unicode_classes import LETTERS, NUMBERS, WHITE_SPACE, ranges
 
 SAMPLE = (
@@ -261,26 +260,6 @@ def test_decoding_gives_the_text_back(text: str) -> None:
         assert TOKENIZER.decode(ids, errors="strict") == text
 
 
-@given(st.lists(st.integers(0, len(VOCAB) - 1)), st.booleans())
-@example(TOKENIZER.encode("日本語 😀 é<|end|>"), False)
-@example([0xE6, VOCAB["<|end|>"], 0x97, 0xA5], True)
-@example([0xF0, 0x9F, 0x98], False)
-def test_a_stream_is_the_text_and_no_half_character(ids: list[int], skip: bool) -> None:
-    stream = StreamDecoder(TOKENIZER, skip_special_tokens=skip)
-    parts = [stream.feed(token) for token in ids]
-    whole = TOKENIZER.decode(ids, skip_special_tokens=skip)
-    assert "".join(parts) + stream.flush() == whole
-    if "\ufffd" not in whole:
-        for end in range(len(ids)):
-            data = TOKENIZER.decode_bytes(ids[:end], skip_special_tokens=skip)
-            assert "".join(parts[:end]) == data.decode("utf-8", "ignore")
-
-
-def test_a_stream_can_begin_anew() -> None:
-    stream = StreamDecoder(TOKENIZER)
-    assert [stream.feed(0xE6), stream.flush(), stream.feed(0x41)] == ["", "\ufffd", "A"]
-
-
 def test_skipped_special_tokens_leave_the_text() -> None:
     ids = [*TOKENIZER.encode("then<|end|>the"), TOKENIZER.eos_id]
     assert TOKENIZER.decode(ids) == "then<|end|>the<|endoftext|>"
@@ -333,7 +312,6 @@ def test_the_alphabet_is_the_published_one() -> None:
         (lambda t: t.decode([0xE9, 65], errors="strict"), "no UTF-8: .* at byte 0 of 2"),
         (lambda t: t.id_to_token(10**30), "no token has id 1000"),
         (lambda t: t.token_to_id(" the"), "no token is spelled ' the'; a space is spelled 'Ġ'"),
-        (lambda t: StreamDecoder(t).feed(-1), "no token has id -1"),
     ],
 )
 def test_bad_input_is_named(call: Callable[[ByteLevelBPE], object], message: str) -> None:

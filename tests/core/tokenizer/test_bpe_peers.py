@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from tfx.core.tokenizer.bpe import ByteLevelBPE
 from tfx.core.tokenizer.byte_pairs import ALPHABET, spelled_bytes
 from tfx.core.tokenizer.files import END_OF_TEXT, load_tokenizer
-from tfx.core.tokenizer.streaming import StreamDecoder
 from tfx.core.tokenizer.unicode_classes import LETTERS, NUMBERS, WHITE_SPACE, ranges
 
 PATTERN = (
@@ -129,9 +128,6 @@ def check(text: str, tokenizer: ByteLevelBPE, tiktoken: Any, tokenizers: dict[bo
     plain = tokenizer.encode(text, allowed_special="none")
     assert plain == tiktoken.encode_ordinary(text)
     assert tokenizer.decode(ids, errors="strict") == tokenizer.decode(plain) == text
-    stream = StreamDecoder(tokenizer)
-    assert "".join(map(stream.feed, ids)) == text
-    assert stream.flush() == ""
 
 
 # ---- GPT-2 ---------------------------------------------------------------------------------------
@@ -228,8 +224,6 @@ def test_ids_of_a_model_are_decoded_alike(
     assert text == tokenizers[False].decode(ids, skip_special_tokens=skip)
     assert tokenizer.decode(ids) == tiktoken.decode(ids)
     assert tokenizer.decode_bytes(ids) == tiktoken.decode_bytes(ids)
-    stream = StreamDecoder(tokenizer, skip_special_tokens=skip)
-    assert "".join(map(stream.feed, ids)) + stream.flush() == text
 
 
 def test_its_tokens(tokenizer: ByteLevelBPE, tokenizers: dict[bool, Any]) -> None:

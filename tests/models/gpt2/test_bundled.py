@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import typer
-from op_records import torch
+from optional import torch
 from typer.testing import CliRunner
 
 from tfx.cli.main import app

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gpt2_parity import Reference, Slopes, assert_slopes, differentiated
-from op_records import torch
+from optional import torch
 
 from tfx.backends.numpy.backend import NumpyBackend
 from tfx.core.autograd import Autograd

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gpt2_checkpoints import SIZES, write_gpt2
-from op_records import torch
+from optional import torch
 
 from tfx.backends.numpy.backend import NumpyBackend
 from tfx.core.backend import Backend

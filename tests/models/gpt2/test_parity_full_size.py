@@ -24,7 +24,7 @@ from gpt2_parity import (
     check_greedy,
     check_logits,
 )
-from op_records import torch
+from optional import torch
 
 from tfx.core.backend import Backend, HostArray
 from tfx.core.creation import tensor

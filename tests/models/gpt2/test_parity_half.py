@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gpt2_parity import Reference
-from op_records import torch
+from optional import torch
 
 from tfx.core.backend import Backend, HostArray
 from tfx.core.creation import tensor

@@ -1,10 +1,11 @@
-"""`tfx train | run | eval rotary`."""
+"""`tfx train | run | eval | compare rotary`."""
 
 from __future__ import annotations
 
 import math
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ from tfx.core.checkpoint import load_checkpoint, save_checkpoint
 from tfx.core.errors import NonFiniteError, UsageError
 from tfx.core.generation import GenerationOptions, Token, Turns, check_prompt, generate
 from tfx.core.optim import AdamW, TrainState
-from tfx.core.recipe import EvalSettings, Reporter, RunSettings, TrainSettings
+from tfx.core.recipe import (
+    CompareSettings,
+    EvalSettings,
+    Example,
+    Reporter,
+    RunSettings,
+    TrainSettings,
+)
 from tfx.core.runs import claim_run_dir, newest_run
 from tfx.core.schedules import cosine
 from tfx.core.tensor import Tensor
@@ -107,6 +115,21 @@ class Rotary:
         report.result(f"{len(ids)} characters | loss {mean_loss:.4f}")
         timing = {"eval_s": time.perf_counter() - began}
         return _header(model) | {"weights": weights, "loss": mean_loss, "timing": timing}
+
+    def example(
+        self,
+        settings: CompareSettings,
+        backend: Backend,
+        note: Callable[[str], None] = lambda line: None,
+    ) -> Example:
+        """The loss of a prompt, as far as the model reads; by default of all its characters."""
+        settings.refuse_unsupported(NAME, {"weights", "prompt", "dtype"})
+        saved = load_checkpoint(settings.weights or newest_run(NAME), NAME)
+        model = LanguageModel.of(saved, backend, settings.dtype)
+        text = "\n" + (settings.prompt or model.characters)
+        ids = on(backend, model.encode(text)[None, : model.max_positions + 1])
+        read, targets = ids[:, :-1], ids[:, 1:]
+        return Example(model.params, lambda p: loss(p, model.config, model.table, read, targets))
 
 
 def _loop(run: Run, out: Path, metrics: Metrics, report: Reporter) -> Loop:

@@ -1,4 +1,4 @@
-"""Every primitive that maps arrays to arrays, with its oracles."""
+"""Every primitive that maps arrays to arrays: what NumPy makes of it, and what to try it on."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from math import inf, nan
 from typing import Any
 
 import numpy as np
-from op_records import Op, Sample, given, ids, mask, normal, positive, torch
 
-from tfx.core.dtypes import INTEGERS, DType
+from tfx.core.dtypes import HALVES, INTEGERS, DType
 from tfx.core.tensor import Tensor, apply
+from tfx.core.vjps import DIFFERENTIABLE
+from tfx.testing.records import LONG, Arg, Op, Sample, given, ids, mask, normal, positive
 
-HALF = {DType.float16}
-NUMBERS = HALF | INTEGERS
+NUMBERS = HALVES | INTEGERS
 ANYTHING = NUMBERS | {DType.bool}
 
-UNARY = [(), (3,), (2, 3), (0,), (2, 0, 3), (2, 1, 3, 2)]
+UNARY = [(), (3,), (2, 3), (0,), (2, 0, 3), (2, 1, 3, 2), (LONG,)]
 PAIRS = [
     ((), ()),
     ((3,), (3,)),
@@ -38,15 +38,23 @@ PRIMITIVE_OPS: dict[str, Op] = {}
 
 def op(
     name: str,
-    numpy: Callable[..., Any],
-    torch: Callable[..., Any] | None,
+    reference: Callable[..., Any],
     samples: Sequence[Sample],
     specials: Sequence[Sample] = (),
     dtypes: Iterable[DType] = (),
-    tfx: Callable[..., Tensor] | None = None,
+    refused: Sequence[Sample] = (),
+    call: Callable[..., Tensor] | None = None,
 ) -> None:
-    call = tfx or partial(apply, name)
-    PRIMITIVE_OPS[name] = Op(name, call, numpy, torch, samples, specials, dtypes)
+    PRIMITIVE_OPS[name] = Op(
+        name,
+        call or partial(apply, name),
+        reference,
+        samples,
+        specials,
+        refused,
+        dtypes,
+        differentiable=name in DIFFERENTIABLE - {"cast"},  # has dtypes of its own: a check apart
+    )
 
 
 # ---- elementwise -------------------------------------------------------------------------
@@ -63,34 +71,42 @@ def binary(number: float = 2.5) -> list[Sample]:
     ]
 
 
-def as_tensor(x: Any, beside: Any) -> Any:
-    return x if torch.is_tensor(x) else torch.tensor(x, dtype=beside.dtype)
-
-
-def torch_maximum(x: Any, y: Any) -> Any:
-    return torch.maximum(as_tensor(x, y), as_tensor(y, x))
+def apart(*before: Arg) -> list[Sample]:
+    """Shapes that do not broadcast."""
+    shapes = [((2,), (3,)), ((2, 3), (2,)), ((0,), (2,))]
+    return [Sample(*before, normal(*a), normal(*b)) for a, b in shapes]
 
 
 normals, positives = [[Sample(draw(*shape)) for shape in UNARY] for draw in (normal, positive)]
 odd = [Sample(ODD)]
-odds = [Sample(ODD, EVEN), Sample(EVEN, 0.0), Sample(inf, ODD)]
+far = [Sample(given(-800.0, 800.0))]
+small = [Sample(given(1e-30, 1e-9, 3.0, 1e30))]
+odds = [Sample(ODD, EVEN), Sample(ODD, ODD), Sample(EVEN, 0.0), Sample(inf, ODD)]
+near = [Sample(given(1.0, 1.0, 3.0), given(1 + 2**-23, 1 - 2**-24, 3.0))]
+extremes = [*odds, Sample(given(1e30, 1e-30, 1e-9, -1e30), given(1e30, 1e-30, 1e9, 2.0))]
 
-op("neg", np.negative, lambda x: -x, normals, odd, NUMBERS)
-op("exp", np.exp, lambda x: x.exp(), normals, [*odd, Sample(given(-800.0, 800.0))], HALF)
-op("log", np.log, lambda x: x.log(), positives, odd, HALF)
-op("tanh", np.tanh, lambda x: x.tanh(), normals, [*odd, Sample(given(-800.0, 800.0))], HALF)
-op("sqrt", np.sqrt, lambda x: x.sqrt(), positives, odd, HALF)
-op("add", np.add, lambda x, y: x + y, binary(), odds, NUMBERS)
-op("sub", np.subtract, lambda x, y: x - y, binary(), odds, NUMBERS)
-op("mul", np.multiply, lambda x, y: x * y, binary(), odds, NUMBERS)
-op("div", np.true_divide, lambda x, y: x / y, binary(), odds, HALF)
-op("maximum", np.maximum, torch_maximum, binary(), odds, NUMBERS)
-op("less", np.less, None, binary(), odds, NUMBERS)
-op("equal", np.equal, None, [*binary(), Sample(mask(2, 3), False)], odds, ANYTHING)
+op("neg", np.negative, normals, odd, NUMBERS)
+op("exp", np.exp, normals, [*odd, *far], HALVES)
+op("log", np.log, positives, [*odd, *small], HALVES)
+op("tanh", np.tanh, normals, [*odd, *far], HALVES)
+op("sqrt", np.sqrt, positives, [*odd, *small], HALVES)
+op("add", np.add, binary(), extremes, NUMBERS, apart())
+op("sub", np.subtract, binary(), extremes, NUMBERS, apart())
+op("mul", np.multiply, binary(), extremes, NUMBERS, apart())
+op("div", np.true_divide, binary(), extremes, HALVES, apart())
+op("maximum", np.maximum, binary(), extremes, NUMBERS, apart())
+op("less", np.less, binary(), [*extremes, *near], NUMBERS, apart())
+op(
+    "equal",
+    np.equal,
+    [*binary(), Sample(mask(2, 3), False)],
+    [*extremes, *near],
+    ANYTHING,
+    apart(),
+)
 op(
     "pow",
     lambda x, *, exponent: np.power(x, np.float64(exponent)),
-    lambda x, *, exponent: torch.pow(x, exponent),
     [
         *(Sample(positive(2, 3), exponent=e) for e in (0, 1, 2, 3, -1, -0.5, 0.5, 2.5)),
         *(Sample(normal(3, 2), exponent=e) for e in (0, 1.0, 2, 3, -2)),
@@ -101,12 +117,11 @@ op(
         *(Sample(ODD, exponent=e) for e in (0, 1, 2, 3, -1)),
         *(Sample(given(nan, inf, 0.0, -1.0), exponent=e) for e in (0.5, -0.5)),
     ],
-    HALF,
+    HALVES,
 )
 op(
     "where",
     np.where,
-    lambda c, x, y: torch.where(c, x, y),
     [
         Sample(mask(2, 3), normal(2, 3), normal(2, 3)),
         Sample(mask(3), normal(2, 1), normal()),
@@ -119,25 +134,16 @@ op(
     ],
     [Sample(mask(7), ODD, 0.0), Sample(mask(7), ODD, EVEN), Sample(mask(2, 2), normal(2, 2), -inf)],
     ANYTHING,
+    apart(mask()),
 )
 op(
     "cast",
     lambda x, *, dtype: x.astype(str(dtype)),
-    lambda x, *, dtype: x.to(getattr(torch, str(dtype))),
-    [Sample(normal(*shape), dtype=DType.float64) for shape in UNARY],
+    [Sample(normal(*shape), dtype=DType.float32) for shape in UNARY],
 )
 
 
 # ---- reductions and products -------------------------------------------------------------
-
-
-def torch_amax(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
-    return torch.amax(x, axis, keepdims) if axis else x
-
-
-def torch_sum(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
-    return torch.sum(x, axis, keepdims) if axis else x
-
 
 reductions = [
     Sample(normal(*shape), axis=axis, keepdims=keepdims)
@@ -152,6 +158,7 @@ reductions = [
         ((2, 3, 4), (0, 2), False),
         ((0, 3), (1,), True),
         ((2, 1, 3, 1), (1, 3), False),
+        ((2, LONG), (1,), False),
     ]
 ]
 nothing = [Sample(normal(0, 3), axis=a, keepdims=k) for a in [(0,), (0, 1)] for k in (True, False)]
@@ -159,14 +166,14 @@ ties = [Sample(given(1, 3, 3, -2, 3), axis=(0,), keepdims=False)]
 odd_sum = [
     Sample(ODD, axis=(0,), keepdims=True),
     Sample(given(1, inf, 2), axis=(0,), keepdims=False),
+    Sample(given(-inf, -inf), axis=(0,), keepdims=False),
 ]
 
-op("sum", np.sum, torch_sum, [*reductions, *nothing], [*ties, *odd_sum], NUMBERS)
-op("max", np.max, torch_amax, reductions, [*ties, *odd_sum], NUMBERS)
+op("sum", np.sum, [*reductions, *nothing], [*ties, *odd_sum], NUMBERS)
+op("max", np.max, reductions, [*ties, *odd_sum], NUMBERS)
 op(
     "argmax",
     np.argmax,
-    None,
     [
         *(Sample(normal(2, 3, 4), axis=i) for i in range(3)),
         Sample(normal(3), axis=0),
@@ -178,43 +185,48 @@ op(
 op(
     "matmul",
     np.matmul,
-    lambda x, y: torch.matmul(x, y),
     [
         Sample(normal(2, 3), normal(3, 4)),
+        Sample(normal(3, 3), normal(3, 3)),
         Sample(normal(5, 2, 3), normal(3, 4)),
         Sample(normal(2, 3), normal(5, 3, 1)),
         Sample(normal(5, 2, 3), normal(5, 3, 4)),
+        Sample(normal(2, 3, 3), normal(2, 3, 3)),
+        Sample(normal(3, 3), normal(3, 3, 3)),
+        Sample(normal(3, 3, 3), normal(3, 3)),
         Sample(normal(2, 1, 2, 3), normal(3, 3, 2)),
         Sample(normal(1, 1), normal(1, 1)),
         Sample(normal(2, 0), normal(0, 3)),
         Sample(normal(0, 3), normal(3, 2)),
         Sample(normal(4, 2, 3), normal(1, 3, 0)),
+        Sample(normal(1, 40), normal(40, 33)),
+        Sample(normal(17, 40), normal(40, 33)),
+        Sample(normal(5, LONG), normal(LONG, 67)),
     ],
-    dtypes=HALF,
+    dtypes=HALVES,
+    refused=[
+        Sample(normal(2, 3), normal(2, 3)),
+        Sample(normal(2, 2, 3), normal(3, 3, 2)),
+        Sample(normal(2, 1), normal(3, 2)),
+    ],
 )
 
 
 # ---- shape -------------------------------------------------------------------------------
 
 
-def moves(name: str, numpy: Any, torch: Any, samples: Sequence[Sample], **more: Any) -> None:
+def moves(name: str, reference: Any, samples: Sequence[Sample], **more: Any) -> None:
     """An operation that moves elements of any dtype."""
-    op(name, numpy, torch, samples, dtypes=ANYTHING, **more)
+    op(name, reference, samples, dtypes=ANYTHING, **more)
 
 
 def cut(x: Any, *, starts: Any, stops: Any, steps: Any) -> Any:
     return x[(*map(slice, starts, stops, steps), ...)]
 
 
-def torch_pad(x: Any, *, widths: Any, value: float) -> Any:
-    flat = [n for pair in reversed(widths) for n in pair]
-    return torch.nn.functional.pad(x, flat, value=value) if flat else x
-
-
 moves(
     "reshape",
     lambda x, *, shape: np.reshape(x, shape),
-    lambda x, *, shape: x.reshape(shape),
     [
         Sample(normal(*old), shape=new)
         for old, new in [
@@ -230,7 +242,6 @@ moves(
 moves(
     "transpose",
     lambda x, *, axes: np.transpose(x, axes),
-    lambda x, *, axes: x.permute(axes),
     [
         Sample(normal(*shape), axes=axes)
         for shape, axes in [
@@ -245,7 +256,6 @@ moves(
 moves(
     "broadcast_to",
     lambda x, *, shape: np.broadcast_to(x, shape),
-    lambda x, *, shape: torch.broadcast_to(x, shape),
     [
         Sample(normal(*old), shape=new)
         for old, new in [
@@ -262,7 +272,6 @@ moves(
 moves(
     "concat",
     lambda *xs, axis: np.concatenate(xs, axis),
-    lambda *xs, axis: torch.cat(xs, axis),
     [
         Sample(normal(2), normal(3), axis=0),
         Sample(normal(2, 3), axis=1),
@@ -273,7 +282,6 @@ moves(
 )
 moves(
     "slice",
-    cut,
     cut,
     [
         Sample(normal(), starts=(), stops=(), steps=()),
@@ -289,7 +297,6 @@ moves(
 moves(
     "pad",
     lambda x, *, widths, value: np.pad(x, widths, constant_values=value) if x.ndim else x,
-    torch_pad,
     [
         Sample(normal(), widths=(), value=0),
         Sample(normal(3), widths=((1, 2),), value=0),
@@ -304,12 +311,7 @@ moves(
 # ---- index -------------------------------------------------------------------------------
 
 
-def torch_take(x: Any, indices: Any, *, axis: int) -> Any:
-    picked = torch.index_select(x, axis, indices.reshape(-1))
-    return picked.reshape(x.shape[:axis] + indices.shape + x.shape[axis + 1 :])
-
-
-def numpy_scatter_add(x: Any, indices: Any, updates: Any, *, axis: int) -> Any:
+def scattered(x: Any, indices: Any, updates: Any, *, axis: int) -> Any:
     """One update after the other, over the axis moved to the front."""
     out = np.moveaxis(x.copy(), axis, 0)
     last = axis + indices.ndim
@@ -319,26 +321,16 @@ def numpy_scatter_add(x: Any, indices: Any, updates: Any, *, axis: int) -> Any:
     return np.moveaxis(out, 0, axis)
 
 
-def torch_scatter_add(x: Any, indices: Any, updates: Any, *, axis: int) -> Any:
-    shape = (*x.shape[:axis], indices.numel(), *x.shape[axis + 1 :])
-    return x.index_add(axis, indices.reshape(-1), updates.reshape(shape))
-
-
-def numpy_write(buffer: Any, slab: Any, start: Any, *, axis: int) -> Any:
+def written(buffer: Any, slab: Any, start: Any, *, axis: int) -> Any:
+    """What stands before the slab, the slab, and what stands after it."""
     before, after = np.split(buffer, [int(start)], axis)
-    return np.concatenate(
-        [before, slab, after[(slice(None),) * axis + (slice(slab.shape[axis], None),)]], axis
-    )
-
-
-def torch_write(buffer: Any, slab: Any, start: Any, *, axis: int) -> Any:
-    return torch.slice_scatter(buffer, slab, axis, int(start), int(start) + slab.shape[axis])
+    behind = after[(slice(None),) * axis + (slice(slab.shape[axis], None),)]
+    return np.concatenate([before, slab, behind], axis)
 
 
 moves(
     "take",
     lambda x, indices, *, axis: np.take(x, indices, axis),
-    torch_take,
     [
         Sample(normal(4), ids(3, below=4), axis=0),
         Sample(normal(4), ids(below=4), axis=0),
@@ -347,12 +339,12 @@ moves(
         Sample(normal(2, 3, 2), ids(0, below=3), axis=1),
         Sample(normal(2, 3, 2), ids(5, below=2), axis=2),
         Sample(normal(0, 3), ids(2, below=3), axis=1),
+        Sample(normal(LONG, 2), ids(99, below=LONG), axis=0),
     ],
 )
 op(
     "scatter_add",
-    numpy_scatter_add,
-    torch_scatter_add,
+    scattered,
     [
         Sample(normal(4), ids(9, below=4), normal(9), axis=0),
         Sample(normal(4), ids(below=4), normal(), axis=0),
@@ -360,19 +352,21 @@ op(
         Sample(normal(2, 3), ids(2, 4, below=3), normal(2, 2, 4), axis=1),
         Sample(normal(2, 3, 2), ids(0, below=3), normal(2, 0, 2), axis=1),
         Sample(normal(2, 3, 2), ids(5, below=2), normal(2, 3, 5), axis=2),
+        Sample(normal(LONG, 2), ids(99, below=LONG), normal(99, 2), axis=0),
     ],
     dtypes=NUMBERS,
 )
 moves(
     "write",
-    numpy_write,
-    torch_write,
+    written,
     [
         Sample(normal(5), normal(2), 3, axis=0),
         Sample(normal(5), normal(2), ids(below=4), axis=0),
         Sample(normal(3, 4, 2), normal(3, 1, 2), ids(below=4), axis=1),
         Sample(normal(2, 3), normal(2, 3), 0, axis=1),
         Sample(normal(2, 3), normal(2, 0), 3, axis=1),
+        Sample(normal(LONG, 2), normal(3, 2), 250, axis=0),
+        Sample(normal(LONG, 2), normal(1, 2), ids(below=LONG), axis=0),
     ],
-    tfx=Tensor.write,
+    call=Tensor.write,
 )

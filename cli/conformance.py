@@ -1,0 +1,222 @@
+"""`tfx conformance NAME`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from inspect import cleandoc
+from pathlib import Path
+from textwrap import wrap
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tfx.cli import options
+from tfx.cli.output import emit, emit_json, tell
+from tfx.core.errors import TfxError, UsageError
+from tfx.core.files import reason, shown
+
+if TYPE_CHECKING:
+    from tfx.testing import Level, Result
+    from tfx.testing.running import Outcome
+
+MOST_SHOWN = 25
+"""Failures in the text; all are in the file."""
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def conformance(
+    backend: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME[:DEVICE]",
+            help="'tfx backends' lists them.",
+            autocompletion=options.complete_backend,
+        ),
+    ] = None,
+    level: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LEVEL", help="L0 to L6, or a span such as L0-L2; repeatable."),
+    ] = None,
+    keyword: Annotated[
+        str, typer.Option("-k", metavar="TEXT", help="Only checks with this text in their name.")
+    ] = "",
+    xfails: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Names of checks known to fail, one a line; # begins a comment."
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where the report goes, as JSON.")
+    ] = Path("conformance.json"),
+    list_checks: Annotated[
+        bool, typer.Option("--list", help="Print the names of the checks, and run none.")
+    ] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    from tfx.testing import Subject, checks, run
+    from tfx.testing.known_gaps import read_known_gaps
+
+    levels = _levels(level or [])
+    if list_checks:
+        emit("\n".join(str(check) for check in checks(levels) if keyword in str(check)))
+        return
+    if backend is None:
+        raise UsageError("which backend? `tfx backends` lists those that are here")
+    known = read_known_gaps(xfails) if xfails else {}
+    _refuse_unwritable(out)
+    subject = Subject.open(backend)
+    table = _Table(quiet=as_json)
+    result = run(subject, levels, keyword, known, table.add)
+    table.close()
+    _write(result, out)
+    if as_json:
+        emit_json(result.as_json())
+    else:
+        emit("\n".join(_findings(result)))
+    tell(f"all of it: {shown(out)}")
+    if result.failures:
+        raise typer.Exit(TfxError.exit_code)
+
+
+def _levels(texts: Iterable[str]) -> list[Level]:
+    """`L2`, `2`, `L0-L2`; without any, all of them."""
+    from tfx.testing import Level
+
+    chosen: set[Level] = set()
+    for text in texts:
+        match = re.fullmatch(r"L?([0-6])(?:-L?([0-6]))?", text, re.IGNORECASE)
+        if match is None:
+            raise UsageError(f"--level {text!r}: expected L0 to L6, or a span such as L0-L2")
+        first, last = int(match[1]), int(match[2] or match[1])
+        chosen.update(Level(n) for n in range(first, last + 1))
+    return sorted(chosen) or list(Level)
+
+
+def _refuse_unwritable(out: Path) -> None:
+    """Before the checks, not after them."""
+    if out.is_dir() or not out.parent.is_dir():
+        raise UsageError(f"--out {shown(out)}: expected a file in a folder that is there")
+
+
+def _write(result: Result, out: Path) -> None:
+    try:
+        out.write_text(json.dumps(result.as_json(), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise TfxError(f"cannot write {shown(out)}: {reason(error)}") from None
+
+
+# ---- the table -----------------------------------------------------------------------------------
+
+_COLUMNS = ("passed", "failed", "missing", "skipped")
+_KNOWN = ("xfailed", "xpassed")
+
+
+class _Table:
+    """A line for each level, shown when the next one begins."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._level: Level | None = None
+        self._counts = Counter[str]()
+        self._has_head = False
+
+    def add(self, outcome: Outcome) -> None:
+        if not self._has_head:
+            self._row("LEVEL", (column.upper() for column in _COLUMNS), "WHAT IT MEANS TO PASS")
+            self._has_head = True
+        if outcome.level is not self._level:
+            self.close()
+            self._level = outcome.level
+        self._counts[outcome.status] += 1
+
+    def close(self) -> None:
+        if self._level is not None:
+            counts = (str(self._counts[column]) for column in _COLUMNS)
+            self._row(str(self._level), counts, self._level.meaning)
+        self._counts.clear()
+        self._level = None
+
+    def _row(self, level: str, cells: Iterable[str], meaning: str) -> None:
+        if not self._quiet:
+            emit("  ".join([level.ljust(5), *(cell.rjust(7) for cell in cells), meaning]))
+
+
+# ---- what is to be said below it -----------------------------------------------------------------
+
+
+def _findings(result: Result) -> Iterator[str]:
+    yield from _to_be_written(result)
+    yield from _told(result, "failed", "failed:")
+    yield from _told(result, "xpassed", "known to fail, and passed; take them off the list:")
+    yield from _told(result, "xfailed", "known to fail:")
+    yield from _left_out(result)
+    yield from _measured(result)
+    yield ""
+    yield _verdict(result)
+
+
+def _to_be_written(result: Result) -> Iterator[str]:
+    """The methods that are missing, with what each owes, in the order of the interface."""
+    from tfx.core.backend import Backend
+    from tfx.testing.running import OWED
+
+    waiting = Counter(o.message for o in result.outcomes if o.status == "missing")
+    if not waiting:
+        return
+    yield "\nto be written (and how many checks ask for it):"
+    for name in sorted(waiting, key=lambda name: OWED.index(name) if name in OWED else len(OWED)):
+        owed = cleandoc(getattr(Backend, name).__doc__ or "") if name in OWED else ""
+        first = owed.split("\n\n")[0] or "(it raised NotImplementedError)"
+        title = f"  {name:<13} {waiting[name]:>4}  "
+        yield from wrap(first, 100, initial_indent=title, subsequent_indent=" " * len(title))
+
+
+def _told(result: Result, status: str, title: str) -> Iterator[str]:
+    found = [o for o in result.outcomes if o.status == status]
+    if found:
+        yield f"\n{title}"
+    for outcome in found[:MOST_SHOWN]:
+        told = f": {outcome.message}" if outcome.message else ""
+        yield f"  {outcome.level} {outcome.name}{told}"
+    if len(found) > MOST_SHOWN:
+        yield f"  and {len(found) - MOST_SHOWN} more"
+
+
+def _left_out(result: Result) -> Iterator[str]:
+    """Why checks were skipped, by what the backend declares."""
+    reasons = Counter(o.message for o in result.outcomes if o.status == "skipped")
+    if reasons:
+        yield "\nskipped, by what the backend declares:"
+        yield from (f"  {count:>4}  {why}" for why, count in reasons.most_common())
+
+
+def _measured(result: Result) -> Iterator[str]:
+    from tfx.testing import Level
+
+    costs = [o for o in result.outcomes if o.level is Level.OVERHEAD and o.status == "passed"]
+    if costs:
+        yield "\nmeasured:"
+        yield from (f"  {o.name}: {o.message}" for o in costs)
+
+
+def _verdict(result: Result) -> str:
+    if result.failures:
+        first = result.failures[0]
+        return f"{_passed(result)} First to mend: {first.level} {first.name}."
+    return _passed(result)
+
+
+def _passed(result: Result) -> str:
+    name, levels = result.backend, result.passed
+    if levels:
+        span = f"{levels[0]} to {levels[-1]}" if len(levels) > 1 else str(levels[0])
+        return f"{name} passes {span}."
+    if not result.failures:
+        return f"{name} passes what was asked, which is no whole level from L0 on."
+    return f"{name} passes no level yet."

@@ -1,0 +1,1 @@
+"""A kernel of numexpr for the NumPy backend of tfx."""
