@@ -164,17 +164,16 @@ def _findings(result: Result) -> Iterator[str]:
 def _to_be_written(result: Result) -> Iterator[str]:
     """The methods that are missing, with what each owes, in the order of the interface."""
     from tfx.core.backend import Backend
-    from tfx.testing.running import OWED
 
     waiting = Counter(o.message for o in result.outcomes if o.status == "missing")
-    if not waiting:
-        return
-    yield "\nto be written (and how many checks ask for it):"
-    for name in sorted(waiting, key=lambda name: OWED.index(name) if name in OWED else len(OWED)):
-        owed = cleandoc(getattr(Backend, name).__doc__ or "") if name in OWED else ""
-        first = owed.split("\n\n")[0] or "(it raised NotImplementedError)"
+    if result.unwritten:
+        yield "\nto be written (and how many checks stopped there):"
+    for name in result.unwritten:
+        owed = cleandoc(getattr(Backend, name).__doc__ or "").split("\n\n")[0]
         title = f"  {name:<13} {waiting[name]:>4}  "
-        yield from wrap(first, 100, initial_indent=title, subsequent_indent=" " * len(title))
+        yield from wrap(owed, 100, initial_indent=title, subsequent_indent=" " * len(title))
+    for message in waiting.keys() - set(result.unwritten):
+        yield f"  {message}"
 
 
 def _told(result: Result, status: str, title: str) -> Iterator[str]:

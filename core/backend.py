@@ -315,12 +315,14 @@ class Backend:
         stops: tuple[int, ...],
         steps: tuple[int, ...],
     ) -> Array:
-        """x[starts[0]:stops[0]:steps[0], ...]; 0 <= start <= stop <= length and step >= 1."""
+        """x[starts[0]:stops[0]:steps[0], ...]; 0 <= start <= stop <= length and step >= 1. One of
+        each for every axis: none for a 0-d array."""
         self._missing("slice")
 
     @primitive("shape")
     def pad(self, x: Array, *, widths: tuple[tuple[int, int], ...], value: float) -> Array:
-        """`x` with widths[i] = (before, after) cells of `value` around axis i."""
+        """`x` with widths[i] = (before, after) cells of `value` around axis i; no widths for a 0-d
+        array."""
         self._missing("pad")
 
     # ---- index --------------------------------------------------------------------------------
@@ -342,7 +344,8 @@ class Backend:
     def write(self, buffer: Array, slab: Array, start: Operand, *, axis: int) -> Array:
         """`buffer` with `slab` at start, start+1, ... along `axis`. *Consumes the buffer*: in place
         where the library can, so neither `buffer` nor a view of it may be used afterwards. `start`
-        is a Python int or a 0-d integer array, read on the device; the slab must fit."""
+        is a Python int or a 0-d integer array, read on the device; the slab must fit. A buffer
+        whose cells stand for several elements, as after `broadcast_to`, is copied first."""
         self._missing("write")
 
     # ---- random ---------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ class BackendSpec:
         probe: `"package.module:function"` called without arguments, which must not
             import the array library unless it has to: returns a `Probe`. None: always ready.
         install_hint: the command that installs what is missing, `pip install tfx-lm[torch]`.
-        api: the interface number the plugin was written for.
+        api: the interface number the plugin was written for; unless it says so, the first.
         priority: among backends with an accelerator, and among those without, `auto` picks the
             ready one with the highest; ties go to the name first in the alphabet.
     """
@@ -32,7 +32,7 @@ class BackendSpec:
     summary: str
     probe: str | None = None
     install_hint: str | None = None
-    api: int = API
+    api: int = 1
     priority: int = 0
 
 
@@ -72,14 +72,14 @@ class KernelSpec:
         target: `"package.module:attribute"`, a `tfx.core.backend.Fused`, imported when the
             backend is opened.
         summary: one line for `tfx backends`.
-        api: the interface number the plugin was written for.
+        api: the interface number the plugin was written for; unless it says so, the first.
     """
 
     backend: str
     op: str
     target: str
     summary: str
-    api: int = API
+    api: int = 1
 
     @property
     def name(self) -> str:
@@ -96,10 +96,10 @@ class ModelSpec:
         target: `"package.module:attribute"`, a `tfx.core.recipe.Recipe` (class or instance
             factory, called without arguments).
         summary: one line for `tfx models`.
-        api: the interface number the plugin was written for.
+        api: the interface number the plugin was written for; unless it says so, the first.
     """
 
     name: str
     target: str
     summary: str
-    api: int = API
+    api: int = 1

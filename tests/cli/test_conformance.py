@@ -68,7 +68,7 @@ def test_what_is_to_be_written_and_what_is_wrong(conformance: Any) -> None:
     done = conformance("sloppy", "--level", "L0-1")
     assert done.exit_code == 1
     said = done.stdout
-    owed = said.split("to be written (and how many checks ask for it):\n")[1].splitlines()[:2]
+    owed = said.split("to be written (and how many checks stopped there):\n")[1].splitlines()[:2]
     assert [line.split(maxsplit=2)[::2] for line in owed] == [
         ["tanh", "Hyperbolic tangent."],
         ["sqrt", "Square root; NaN below 0."],

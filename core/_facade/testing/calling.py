@@ -14,6 +14,8 @@ from tfx.testing.contract import CONTRACT, ArrayType
 from tfx.testing.nearness import Mismatch
 
 LAYOUTS = ("plain", "transposed", "strided", "repeated")
+"""How an array may lie in memory: in C order; as a transposed one; as every third cell of a larger
+one; as its first row, which `broadcast_to` has repeated."""
 
 
 def put(B: Backend, values: HostArray, layout: str = "plain", dtype: DType | None = None) -> Array:

@@ -14,10 +14,10 @@ from tfx.core.creation import arange, tensor
 from tfx.core.tensor import Tensor
 from tfx.testing.records import LONG, Arg, Op, Sample, given, ids, mask, normal, positive
 
-SHAPES = [(), (3,), (2, 3), (0, 2), (2, 1, 4)]
+SHAPES = [(2, 3), (), (3,), (2, 1, 4), (0, 2)]
 normals = [Sample(normal(*shape)) for shape in SHAPES]
 positives = [Sample(positive(*shape)) for shape in SHAPES]
-rows = [Sample(normal(*shape)) for shape in [(3,), (2, 3), (0, 2), (2, 1, 4), (2, 1), (2, LONG)]]
+rows = [Sample(normal(*shape)) for shape in [(2, 3), (3,), (0, 2), (2, 1, 4), (2, 1), (2, LONG)]]
 pairs = [
     Sample(normal(*x), normal(*y))
     for x, y in [((), ()), ((2, 3), (3,)), ((2, 1), (1, 3)), ((0, 2), (2,))]

@@ -17,13 +17,13 @@ from tfx.testing.records import LONG, Arg, Op, Sample, given, ids, mask, normal,
 NUMBERS = HALVES | INTEGERS
 ANYTHING = NUMBERS | {DType.bool}
 
-UNARY = [(), (3,), (2, 3), (0,), (2, 0, 3), (2, 1, 3, 2), (LONG,)]
+UNARY = [(2, 3), (), (3,), (2, 1, 3, 2), (0,), (2, 0, 3), (LONG,)]
 PAIRS = [
+    ((2, 3), (3,)),
     ((), ()),
     ((3,), (3,)),
-    ((2, 3), (3,)),
-    ((), (2, 3)),
     ((2, 1, 3), (4, 1)),
+    ((), (2, 3)),
     ((1, 1), (2, 2)),
     ((0, 3), (3,)),
     ((2, 0), (1,)),
@@ -148,11 +148,11 @@ op(
 reductions = [
     Sample(normal(*shape), axis=axis, keepdims=keepdims)
     for shape, axis, keepdims in [
+        ((2, 3), (1,), True),
         ((), (), False),
         ((3,), (0,), False),
-        ((2, 3), (), False),
-        ((2, 3), (1,), True),
         ((2, 3), (0,), False),
+        ((2, 3), (), False),
         ((2, 3), (0, 1), False),
         ((2, 3), (1, 0), True),
         ((2, 3, 4), (0, 2), False),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
+from math import isfinite, prod
 from typing import Any
 
 import numpy as np
@@ -91,6 +91,10 @@ class Sample:
     def __repr__(self) -> str:
         shown = [(x.values or x.shape) if isinstance(x, Arg) else x for x in self.args]
         return f"{shown} {self.statics or ''}".rstrip()
+
+    def size(self) -> int:
+        """How many numbers there are in its arrays."""
+        return sum(prod(x.shape) for x in self.args if isinstance(x, Arg))
 
     def suits(self, dtype: DType) -> bool:
         """Whether the numbers in the call are of a kind with arrays of `dtype`."""

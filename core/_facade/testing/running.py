@@ -11,7 +11,7 @@ from importlib.metadata import version
 from traceback import walk_tb
 from typing import Any, Literal
 
-from tfx.core.backend import PRIMITIVES
+from tfx.core.backend import PRIMITIVES, Backend
 from tfx.core.errors import TfxError, UsageError
 from tfx.core.specs import API
 from tfx.core.wording import one_line
@@ -55,12 +55,14 @@ class Result:
         declared: what the backend says of itself: dtypes, flags, kernels.
         outcomes: in the order of the levels.
         whole: the levels of which every check was run.
+        stubs: the methods that do nothing but say that they are missing.
     """
 
     backend: str
     declared: dict[str, Any]
     outcomes: tuple[Outcome, ...]
     whole: tuple[Level, ...]
+    stubs: tuple[str, ...]
 
     @property
     def passed(self) -> tuple[Level, ...]:
@@ -76,6 +78,13 @@ class Result:
     def failures(self) -> list[Outcome]:
         """What has to be mended: failed and missing, and known gaps that are none any more."""
         return [o for o in self.outcomes if o.status in ("failed", "missing", "xpassed")]
+
+    @property
+    def unwritten(self) -> list[str]:
+        """The methods that are missing, in the order of the interface."""
+        asked = {o.message for o in self.outcomes if o.status == "missing"}
+        known = self.stubs if self.whole else ()
+        return [name for name in OWED if name in asked or name in known]
 
     def counts(self, level: Level) -> Counter[Status]:
         """How many checks of a level came to what."""
@@ -94,6 +103,7 @@ class Result:
             "api": API,
             "declared": self.declared,
             "passed": [str(level) for level in self.passed],
+            "unwritten": self.unwritten,
             "levels": {
                 str(level): {
                     "meaning": level.meaning,
@@ -148,7 +158,7 @@ def run(
             outcomes.append(_put(check, subject, str(check) in known))
             progress(outcomes[-1])
     whole = tuple(level for level in sorted(levels) if len(asked) == len(chosen))
-    return Result(subject.name, declared(subject), tuple(outcomes), whole)
+    return Result(subject.name, declared(subject), tuple(outcomes), whole, _stubs(subject.backend))
 
 
 def _put(check: Check, subject: Subject, known: bool) -> Outcome:
@@ -177,6 +187,12 @@ def told(error: BaseException) -> str:
     plain = isinstance(error, AssertionError | TfxError)
     text = " ".join(str(error).split()) if plain else one_line(error)
     return " ".join((text, *getattr(error, "__notes__", ())))
+
+
+def _stubs(B: Backend) -> tuple[str, ...]:
+    codes = {name: getattr(getattr(B, name), "__code__", None) for name in OWED}
+    stubs = (name for name, code in codes.items() if code and "_missing" in code.co_names)
+    return tuple(name for name in stubs if name != "value_and_grad" or B.native_autograd)
 
 
 def declared(subject: Subject) -> dict[str, Any]:

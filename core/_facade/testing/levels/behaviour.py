@@ -18,22 +18,25 @@ from tfx.core.fused import composed
 from tfx.core.tensor import Tensor, apply
 from tfx.core.threefry import threefry2x32
 from tfx.core.tolerances import TOLERANCES
-from tfx.testing.calling import told
+from tfx.testing.calling import fetch, told
 from tfx.testing.contract import require
 from tfx.testing.kit import Checks, Level, Skipped, Subject
 from tfx.testing.levels.gradients import WAYS, check_way
 from tfx.testing.levels.values import same
 from tfx.testing.nearness import Mismatch
 from tfx.testing.network import Network
+from tfx.testing.primitive_table import PRIMITIVE_OPS
+from tfx.testing.records import Sample
+from tfx.testing.trials import Trial
 
 CHECKS = Checks(Level.BEHAVIOUR)
 
 
-FORMS: dict[str, Callable[[], AbstractContextManager[None]]] = {
-    "fused ops by kernels": nullcontext,
-    "fused ops composed": composed,
-}
-"""Both ways for a fused op to run; in the first, kernels may keep primitives from being called."""
+def forms(B: Backend) -> Iterator[tuple[str, AbstractContextManager[None]]]:
+    """How fused ops run: where there are kernels, they may keep primitives from being called."""
+    yield "a pass with kernels", nullcontext()
+    if B.fused:
+        yield "a pass without kernels", composed()
 
 
 # ---- transfers ---------------------------------------------------------------------------
@@ -68,9 +71,9 @@ def transfers(B: Backend) -> Iterator[list[str]]:
 def no_transfers_in_a_training_step(subject: Subject, way: Any) -> None:
     check_way(subject, way)
     B = subject.fresh()
-    for form, switch in FORMS.items():
+    for form, switched in forms(B):
         network = Network(B, way, dropout=0.1 if B.device_random else 0.0)
-        with switch(), told(form):
+        with switched, told(form):
             network.train_step()
             with transfers(B) as seen:
                 network.train_step()
@@ -84,9 +87,9 @@ for _way in WAYS:
 @CHECKS.check
 def no_transfers_in_a_decoded_token(subject: Subject) -> None:
     B = subject.fresh()
-    for form, switch in FORMS.items():
+    for form, switched in forms(B):
         network = Network(B)
-        with switch(), told(form):
+        with switched, told(form):
             ids = network.decode_step(network.first_ids())
             with transfers(B) as seen:
                 network.decode_step(ids)
@@ -159,24 +162,43 @@ def two_instances_do_not_meet(subject: Subject) -> None:
 
 @CHECKS.check
 def threads_do_not_meet(subject: Subject) -> None:
-    """Each gives what it gives alone while two others do the same on other numbers."""
     B = subject.backend
-    for form, switch in FORMS.items():
+    alone = trained(B)
+    with ThreadPoolExecutor(3) as threads, told("three threads"):
+        for found in threads.map(lambda _: trained(B), range(3)):
+            alike(found, alone, B, "beside the others and alone")
 
-        def job(seed: int, switch: Callable[..., Any] = switch) -> list[HostArray]:
-            with switch():
-                return list(work(B, seed=seed))
 
-        seeds = range(3)
-        alone = list(map(job, seeds))
-        with ThreadPoolExecutor(3, initializer=give_way) as threads, told("three threads", form):
-            for found, expected in zip(threads.map(job, seeds), alone, strict=True):
-                alike(found, expected, B, "beside the others and alone")
+@CHECKS.check
+def threads_do_not_meet_in_a_primitive(subject: Subject) -> None:
+    """Each gives what it gives alone while two others are inside, with other numbers."""
+    B = subject.backend
+    with ThreadPoolExecutor(3, initializer=give_way) as threads:
+        for op in PRIMITIVE_OPS.values():
+            largest = max(op.samples, key=Sample.size)
+            trials = [Trial(op, largest, DType.float32).rolled(i) for i in range(3)]
+            expected = [_results(trial, B) for trial in trials]
+            with told(op, "three threads"):
+                found = threads.map(_results, trials, [B] * 3)
+                for some, others in zip(found, expected, strict=True):
+                    alike(some, others, B, "beside the others and alone")
+
+
+def _results(trial: Trial, B: Backend) -> list[HostArray]:
+    """Of the same call a few times, fetched when all are made."""
+    calls = [trial.raw(B) for _ in range(3)]
+    made = [getattr(B, trial.op.name)(*args, **trial.sample.statics) for args in calls]
+    return [fetch(B, x) for x in made]
 
 
 def give_way() -> None:
-    """From now on, this thread lets the others go on at every call of a function."""
-    sys.setprofile(lambda *event: time.sleep(0))
+    """From now on, this thread lets the others go on whenever it calls a function."""
+
+    def profile(frame: object, event: str, arg: object) -> None:
+        if event in ("call", "c_call"):
+            time.sleep(0)
+
+    sys.setprofile(profile)
 
 
 @CHECKS.check

@@ -31,7 +31,8 @@ GPT, SMALLEST = "gpt2-tiny", "microgpt"
 """The models: the trained one that comes with tfx, and the one that is smaller still."""
 
 PROMPT = "ROMEO:\nWhat light"
-NAMES = ["anna", "bo", "carla", "dimitri", "eve", "farid", "gwen", "hugo", "ines", "jo"]
+NAMES = ["anna", "bo", "carl", "dora", "ed", "finn", "gwen", "hugo", "ines", "jo"]
+"""Of two lengths: each is a shape of its own, for which some libraries compile anew."""
 TRACE = 1e-3
 """How far losses may part in a few steps of float32, in each of which the last error grows."""
 

@@ -13,9 +13,12 @@ from tfx.testing.kit import Checks, Level, Skipped, Subject
 from tfx.testing.nearness import Mismatch
 from tfx.testing.primitive_table import PRIMITIVE_OPS
 from tfx.testing.records import Op, as_host
-from tfx.testing.trials import Trial, trials
+from tfx.testing.trials import Trial, some, trials
 
 CHECKS = Checks(Level.VALUES)
+
+WHOLE = (DType.float32, DType.float64)
+"""The dtypes in which every sample is tried."""
 
 
 # ---- what the table says -----------------------------------------------------------------
@@ -23,7 +26,8 @@ CHECKS = Checks(Level.VALUES)
 
 def values(subject: Subject, op: Op, dtype: DType) -> None:
     subject.needs(dtype)
-    for trial in trials(op, (*op.samples, *op.specials), dtype):
+    samples = op.samples if dtype in WHOLE else some(op, dtype)
+    for trial in trials(op, (*samples, *op.specials), dtype):
         trial.check_value(subject.backend)
 
 
@@ -38,7 +42,7 @@ def refuses_what_does_not_fit(subject: Subject, op: Op) -> None:
 
 
 for _op in PRIMITIVE_OPS.values():
-    for _dtype in (DType.float32, DType.float64, *sorted(_op.dtypes)):
+    for _dtype in (*WHOLE, *sorted(_op.dtypes)):
         CHECKS.add(f"{_op.name} {_dtype}", values, _op, _dtype)
     if _op.refused:
         CHECKS.add(f"{_op.name} of shapes that do not fit", refuses_what_does_not_fit, _op)
@@ -106,7 +110,7 @@ def cast_from(subject: Subject, source: DType) -> None:
     subject.needs(source)
     whole = np.array([0, 1, 2, 3, 100, 7])
     for target in subject.held():
-        for shape in [(), (6,), (2, 3)]:
+        for shape in [(), (2, 3)]:
             with told(source, target, shape):
                 given = as_host(whole.reshape(shape) if shape else whole[3], source)
                 raw = put(subject.backend, given, dtype=source)
@@ -267,14 +271,11 @@ def results_stay_when_others_are_made(subject: Subject) -> None:
     B = subject.backend
     for op in PRIMITIVE_OPS.values():
         for sample in op.samples:
-            one, other = (Trial(op, sample, DType.float32) for _ in range(2))
-            other.arrays = [
-                np.asarray(np.flip(x)) if isinstance(x, np.ndarray) else x for x in one.arrays
-            ]
+            one = Trial(op, sample, DType.float32)
             with told(op, one):
                 first = call(B, op.name, one.raw(B), sample.statics)
                 before = fetch(B, first)
-                call(B, op.name, other.raw(B), sample.statics)
+                call(B, op.name, one.rolled(1).raw(B), sample.statics)
                 same(fetch(B, first), before, "after another call")
     zeros, untouched = (B.full(shape=(3,), value=0.0, dtype=DType.float32) for _ in range(2))
     B.write(zeros, B.asarray(np.ones(1), dtype=DType.float32), 1, axis=0)
