@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from inspect import cleandoc
@@ -14,16 +15,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tfx.cli import options
-from tfx.cli.output import emit, emit_json, tell
+from tfx.cli.output import emit, emit_json, is_terminal, tell
 from tfx.core.errors import TfxError, UsageError
 from tfx.core.files import reason, shown
 
 if TYPE_CHECKING:
-    from tfx.testing import Level, Result
+    from tfx.testing import Check, Level, Result
     from tfx.testing.running import Outcome
 
 MOST_SHOWN = 25
-"""Failures in the text; all are in the file."""
+"""Faults in the text; all are in the file."""
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -61,6 +62,7 @@ def conformance(
 ) -> None:
     from tfx.testing import Subject, checks, run
     from tfx.testing.known_gaps import read_known_gaps
+    from tfx.testing.running import summed_up
 
     levels = _levels(level or [])
     if list_checks:
@@ -72,14 +74,19 @@ def conformance(
     _refuse_unwritable(out)
     subject = Subject.open(backend)
     table = _Table(quiet=as_json)
-    result = run(subject, levels, keyword, known, table.add)
+    try:
+        result = run(subject, levels, keyword, known, table.begins, table.ended)
+    except KeyboardInterrupt as error:
+        table.close()
+        emit("\n".join(_findings(summed_up(subject, table.outcomes))))
+        error.add_note(f"in {table.check}")
+        raise
     table.close()
-    _write(result, out)
     if as_json:
         emit_json(result.as_json())
     else:
         emit("\n".join(_findings(result)))
-    tell(f"all of it: {shown(out)}")
+    _write(result, out)
     if result.failures:
         raise typer.Exit(TfxError.exit_code)
 
@@ -108,43 +115,58 @@ def _write(result: Result, out: Path) -> None:
     try:
         out.write_text(json.dumps(result.as_json(), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise TfxError(f"cannot write {shown(out)}: {reason(error)}") from None
+        raise TfxError(
+            f"cannot write {shown(out)}: {reason(error)}; --out names another file"
+        ) from None
+    tell(f"all of it: {shown(out)}")
 
 
 # ---- the table -----------------------------------------------------------------------------------
 
 _COLUMNS = ("passed", "failed", "missing", "skipped")
-_KNOWN = ("xfailed", "xpassed")
 
 
 class _Table:
-    """A line for each level, shown when the next one begins."""
+    """A line for each level, shown when the next one begins, and on a terminal what runs now.
+
+    Attributes:
+        outcomes: of the checks so far.
+        check: the one that runs now.
+    """
 
     def __init__(self, quiet: bool) -> None:
+        self.outcomes: list[Outcome] = []
+        self.check: Check | None = None
         self._quiet = quiet
-        self._level: Level | None = None
-        self._counts = Counter[str]()
-        self._has_head = False
 
-    def add(self, outcome: Outcome) -> None:
-        if not self._has_head:
+    def begins(self, check: Check) -> None:
+        if self.check is None:
             self._row("LEVEL", (column.upper() for column in _COLUMNS), "WHAT IT MEANS TO PASS")
-            self._has_head = True
-        if outcome.level is not self._level:
+        elif check.level is not self.check.level:
             self.close()
-            self._level = outcome.level
-        self._counts[outcome.status] += 1
+        self.check = check
+        _show_for_now(str(check))
+
+    def ended(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
 
     def close(self) -> None:
-        if self._level is not None:
-            counts = (str(self._counts[column]) for column in _COLUMNS)
-            self._row(str(self._level), counts, self._level.meaning)
-        self._counts.clear()
-        self._level = None
+        """The line of the level that was under way."""
+        _show_for_now("")
+        if self.check is not None:
+            level = self.check.level
+            counts = Counter[str](o.status for o in self.outcomes if o.level is level)
+            self._row(str(level), (str(counts[column]) for column in _COLUMNS), level.meaning)
 
     def _row(self, level: str, cells: Iterable[str], meaning: str) -> None:
         if not self._quiet:
             emit("  ".join([level.ljust(5), *(cell.rjust(7) for cell in cells), meaning]))
+
+
+def _show_for_now(text: str) -> None:
+    """In place of what was shown for now, on a terminal: the check that hangs, if one does."""
+    if is_terminal(sys.stderr):
+        print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 # ---- what is to be said below it -----------------------------------------------------------------
@@ -177,14 +199,23 @@ def _to_be_written(result: Result) -> Iterator[str]:
 
 
 def _told(result: Result, status: str, title: str) -> Iterator[str]:
-    found = [o for o in result.outcomes if o.status == status]
-    if found:
+    """The outcomes of a status; of several that say the same, the first."""
+    alike: dict[str, list[Outcome]] = {}
+    for outcome in result.outcomes:
+        if outcome.status == status:
+            same = outcome.message.partition(" on [")[0] or str(len(alike))
+            alike.setdefault(same, []).append(outcome)
+    if alike:
         yield f"\n{title}"
-    for outcome in found[:MOST_SHOWN]:
-        told = f": {outcome.message}" if outcome.message else ""
-        yield f"  {outcome.level} {outcome.name}{told}"
-    if len(found) > MOST_SHOWN:
-        yield f"  and {len(found) - MOST_SHOWN} more"
+    for first, *others in list(alike.values())[:MOST_SHOWN]:
+        told = f": {first.message}" if first.message else ""
+        yield f"  {first.level} {first.name}{told}"
+        if others:
+            more = "one more says" if len(others) == 1 else f"{len(others)} more say"
+            rest = ", ..." if others[1:] else ""
+            yield f"     and {more} the same: {others[0].level} {others[0].name}{rest}"
+    if len(alike) > MOST_SHOWN:
+        yield f"  and {len(alike) - MOST_SHOWN} other faults"
 
 
 def _left_out(result: Result) -> Iterator[str]:

@@ -73,7 +73,10 @@ def _attempt(action: Callable[[], object]) -> int:
     except OSError:
         raise
     except Exception as error:
-        error.add_note("This is a bug in tfx or in a plugin, not in what you typed.")
+        error.add_note(
+            "This is a bug in tfx or in a plugin, not in what you typed; "
+            "`tfx conformance` finds those of a backend."
+        )
         raise
     return 0
 

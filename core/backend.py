@@ -95,7 +95,8 @@ class Backend:
         storage_dtypes: element types it can hold, move about (shape and index primitives) and
             `cast` from and to, but not compute with.
         index_dtype: what `argmax` and `arange` give, and ids come in; int32 or int64, one of
-            `dtypes`. A backend without int64 says int32, and is never given an int64.
+            `dtypes`, whichever suits the library. Without int64 among `dtypes` it is never given
+            one.
         device_random: False when `random_bits` draws on the host and copies.
         deterministic: False when the same input twice may give other bits.
         fused: overrides of fused ops, by name (see `tfx.core.fused`).
@@ -147,7 +148,8 @@ class Backend:
 
     @primitive("arrays")
     def asarray(self, value: HostArray, *, dtype: DType) -> Array:
-        """A copy of a host array on the device, as `dtype`. bfloat16 comes as uint16 words."""
+        """A copy of a host array on the device, as `dtype`, of whatever layout and byte order.
+        bfloat16 comes as uint16 words, or as numbers that are to be rounded."""
         self._missing("asarray")
 
     @primitive("arrays")
@@ -227,7 +229,8 @@ class Backend:
     @primitive("binary")
     def pow(self, x: Array, *, exponent: float) -> Array:
         """x**exponent for floats and a Python number: 1 where that is 0, NaN where x < 0 is finite
-        and it is no whole number. Outside the contract: -inf and -0.0 to what is no whole number.
+        and it is no whole number. The slope of x**0 is 0. Outside the contract: -inf and -0.0 to
+        what is no whole number.
         """
         self._missing("pow")
 
@@ -272,7 +275,7 @@ class Backend:
     @primitive("reduce")
     def argmax(self, x: Array, *, axis: int) -> Array:
         """Where the largest stands, the first of equals, or the first NaN, as `index_dtype`; `axis`
-        is gone. Of no elements, it is outside the contract."""
+        is gone. Of no elements, it is outside the contract; another axis may be empty."""
         self._missing("argmax")
 
     # ---- matmul -----------------------------------------------------------------------------
@@ -372,13 +375,17 @@ class Backend:
         return self.asarray(value, dtype=dtype)
 
     def synchronize(self) -> None:
-        """Wait until the device has done all it was asked; for timing."""
+        """Wait until the device has done all it was asked; for timing. A lazy library computes here
+        what is pending."""
 
     def value_and_grad(
         self, fn: Callable[..., Array], arrays: Sequence[Array]
     ) -> tuple[Array, Sequence[Array | None]]:
-        """`fn(*arrays)`, a 0-d float, and its gradient by each array, by the library's autograd;
-        None for an array the value does not depend on. Only where `native_autograd`."""
+        """`fn(*arrays)`, a 0-d float, and its gradient by each array, by the library's autograd.
+
+        None, or zeros, for an array that the value does not depend on: of a None, tfx asks its tape
+        whether a gradient was lost. Only where `native_autograd`.
+        """
         self._missing("value_and_grad")
 
     def stop_gradient(self, x: Array) -> Array:

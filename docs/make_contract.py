@@ -14,8 +14,10 @@ from typing import Any
 import tfx.core.backend as interface
 import tfx.core.nn  # noqa: F401 (where the fused ops are)
 from tfx.core.backend import Backend, Fused
+from tfx.core.dtypes import DType
 from tfx.core.fused import FUSED
 from tfx.core.specs import API, BackendSpec, KernelSpec, Probe
+from tfx.core.wording import in_words
 
 WIDTH = 100  # of a signature on one line
 
@@ -38,6 +40,7 @@ def page() -> Iterator[str]:
     yield prose(interface)
     yield "## What a backend declares\n"
     yield prose(Backend)
+    yield f"The element types are {in_words(f'`{dtype}`' for dtype in DType)}.\n"
     for title, methods in groups():
         yield f"## {title[0].upper()}{title[1:]}\n"
         for name in methods:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,6 +76,31 @@ def test_what_is_to_be_written_and_what_is_wrong(conformance: Any) -> None:
     ]
     assert "  L1 exp float32: " in said and "expected" in said
     assert said.splitlines()[-1] == "sloppy passes no level yet. First to mend: L0 tanh."
+
+
+def test_what_says_the_same_is_said_once(conformance: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tfx.backends.numpy.backend import NumpyBackend
+
+    monkeypatch.setattr(NumpyBackend, "dtype", lambda self, x: x.dtype)
+    said = conformance("numpy", "--level", "L0").stdout
+    assert said.count("not a DType") < 4  # of 29 checks that fail
+    assert re.search(r"^     and \d+ more say the same: L0 \w+, \.\.\.$", said, re.MULTILINE)
+
+
+def test_an_interrupt_says_where_and_what_was_found(
+    conformance: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from tfx.backends.numpy.backend import NumpyBackend
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(NumpyBackend, "log", interrupted)
+    done = conformance("sloppy", "--level", "L1")
+    assert done.exit_code == 130 and "interrupted (on [" in done.stderr
+    assert "in L1-log-float32)" in done.stderr
+    assert "L1 exp float32: " in done.stdout  # what was found until then
+    assert not (tmp_path / "conformance.json").exists()
 
 
 def test_json_is_the_report_and_nothing_else(conformance: Any, tmp_path: Path) -> None:

@@ -25,6 +25,32 @@ class RoughExp(NumpyBackend):
         return np.asarray(np.exp(x) * (1 + 1e-6))
 
 
+@broken(Level.VALUES, "full")
+class NarrowFull(NumpyBackend):
+    """full of float64 goes through float32."""
+
+    def full(self, *, shape: tuple[int, ...], value: float, dtype: DType) -> Array:
+        narrow = np.float32(value) if dtype is DType.float64 else value
+        return super().full(shape=shape, value=float(narrow), dtype=dtype)
+
+
+@broken(Level.VALUES, "pow float64")
+class NarrowExponents(NumpyBackend):
+    """pow reads its exponent as a float32."""
+
+    def pow(self, x: Array, *, exponent: float) -> Array:
+        return super().pow(x, exponent=float(np.float32(exponent)))
+
+
+@broken(Level.VALUES, "large integers")
+class IntegersAsFloats(NumpyBackend):
+    """A number beside integers goes through float64."""
+
+    def mul(self, x: Any, y: Any) -> Array:
+        y = int(float(y)) if isinstance(y, int) else y
+        return super().mul(x, y)
+
+
 @broken(Level.VALUES, "sqrt float64")
 class NarrowSqrt(NumpyBackend):
     """sqrt of float64 goes through float32."""

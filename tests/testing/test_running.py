@@ -68,10 +68,16 @@ def test_known_gaps_fail_nothing_but_pass_no_level(subject: Subject) -> None:
     assert [(o.name, o.status) for o in mended.failures] == [("log", "xpassed")]
 
 
-def test_progress_hears_of_each(subject: Subject) -> None:
+def test_who_listens_hears_of_each_before_and_after(subject: Subject) -> None:
     heard: list[str] = []
-    done = run(subject, LOW, "L1-exp", progress=lambda outcome: heard.append(outcome.name))
-    assert heard == [o.name for o in done.outcomes] != []
+    done = run(
+        subject,
+        LOW,
+        "L1-exp",
+        begins=lambda check: heard.append(check.name),
+        ended=lambda outcome: heard.append(outcome.status),
+    )
+    assert heard == [x for o in done.outcomes for x in (o.name, o.status)] != []
 
 
 def test_a_keyword_of_nothing(subject: Subject) -> None:

@@ -17,6 +17,9 @@ LAYOUTS = ("plain", "transposed", "strided", "repeated")
 """How an array may lie in memory: in C order; as a transposed one; as every third cell of a larger
 one; as its first row, which `broadcast_to` has repeated."""
 
+PLAIN = LAYOUTS[:1]
+"""Enough where memory is reached through primitives alone, which L1 has tried in all layouts."""
+
 
 def put(B: Backend, values: HostArray, layout: str = "plain", dtype: DType | None = None) -> Array:
     """A raw array of these values whose memory is laid out as asked, by the backend's own means."""
@@ -34,6 +37,15 @@ def put(B: Backend, values: HostArray, layout: str = "plain", dtype: DType | Non
     roomy[(slice(1, None, 3),) * values.ndim] = values
     ones, threes = (1,) * values.ndim, (3,) * values.ndim
     return B.slice(B.asarray(roomy, dtype=dtype), starts=ones, stops=roomy.shape, steps=threes)
+
+
+def aligned(values: HostArray) -> HostArray:
+    """A copy that begins at a multiple of 64 bytes, as memory does that a library would share."""
+    room = np.zeros(values.nbytes + 64, np.uint8)
+    begin = -room.ctypes.data % 64
+    copy = room[begin : begin + values.nbytes].view(values.dtype).reshape(values.shape)
+    copy[...] = values
+    return copy
 
 
 def fetch(B: Backend, x: Array) -> HostArray:
@@ -58,20 +70,27 @@ def call(
         Mismatch: it is no array, is not of the promised shape and dtype, or an argument was
             changed, other than the buffer of `write`.
     """
-    types = [ArrayType(B.shape(x), B.dtype(x)) if B.is_array(x) else x for x in args]
+    types = [_type(B, x) if B.is_array(x) else x for x in args]
     promised = CONTRACT[name](B, *types, **statics)
     kept = [(i, x) for i, x in enumerate(args) if B.is_array(x) and (name, i) != ("write", 0)]
     before = [B.to_numpy(x) for _, x in kept]
     out = getattr(B, name)(*args, **statics)
     if not B.is_array(out):
         raise Mismatch(f"it gave {kind_of(out)}, not an array of the backend")
-    returned = ArrayType(B.shape(out), B.dtype(out))
+    returned = _type(B, out)
     if returned != promised:
         raise Mismatch(f"it gave {returned}, promised is {promised}")
     for (i, x), values in zip(kept, before, strict=True):
         if not np.array_equal(B.to_numpy(x), values, equal_nan=values.dtype.kind == "f"):
             raise Mismatch(f"argument {i} was changed")
     return out
+
+
+def _type(B: Backend, x: Array) -> ArrayType:
+    dtype = B.dtype(x)
+    if type(dtype) is not DType:
+        raise Mismatch(f"dtype gave {kind_of(dtype)}, not a DType")
+    return ArrayType(B.shape(x), dtype)
 
 
 def value_of(B: Backend, name: str, *args: Any, **statics: Any) -> HostArray:

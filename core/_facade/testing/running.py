@@ -130,7 +130,8 @@ def run(
     levels: Sequence[Level] = tuple(Level),
     keyword: str = "",
     known: Collection[str] = (),
-    progress: Callable[[Outcome], None] = lambda outcome: None,
+    begins: Callable[[Check], None] = lambda check: None,
+    ended: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Result:
     """Put the checks of some levels to a backend.
 
@@ -140,7 +141,8 @@ def run(
         keyword: run only checks with this text in `"L1-matmul-float32"` or `"matmul float32"`.
         known: gaps that are known, as the checks print (`"L1-exp-float16"`): failing there is no
             failure, and passing is.
-        progress: called after each check.
+        begins: called before each check.
+        ended: called after each check.
 
     Raises:
         UsageError: no check has that keyword.
@@ -155,10 +157,17 @@ def run(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of 1/0, which the checks ask for
         for check in asked:
+            begins(check)
             outcomes.append(_put(check, subject, str(check) in known))
-            progress(outcomes[-1])
+            ended(outcomes[-1])
     whole = tuple(level for level in sorted(levels) if len(asked) == len(chosen))
-    return Result(subject.name, declared(subject), tuple(outcomes), whole, _stubs(subject.backend))
+    return summed_up(subject, outcomes, whole)
+
+
+def summed_up(subject: Subject, outcomes: Sequence[Outcome], whole: Sequence[Level] = ()) -> Result:
+    """The result of the checks that were run; `whole` are the levels of which all were."""
+    stubs = _stubs(subject.backend)
+    return Result(subject.name, declared(subject), tuple(outcomes), tuple(whole), stubs)
 
 
 def _put(check: Check, subject: Subject, known: bool) -> Outcome:

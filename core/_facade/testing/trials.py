@@ -184,32 +184,51 @@ ONE_IN = 3
 """How many samples there are for each that is tried where the dtype alone is in question."""
 
 
-def trials(op: Op, samples: Sequence[Sample], dtype: DType) -> Iterator[Trial]:
-    """Every sample that suits: in float64 in all layouts, in other dtypes in one each."""
+def trials(
+    op: Op,
+    samples: Sequence[Sample],
+    B: Backend,
+    dtype: DType,
+    layouts: Sequence[str] = LAYOUTS,
+) -> Iterator[Trial]:
+    """Every sample that suits: in the widest float in all layouts, in other dtypes in one each."""
     for i, sample in enumerate(samples):
         if sample.suits(dtype):
-            each = LAYOUTS if dtype is DType.float64 else (LAYOUTS[i % len(LAYOUTS)],)
+            each = layouts if _is_widest(B, dtype) else (layouts[i % len(layouts)],)
             for layout in each:
                 yield Trial(op, sample, dtype, layout, turn=i)
 
 
-def some(op: Op, dtype: DType) -> Sequence[Sample]:
-    """The samples for a dtype when those of another have been tried: enough to tell the dtypes
-    apart. A library that compiles takes its time for each shape in each dtype."""
+def samples_for(op: Op, B: Backend, dtype: DType) -> Sequence[Sample]:
+    """All samples in the widest float of the backend; in other dtypes, some, to tell those apart.
+
+    A library that compiles takes its time for each shape in each dtype.
+    """
+    if _is_widest(B, dtype):
+        return op.samples
     return [sample for sample in op.samples if sample.suits(dtype)][::ONE_IN]
 
 
-def check_values(op: Op, B: Backend, dtype: DType) -> None:
-    """The operation on tensors gives what NumPy gives: in float64 on every sample."""
-    samples = op.samples if dtype is DType.float64 else some(op, dtype)
-    for trial in trials(op, (*samples, *op.specials), dtype):
+def _is_widest(B: Backend, dtype: DType) -> bool:
+    return dtype is (DType.float64 if DType.float64 in B.dtypes else DType.float32)
+
+
+def check_values(op: Op, B: Backend, dtype: DType, layouts: Sequence[str] = LAYOUTS) -> None:
+    """The operation on tensors gives what NumPy gives."""
+    samples = samples_for(op, B, dtype)
+    for trial in trials(op, (*samples, *op.specials), B, dtype, layouts):
         trial.check_tensor_value(B)
 
 
-def check_gradients(op: Op, B: Backend, dtype: DType, autograd: Autograd = "core") -> None:
-    """Its gradients are those of finite differences: in float64 on every sample."""
-    samples = op.samples if dtype is DType.float64 else some(op, dtype)
-    for trial in trials(op, samples, dtype):
+def check_gradients(
+    op: Op,
+    B: Backend,
+    dtype: DType,
+    autograd: Autograd = "core",
+    layouts: Sequence[str] = LAYOUTS,
+) -> None:
+    """Its gradients are those of finite differences."""
+    for trial in trials(op, samples_for(op, B, dtype), B, dtype, layouts):
         trial.check_gradients(B, autograd)
 
 

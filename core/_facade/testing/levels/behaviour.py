@@ -18,7 +18,7 @@ from tfx.core.fused import composed
 from tfx.core.tensor import Tensor, apply
 from tfx.core.threefry import threefry2x32
 from tfx.core.tolerances import TOLERANCES
-from tfx.testing.calling import fetch, told
+from tfx.testing.calling import aligned, fetch, told
 from tfx.testing.contract import require
 from tfx.testing.kit import Checks, Level, Skipped, Subject
 from tfx.testing.levels.gradients import WAYS, check_way
@@ -243,7 +243,7 @@ def write_in_a_row(subject: Subject) -> None:
 def write_leaves_the_host_and_borrowed_arrays(subject: Subject) -> None:
     B = subject.backend
     for give in (B.asarray, B.borrow):
-        host = np.zeros(4, np.float32)
+        host = aligned(np.zeros(4, np.float32))
         slab = B.asarray(np.ones(2, np.float32), dtype=DType.float32)
         out = B.write(give(host, dtype=DType.float32), slab, 1, axis=0)
         same(B.to_numpy(out), np.array([0, 1, 1, 0]), give.__name__)

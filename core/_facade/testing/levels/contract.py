@@ -35,9 +35,9 @@ def what_it_declares(subject: Subject) -> None:
         fits = isinstance(held, frozenset) and all(type(d) is DType for d in held)
         require(fits, f"{kind} is {held!r}, not a frozenset of DType")
     both = B.dtypes & B.storage_dtypes
-    require(not both, f"{sorted(both)} are in dtypes and in storage_dtypes")
+    require(not both, f"dtypes and storage_dtypes both have {', '.join(sorted(both))}")
     needed = {DType.bool, DType.float32, B.index_dtype}
-    require(needed <= B.dtypes, f"dtypes lack {sorted(needed - B.dtypes)}")
+    require(needed <= B.dtypes, f"dtypes lack {', '.join(sorted(needed - B.dtypes))}")
     require(B.index_dtype in INDICES, f"index_dtype is {B.index_dtype!r}, not int32 or int64")
     for flag in ("device_random", "deterministic", "native_autograd"):
         require(type(getattr(B, flag)) is bool, f"{flag} is {getattr(B, flag)!r}, not a bool")
@@ -63,7 +63,8 @@ def what_is_an_array(subject: Subject) -> None:
     B = subject.backend
     x = B.asarray(np.ones((2, 3), np.float32), dtype=DType.float32)
     require(B.is_array(x) is True, "is_array of what asarray gave is not True")
-    for other in (1.0, None, "x", [1.0], object()):
+    foreign = () if isinstance(x, np.ndarray) else (np.ones(2, np.float32),)
+    for other in (1.0, None, "x", [1.0], object(), *foreign):
         require(B.is_array(other) is False, f"is_array({other!r}) is not False")
     shape = B.shape(x)
     exact = type(shape) is tuple and all(type(n) is int for n in shape)

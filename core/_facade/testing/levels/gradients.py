@@ -14,6 +14,7 @@ from tfx.core.creation import tensor
 from tfx.core.dtypes import FLOATS, DType
 from tfx.core.tape import no_grad
 from tfx.core.tensor import Tensor
+from tfx.testing.calling import PLAIN
 from tfx.testing.contract import require
 from tfx.testing.kit import Checks, Level, Skipped, Subject
 from tfx.testing.nearness import Mismatch
@@ -36,7 +37,7 @@ def gradients(subject: Subject, op: Op, dtype: DType, way: Autograd) -> None:
     """Against finite differences of NumPy's values, in a random direction."""
     subject.needs(dtype)
     check_way(subject, way)
-    check_gradients(op, subject.backend, dtype, way)
+    check_gradients(op, subject.backend, dtype, way, PLAIN)
 
 
 for _op in PRIMITIVE_OPS.values():
@@ -150,14 +151,21 @@ def native_autograd_finds_what_the_tape_finds(subject: Subject) -> None:
 
 
 def gradients_have_the_dtype_of_their_parameter(subject: Subject, way: Autograd) -> None:
-    """Also where the value is cast on the way."""
+    """Also where the value is cast on the way; and numbers beside a recorded array stay weak."""
     check_way(subject, way)
     for dtype in sorted(FLOATS & subject.backend.dtypes):
+
+        def weak(x: Tensor, dtype: DType = dtype) -> Tensor:
+            for y in (x.maximum(0.5), x * 0.5, ops.where(x < 9.0, x, 0.5), x**2, 0.5 - x):
+                require(y.dtype is dtype, f"{dtype} and a number gave {y.dtype}, recorded {way}")
+            return (x * x).sum()
+
         x = tensor([1.0, 2.0], subject.backend, dtype)
-        for f in (lambda x: (x * x).sum(), lambda x: ((x * x).cast(DType.float32)).sum()):
+        for f in (weak, lambda x: ((x * x).cast(DType.float32)).sum()):
             found = grad(f, autograd=way)(x)
             require(found.dtype is dtype, f"the gradient by {dtype} is {found.dtype}")
-            require(found.tolist() == [2, 4], f"the gradient by {dtype} is {found.tolist()}")
+            said = f"the gradient of sum(x * x) by {dtype} [1, 2] is {found.tolist()}, not [2, 4]"
+            require(found.tolist() == [2, 4], said)
 
 
 for _way in WAYS:

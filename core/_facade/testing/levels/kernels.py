@@ -12,7 +12,7 @@ from tfx.core.backend import Backend
 from tfx.core.dtypes import DType
 from tfx.core.fused import composed
 from tfx.core.tensor import Tensor
-from tfx.testing.calling import fetch, told
+from tfx.testing.calling import PLAIN, fetch, told
 from tfx.testing.composed_table import FUSED_OPS, OPS
 from tfx.testing.kit import Checks, Level, Skipped, Subject
 from tfx.testing.levels.gradients import WAYS, check_way
@@ -27,9 +27,9 @@ def operation(subject: Subject, op: Op, dtype: DType) -> None:
     """Composed of primitives: its value, and its gradient by the tape."""
     subject.needs(dtype)
     with composed():
-        check_values(op, subject.backend, dtype)
+        check_values(op, subject.backend, dtype, PLAIN)
         if op.differentiable:
-            check_gradients(op, subject.backend, dtype)
+            check_gradients(op, subject.backend, dtype, layouts=PLAIN)
 
 
 def kernel(subject: Subject, name: str, dtype: DType, way: Autograd) -> None:

@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 
 from tfx.core.dtypes import FLOATS, INTEGERS, DType
-from tfx.testing.calling import call, fetch, put, told, value_of
+from tfx.testing.calling import aligned, call, fetch, put, told, value_of
 from tfx.testing.contract import require
 from tfx.testing.kit import Checks, Level, Skipped, Subject
 from tfx.testing.nearness import Mismatch
 from tfx.testing.primitive_table import PRIMITIVE_OPS
 from tfx.testing.records import Op, as_host
-from tfx.testing.trials import Trial, some, trials
+from tfx.testing.trials import Trial, samples_for, trials
 
 CHECKS = Checks(Level.VALUES)
 
 WHOLE = (DType.float32, DType.float64)
-"""The dtypes in which every sample is tried."""
+"""The dtypes in which every sample is tried: models compute in them."""
 
 
 # ---- what the table says -----------------------------------------------------------------
@@ -26,9 +26,10 @@ WHOLE = (DType.float32, DType.float64)
 
 def values(subject: Subject, op: Op, dtype: DType) -> None:
     subject.needs(dtype)
-    samples = op.samples if dtype in WHOLE else some(op, dtype)
-    for trial in trials(op, (*samples, *op.specials), dtype):
-        trial.check_value(subject.backend)
+    B = subject.backend
+    samples = op.samples if dtype in WHOLE else samples_for(op, B, dtype)
+    for trial in trials(op, (*samples, *op.specials), B, dtype):
+        trial.check_value(B)
 
 
 def refuses_what_does_not_fit(subject: Subject, op: Op) -> None:
@@ -55,7 +56,7 @@ for _op in PRIMITIVE_OPS.values():
 def asarray_and_to_numpy_copy(subject: Subject) -> None:
     B = subject.backend
     for dtype in subject.held():
-        given = as_host(np.arange(6) % 2, dtype).reshape(2, 3)
+        given = aligned(as_host(np.arange(6) % 2, dtype).reshape(2, 3))
         if dtype is DType.bfloat16:
             continue
         raw = B.asarray(given, dtype=dtype)
@@ -80,17 +81,19 @@ def asarray_takes_host_arrays_of_any_layout(subject: Subject) -> None:
     }
     for name, view in views.items():
         view.flags.writeable = False
-        raw = subject.backend.asarray(view, dtype=DType.float32)
-        same(subject.backend.to_numpy(raw), view, name)
+        with told(name):
+            raw = subject.backend.asarray(view, dtype=DType.float32)
+            same(subject.backend.to_numpy(raw), view)
 
 
 @CHECKS.check
 def full(subject: Subject) -> None:
     B = subject.backend
     for dtype in subject.held():
-        value = True if dtype is DType.bool else 2.5 if dtype.is_float else 3
+        value = True if dtype is DType.bool else 0.1 if dtype.is_float else 3
         out = fetch(B, B.full(shape=(2, 3), value=value, dtype=dtype))
-        same(out, np.full((2, 3), value), f"{dtype}")
+        if dtype is not DType.bfloat16:
+            same(out, np.full((2, 3), value, str(dtype)), f"{dtype}")
     for value in (np.inf, -np.inf, np.nan):
         out = fetch(B, B.full(shape=(2,), value=float(value), dtype=DType.float32))
         same(out, np.full(2, value), f"{value}")
@@ -208,6 +211,17 @@ def integers_wrap(subject: Subject, dtype: DType) -> None:
         same(found, _wrapped(wide, dtype), name)
     total = value_of(subject.backend, "sum", given, axis=(0,), keepdims=False)
     same(total, _wrapped(np.array(2 * int(top) + 1, object), dtype), "sum")
+
+
+@CHECKS.check
+def large_integers_are_exact(subject: Subject) -> None:
+    """2**53 + 1 is no float64; no number beside an int64 goes through a float."""
+    subject.needs(DType.int64)
+    large = 2**53 + 1
+    given = np.array([1, large - 1], np.int64)
+    same(value_of(subject.backend, "add", given, large), np.array([large + 1, 2 * large - 1]))
+    same(value_of(subject.backend, "mul", given[:1], large), np.array([large]))
+    same(value_of(subject.backend, "maximum", given, large), np.array([large, large]))
 
 
 for _dtype in sorted(INTEGERS):

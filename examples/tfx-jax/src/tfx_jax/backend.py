@@ -98,11 +98,8 @@ def _compiled(primitive: Callable[..., Array]) -> Callable[..., Array]:
 
     @wraps(primitive)
     def method(self: JaxBackend, *arrays: Any, **statics: Any) -> Array:
-        try:
-            with jax.enable_x64(True), jax.default_device(self._device):
-                return program(*arrays, **statics)
-        except TypeError as error:  # which is what JAX makes of shapes that do not fit together
-            raise ValueError(str(error)) from error
+        with jax.enable_x64(True), jax.default_device(self._device):
+            return program(*arrays, **statics)
 
     return method
 

@@ -68,6 +68,8 @@ class Array:
         """The elements in C order, which turns the last index fastest: ints or floats."""
         if self.in_order:
             return self.cells[self.offset : self.offset + self.size].tolist()
+        if not any(self.strides):  # one cell stands for all of them
+            return [self.cells[self.offset]] * self.size
         return [self.cells[place] for place in places(self.offset, self.steps)]
 
     def assign(self, numbers: Iterable[Number]) -> None:

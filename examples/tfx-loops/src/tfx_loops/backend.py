@@ -5,13 +5,14 @@ NumPy appears in `asarray` and `to_numpy` alone, since arrays of the host are Nu
 
 from __future__ import annotations
 
+import math
 import operator
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import reduce
 from itertools import chain, islice, repeat
-from math import prod, tanh
+from math import prod
 
 import numpy as np
 
@@ -22,6 +23,24 @@ from tfx_loops import scalars
 from tfx_loops.arrays import CODES, Array, Number, Shape, broadcast_shape, places, row_major
 
 Operand = Array | Number
+
+
+def elementwise(fn: Callable[..., Number], gives: DType | None = None) -> Callable[..., Array]:
+    """A primitive: `fn` of the elements that meet where the operands are repeated to one shape.
+
+    A Python number takes the dtype of the array beside it, and so does what comes out, unless the
+    primitive `gives` another.
+    """
+
+    def primitive(self: LoopsBackend, *operands: Operand) -> Array:
+        arrays = [x for x in operands if isinstance(x, Array)]
+        shape = broadcast_shape(x.shape for x in arrays)
+        dtype = arrays[-1].dtype  # what comes first may be the bools of `where`
+        given = (x if isinstance(x, Array) else Array.of([x], (), dtype) for x in operands)
+        columns = (self.broadcast_to(x, shape=shape).numbers() for x in given)
+        return Array.of(map(fn, *columns), shape, gives or dtype)
+
+    return primitive
 
 
 class LoopsBackend(Backend):
@@ -64,65 +83,23 @@ class LoopsBackend(Backend):
 
     # ---- elementwise -------------------------------------------------------------------------
 
-    def neg(self, x: Array) -> Array:
-        return self._each(operator.neg, x)
-
-    def exp(self, x: Array) -> Array:
-        return self._each(scalars.exp, x)
-
-    def log(self, x: Array) -> Array:
-        return self._each(scalars.log, x)
-
-    def tanh(self, x: Array) -> Array:
-        return self._each(tanh, x)
-
-    def sqrt(self, x: Array) -> Array:
-        return self._each(scalars.sqrt, x)
-
-    def add(self, x: Operand, y: Operand) -> Array:
-        return self._each(operator.add, x, y)
-
-    def sub(self, x: Operand, y: Operand) -> Array:
-        return self._each(operator.sub, x, y)
-
-    def mul(self, x: Operand, y: Operand) -> Array:
-        return self._each(operator.mul, x, y)
-
-    def div(self, x: Operand, y: Operand) -> Array:
-        return self._each(scalars.divide, x, y)
+    neg = elementwise(operator.neg)
+    exp = elementwise(scalars.exp)
+    log = elementwise(scalars.log)
+    tanh = elementwise(math.tanh)
+    sqrt = elementwise(scalars.sqrt)
+    add = elementwise(operator.add)
+    sub = elementwise(operator.sub)
+    mul = elementwise(operator.mul)
+    div = elementwise(scalars.divide)
+    maximum = elementwise(scalars.maximum)
+    less = elementwise(operator.lt, gives=DType.bool)
+    equal = elementwise(operator.eq, gives=DType.bool)
+    where = elementwise(scalars.choose)
 
     def pow(self, x: Array, *, exponent: float) -> Array:
-        return self._each(scalars.power, x, exponent)
-
-    def maximum(self, x: Operand, y: Operand) -> Array:
-        return self._each(scalars.maximum, x, y)
-
-    def less(self, x: Operand, y: Operand) -> Array:
-        return self._each(operator.lt, x, y, dtype=DType.bool)
-
-    def equal(self, x: Operand, y: Operand) -> Array:
-        return self._each(operator.eq, x, y, dtype=DType.bool)
-
-    def where(self, condition: Array, x: Operand, y: Operand) -> Array:
-        return self._each(scalars.choose, condition, x, y)
-
-    def _each(
-        self, fn: Callable[..., Number], *operands: Operand, dtype: DType | None = None
-    ) -> Array:
-        """`fn` of the elements that meet where the operands are repeated to one shape."""
-        arrays = [x for x in operands if isinstance(x, Array)]
-        shape = broadcast_shape(x.shape for x in arrays)
-        common = arrays[-1].dtype  # what comes first may be the bools of `where`
-        columns = (self._column(x, shape, common) for x in operands)
-        return Array.of(map(fn, *columns), shape, dtype or common)
-
-    def _column(self, x: Operand, shape: Shape, dtype: DType) -> Iterable[Number]:
-        """The elements of an operand repeated to `shape`. A Python number is of `dtype` here."""
-        if not isinstance(x, Array):
-            x = Array.of([x], (), dtype)
-        if x.size == 1:
-            return repeat(x.numbers()[0], prod(shape))
-        return self.broadcast_to(x, shape=shape).numbers()
+        numbers = (scalars.power(number, exponent) for number in x.numbers())
+        return Array.of(numbers, x.shape, x.dtype)
 
     # ---- reductions and products -------------------------------------------------------------
 

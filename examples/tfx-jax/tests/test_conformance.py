@@ -1,0 +1,16 @@
+"""Holds the backend to tfx's contract: pytest, or `tfx conformance jax` for a table."""
+
+import pytest
+
+from tfx.testing import Check, Subject, checks
+
+
+@pytest.fixture(scope="session")
+def subject() -> Subject:
+    return Subject.open("jax")
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("check", checks(), ids=str)
+def test_conformance(check: Check, subject: Subject) -> None:
+    check.test(subject)
