@@ -1,7 +1,8 @@
 """A pytest plugin for `.ci/run`: a test that has passed there is not run a second time.
 
 The tests run without torch first and then with it. What the first run skipped or left out is what
-the second is for.
+the second is for, and with it the tests marked `installed`: that nothing imports torch says little
+where there is none.
 """
 
 from __future__ import annotations
@@ -18,9 +19,13 @@ _seen: list[str] = []
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     done = set(PASSED.read_text(encoding="utf-8").splitlines()) if PASSED.exists() else set()
-    again = [item for item in items if item.nodeid in done]
+    kept: list[pytest.Item] = []
+    again: list[pytest.Item] = []
+    for item in items:
+        drop = item.nodeid in done and not item.get_closest_marker("installed")
+        (again if drop else kept).append(item)
     config.hook.pytest_deselected(items=again)
-    items[:] = [item for item in items if item.nodeid not in done]
+    items[:] = kept
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -10,34 +10,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tfx.cli import options
-from tfx.cli.environment import ModelCommand
 from tfx.cli.options import at_least_0
 from tfx.cli.output import emit, emit_table
-from tfx.cli.plot import SUFFIXES, check_drawable, picture_name, with_plot_value
-from tfx.cli.report import reporter
+from tfx.cli.plot import SUFFIXES, PlotCommand, check_drawable, picture_name
+from tfx.cli.report import TextReporter, reporter
 from tfx.core.errors import UsageError
 
 if TYPE_CHECKING:
     from tfx.core.backend import Backend
     from tfx.core.comparison import Comparison, Row
     from tfx.core.plugins import PluginHost
+    from tfx.core.recipe import CompareSettings
 
 PICTURE = "compare.png"
 APART = 1
 """The exit code where two backends part, as that of `diff`."""
 
 
-class CompareCommand(ModelCommand):
-    """Lets `--plot` stand alone or before the name of a picture."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, with_plot_value(args))
-
-
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command(cls=CompareCommand)
+@app.command(cls=PlotCommand)
 def compare(
     model: options.ModelName,
     backend: Annotated[
@@ -85,42 +78,53 @@ def compare(
     """The result of each layer, the gradient of the loss by it, and the gradient by each parameter,
     with the largest difference and where the two part first. Exit code 0: they agree; 1: they part.
     TFX_BACKEND and TFX_DEVICE are not asked."""
-    names = backend or []
-    if len(names) != 2:
-        raise UsageError(f"compare takes two backends, as in -b numpy -b torch, not {len(names)}")
+    names = _two(backend or [])
     if plot is not None:
         plot = plot or PICTURE
         check_drawable(plot, None)
-    from tfx.core.plugins import PluginHost
-    from tfx.core.recipe import Comparable, CompareSettings
-    from tfx.core.resolve import open_model
+    from tfx.core.recipe import CompareSettings
 
     settings = CompareSettings(weights=weights, prompt=prompt, dtype=dtype, seed=seed)
+    with reporter(as_json) as report:
+        found = _compared(model, names, settings, tolerance, autograd, report.note)
+        if not as_json:
+            _print(found)
+        _finish(found, model, plot, report)
+    if found.first_apart is not None:
+        raise typer.Exit(APART)
+
+
+def _two(names: list[str]) -> list[str]:
+    if len(names) != 2:
+        raise UsageError(f"compare takes two backends, as in -b numpy -b torch, not {len(names)}")
+    return names
+
+
+def _compared(
+    model: str,
+    names: list[str],
+    settings: CompareSettings,
+    tolerance: float | None,
+    autograd: options.Autograd,
+    note: Callable[[str], None],
+) -> Comparison:
+    from tfx.core.plugins import PluginHost
+    from tfx.core.recipe import Comparable
+    from tfx.core.resolve import open_model
+
     host = PluginHost()
     recipe = open_model(host, model)
     if not isinstance(recipe, Comparable):
         raise UsageError(f"{model} has no example to compare backends on")
-    with reporter(as_json) as report:
-        first, second = _opened(host, names, autograd, report.note)
-        examples = recipe.example(settings, first, report.note), recipe.example(settings, second)
-        from tfx.core import comparison
+    first, second = _opened(host, names, autograd, note)
+    examples = recipe.example(settings, first, note), recipe.example(settings, second)
+    from tfx.core import comparison
 
-        found = comparison.compare(*examples, tolerance, autograd.value)
-        for name, loss in zip(found.backends, found.losses, strict=True):
-            if not isfinite(loss):
-                report.note(f"the loss is not finite on {name}")
-        if not as_json:
-            _print(found)
-        result = {"model": model} | found.as_json()
-        try:
-            if plot is not None:
-                draw(found, Path(plot), title=f"{model}: {' and '.join(found.backends)}")
-                report.note(f"picture: {plot}")
-                result["plot"] = plot
-        finally:  # a picture that fails takes nothing with it
-            report.finish(result)
-    if found.first_apart is not None:
-        raise typer.Exit(APART)
+    found = comparison.compare(*examples, tolerance, autograd.value)
+    for name, loss in zip(found.backends, found.losses, strict=True):
+        if not isfinite(loss):
+            note(f"the loss is not finite on {name}")
+    return found
 
 
 def _opened(
@@ -159,6 +163,18 @@ def _print(found: Comparison) -> None:
         ),
     )
     emit(found.verdict)
+
+
+def _finish(found: Comparison, model: str, picture: str | None, report: TextReporter) -> None:
+    """Draw the picture, if one is asked for, and hand over the result."""
+    result = {"model": model} | found.as_json()
+    try:
+        if picture is not None:
+            draw(found, Path(picture), title=f"{model}: {' and '.join(found.backends)}")
+            report.note(f"picture: {picture}")
+            result["plot"] = picture
+    finally:  # a picture that fails takes nothing with it
+        report.finish(result)
 
 
 # ---- the picture ---------------------------------------------------------------------------------

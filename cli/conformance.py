@@ -17,7 +17,7 @@ import typer
 from tfx.cli import options
 from tfx.cli.output import emit, emit_json, is_terminal, tell
 from tfx.core.errors import TfxError, UsageError
-from tfx.core.files import reason, shown
+from tfx.core.files import reason, replace_file, shown
 
 if TYPE_CHECKING:
     from tfx.testing import Check, Level, Result
@@ -62,11 +62,12 @@ def conformance(
 ) -> None:
     from tfx.testing import Subject, checks, run
     from tfx.testing.known_gaps import read_known_gaps
-    from tfx.testing.running import summed_up
+    from tfx.testing.running import asked, summed_up
 
     levels = _levels(level or [])
     if list_checks:
-        emit("\n".join(str(check) for check in checks(levels) if keyword in str(check)))
+        names = [str(check) for check in asked(checks(levels), keyword)]
+        emit_json({"checks": names}) if as_json else emit("\n".join(names))
         return
     if backend is None:
         raise UsageError("which backend? `tfx backends` lists those that are here")
@@ -101,6 +102,8 @@ def _levels(texts: Iterable[str]) -> list[Level]:
         if match is None:
             raise UsageError(f"--level {text!r}: expected L0 to L6, or a span such as L0-L2")
         first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise UsageError(f"--level {text!r}: the first of a span is the lower one")
         chosen.update(Level(n) for n in range(first, last + 1))
     return sorted(chosen) or list(Level)
 
@@ -113,7 +116,7 @@ def _refuse_unwritable(out: Path) -> None:
 
 def _write(result: Result, out: Path) -> None:
     try:
-        out.write_text(json.dumps(result.as_json(), indent=2) + "\n", encoding="utf-8")
+        replace_file(out, [json.dumps(result.as_json(), indent=2).encode() + b"\n"])
     except OSError as error:
         raise TfxError(
             f"cannot write {shown(out)}: {reason(error)}; --out names another file"

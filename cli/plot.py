@@ -12,12 +12,20 @@ from typing import Any
 
 import typer
 
+from tfx.cli.environment import ModelCommand
 from tfx.core.errors import DataError, TfxError, UsageError
 from tfx.core.files import reason, shown
 
 SUFFIXES = (".png", ".svg", ".pdf")
 IN_RUN_FOLDER = "loss.png"
 ENOUGH_TO_SMOOTH = 50
+
+
+class PlotCommand(ModelCommand):
+    """A command whose `--plot` may stand alone or before the name of a picture."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, with_plot_value(args))
 
 
 def picture_name(text: str) -> str | None:

@@ -4,38 +4,29 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from tfx.cli import options
 from tfx.cli.config import use_config
-from tfx.cli.environment import ModelCommand
 from tfx.cli.options import above_0, at_least_0
 from tfx.cli.plot import (
     IN_RUN_FOLDER,
     SUFFIXES,
+    PlotCommand,
     check_drawable,
     draw_losses,
     picture_name,
-    with_plot_value,
 )
 from tfx.cli.report import reporter
 from tfx.cli.start import start
 from tfx.core.files import shown
 
-
-class TrainCommand(ModelCommand):
-    """Lets `--plot` stand alone or before the name of a picture."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, with_plot_value(args))
-
-
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command(cls=TrainCommand)
+@app.command(cls=PlotCommand)
 def train(
     context: typer.Context,
     model: options.ModelName,

@@ -61,6 +61,7 @@ def tfx_backends() -> list[BackendSpec]:
                     summary="Acme arrays on the Acme accelerator",
                     probe="tfx_acme.probe:probe",
                     install_hint="pip install acme-arrays",
+                    api=1,
                 )
             ]
     """
@@ -83,6 +84,7 @@ def tfx_models() -> list[ModelSpec]:
                     name="acmegpt",
                     target="tfx_acme.recipe:AcmeGPT",
                     summary="a transformer in the style of Acme",
+                    api=1,
                 )
             ]
     """
@@ -106,6 +108,7 @@ def tfx_kernels() -> list[KernelSpec]:
                     op="rms_norm",
                     target="tfx_acme.kernels:RMS_NORM",
                     summary="RMSNorm in one pass",
+                    api=1,
                 )
             ]
     """

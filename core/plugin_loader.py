@@ -31,6 +31,13 @@ HOOKS: dict[str, type[Spec]] = {
 NAMES = "names are lower case letters, digits, '-', '_' and '.'"
 """What may be typed after `tfx`, `tfx run` or `--backend`, as a message says it."""
 
+DEFERRED: dict[str, Callable[[Any], bool]] = {
+    "a coroutine function": inspect.iscoroutinefunction,
+    "a generator function": inspect.isgeneratorfunction,
+    "an asynchronous generator function": inspect.isasyncgenfunction,
+}
+"""Functions of which a call runs nothing: it makes an object that nobody would ask."""
+
 CRASHES = (Exception, SystemExit)
 """What other people's code may do to us. Ctrl-C is the user's, and passes."""
 
@@ -119,8 +126,10 @@ def load_command(command: Plugin) -> Callable[..., object]:
     if entry_point is None or command.faults:
         raise command.error()
     function: Callable[..., object] = _import(command, entry_point)
-    if not (command.faults or inspect.isfunction(function)):
-        command.breaks(f"{entry_point.value} is {kind_of(function)}, not a function")
+    kinds = (kind for kind, holds in DEFERRED.items() if holds(function))
+    kind = next(kinds, None if inspect.isfunction(function) else kind_of(function))
+    if kind and not command.faults:
+        command.breaks(f"{entry_point.value} is {kind}, not a function")
     if command.faults:
         raise command.error()
     return function

@@ -27,7 +27,7 @@ from tfx.core.plugin_loader import (
     load,
     load_command,
 )
-from tfx.core.specs import API, BackendSpec, KernelSpec, ModelSpec, Probe
+from tfx.core.specs import API, OLDEST, BackendSpec, KernelSpec, ModelSpec, Probe
 from tfx.core.wording import in_words, kind_of, one_line
 
 if TYPE_CHECKING:
@@ -238,15 +238,15 @@ def _settle_names(plugins: list[Plugin]) -> None:
     """Leave each name to the first plugin that claims it, one we can speak with before others."""
     claims = [(spec, plugin) for plugin in plugins for spec in plugin.specs]
     owners: dict[tuple[type[Spec], str], Plugin] = {}
-    for spec, plugin in sorted(claims, key=lambda claim: claim[0].api > API):
+    for spec, plugin in sorted(claims, key=lambda claim: not OLDEST <= claim[0].api <= API):
         key = type(spec), spec.name
         if key in owners:
             plugin.specs.remove(spec)
             plugin.breaks(f"{title(spec)} already comes from {owners[key].source}")
             continue
         owners[key] = plugin
-        if spec.api > API:
-            plugin.breaks(newer_interface(title(spec), spec.api), cure=plugin.source.downgrade)
+        if fault := interface_fault(title(spec), spec.api, plugin.source):
+            plugin.breaks(fault[0], cure=fault[1])
 
 
 def _settle_commands(commands: list[Plugin], own: Collection[str]) -> None:
@@ -268,8 +268,8 @@ def _settle_commands(commands: list[Plugin], own: Collection[str]) -> None:
 def _probe(offer: Offer[BackendSpec]) -> Probe:
     """What the backend's probe finds; its own failure is a reason not to be ready."""
     spec = offer.spec
-    if spec.api > API:
-        return Probe(ready=False, reason=newer_interface("it", spec.api))
+    if fault := interface_fault("it", spec.api, offer.source):
+        return Probe(ready=False, reason=fault[0])
     if spec.probe is None:
         return Probe(ready=True)
     try:
@@ -287,9 +287,15 @@ def title(spec: Spec) -> str:
     return f"{_NOUNS[type(spec)]} {spec.name!r}"
 
 
-def newer_interface(subject: str, api: int) -> str:
-    """The sentence for what was written for a newer tfx."""
-    return f"{subject} speaks interface {api}; this tfx speaks {API}"
+def interface_fault(subject: str, api: int, source: Installed) -> tuple[str, str] | None:
+    """What to say, and the cure, where an interface is not spoken yet, or not any more."""
+    if api > API:
+        return f"{subject} speaks interface {api}; this tfx speaks {API}", source.downgrade
+    if api < OLDEST:
+        oldest = f"the oldest that this tfx speaks is {OLDEST}"
+        cure = f"Upgrade it: pip install -U {source.distribution}"
+        return f"{subject} speaks interface {api}; {oldest}", cure
+    return None
 
 
 def import_target(target: str) -> Any:

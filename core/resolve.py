@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tfx.core.errors import BackendError, PluginError, TfxError, UsageError
 from tfx.core.plugin_loader import CRASHES
-from tfx.core.plugins import Offer, PluginHost, import_target, newer_interface, title
-from tfx.core.specs import API, BackendSpec, KernelSpec, ModelSpec
+from tfx.core.plugins import Offer, PluginHost, import_target, interface_fault, title
+from tfx.core.specs import BackendSpec, KernelSpec, ModelSpec
 from tfx.core.wording import did_you_mean, in_words, kind_of, one_line
 
 if TYPE_CHECKING:
@@ -44,16 +44,24 @@ class Opened:
     left_out: tuple[str, ...]
 
 
-def open_backend(host: PluginHost, name: str | None = None, device: str | None = None) -> Opened:
+def open_backend(
+    host: PluginHost,
+    name: str | None = None,
+    device: str | None = None,
+    *,
+    incomplete: bool = False,
+) -> Opened:
     """Open the backend the user asked for or, with None or "auto", the best that is ready.
 
     The name may carry the device: `"torch:cuda:0"` is `"torch"` with device `"cuda:0"`.
-    Without a device a named backend takes its own default, and `auto` the best there is.
+    Without a device a named backend takes its own default, and `auto` the best there is. One that
+    is named may be `incomplete`: for a tool that says what is missing.
 
     Raises:
         UsageError: there is no such backend, or two devices are named.
         BackendError: it is not installed, cannot run here, has no such device or was
-            written for a newer interface; or `auto` finds none that is ready.
+            written for a newer interface or for one that is no longer spoken; or `auto` finds
+            none that is ready.
         PluginError: the plugin that should bring it is broken, fails to open it, or opens what
             is not a whole backend.
     """
@@ -67,7 +75,7 @@ def open_backend(host: PluginHost, name: str | None = None, device: str | None =
         )
     _refuse_unready(host, offer)
     _refuse_device(offer, device, host.probe(name).choices)
-    return _open(host, offer, device)
+    return _open(host, offer, device, incomplete=incomplete)
 
 
 def backend(name: str = AUTO, device: str | None = None) -> Backend:
@@ -90,7 +98,7 @@ def open_model(host: PluginHost, name: str) -> Recipe:
     Raises:
         UsageError: there is no such model.
         PluginError: the plugin that should bring it is broken, was written for a newer
-            interface, or fails to hand the recipe over.
+            interface or for one that is no longer spoken, or fails to hand the recipe over.
     """
     known = host.models()
     if name not in known:
@@ -98,8 +106,7 @@ def open_model(host: PluginHost, name: str) -> Recipe:
             f"no model named {name!r}.{did_you_mean(name, known)} Models here: {_listed(known)}."
         )
     offer = known[name]
-    if offer.spec.api > API:
-        raise PluginError(_too_new(offer, offer.spec.api))
+    _refuse_interface(PluginError, offer, offer.spec.api)
     recipe: Recipe = _call_target(offer)
     lacking = [m for m in ("train", "run") if not callable(getattr(recipe, m, None))]
     if lacking:
@@ -160,8 +167,7 @@ def _none_able(host: PluginHost, device: str | None) -> str:
 
 def _refuse_unready(host: PluginHost, offer: Offer[BackendSpec]) -> None:
     spec = offer.spec
-    if spec.api > API:
-        raise BackendError(_too_new(offer, spec.api))
+    _refuse_interface(BackendError, offer, spec.api)
     probe = host.probe(spec.name)
     if probe.ready:
         return
@@ -185,7 +191,11 @@ def _refuse_device(offer: Offer[BackendSpec], device: str | None, devices: tuple
 
 
 def _open(
-    host: PluginHost, offer: Offer[BackendSpec], device: str | None, because: str | None = None
+    host: PluginHost,
+    offer: Offer[BackendSpec],
+    device: str | None,
+    because: str | None = None,
+    incomplete: bool = False,
 ) -> Opened:
     from tfx.core.backend import Backend
 
@@ -193,9 +203,9 @@ def _open(
     backend = _call_target(offer, device if host.probe(offer.spec.name).devices else None)
     if not isinstance(backend, Backend):
         raise _gave(offer, f"{kind_of(backend)}, not a tfx.core.backend.Backend")
-    if backend.api > API:
-        raise BackendError(_too_new(offer, backend.api))
-    if lacks := "; ".join(_lacks(backend, offer.spec.name)):
+    _refuse_interface(BackendError, offer, backend.api)
+    lacks = "; ".join(_lacks(backend, offer.spec.name))
+    if lacks and not incomplete:
         raise _gave(offer, f"{kind_of(backend)} that is not a whole backend: {lacks}")
     left_out = tuple(str(error) for error in _add_kernels(host, backend, offer.spec.name))
     return Opened(backend, because, left_out)
@@ -240,8 +250,7 @@ def _kernel(offer: Offer[KernelSpec]) -> Fused:
     from tfx.core.fused import FUSED
 
     spec = offer.spec
-    if spec.api > API:
-        raise PluginError(_too_new(offer, spec.api))
+    _refuse_interface(PluginError, offer, spec.api)
     kernel = _attempt(offer, "loaded", lambda: import_target(spec.target))
     if not isinstance(kernel, Fused):
         raise _gave(offer, f"{kind_of(kernel)}, not a tfx.core.backend.Fused")
@@ -273,8 +282,10 @@ def _gave(offer: AnyOffer, what: str) -> PluginError:
     return PluginError(f"{message}. {offer.source.removal}")
 
 
-def _too_new(offer: AnyOffer, api: int) -> str:
-    return f"{newer_interface(title(offer.spec), api)}. {offer.source.downgrade}"
+def _refuse_interface(kind: type[TfxError], offer: AnyOffer, api: int) -> None:
+    """Refuse what was written for an interface that this tfx does not speak yet, or any more."""
+    if fault := interface_fault(title(offer.spec), api, offer.source):
+        raise kind(". ".join(fault))
 
 
 def _ready(host: PluginHost) -> str:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 API = 1
 """The interface number this tfx speaks; a descriptor that names a higher one is refused."""
 
+OLDEST = 1
+"""The oldest interface number this tfx speaks; a descriptor that names a lower one is refused."""
+
 
 @dataclass(frozen=True)
 class BackendSpec:

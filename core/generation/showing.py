@@ -11,6 +11,9 @@ from tfx.core.tokenizer import ByteLevelBPE
 _CUT = "\N{REPLACEMENT CHARACTER}"
 """What decoders make of bytes that are no whole character, or none yet."""
 
+_CHARACTER = 4
+"""The most bytes of a character, and so the most tokens."""
+
 
 def decoder(tokenizer: ByteLevelBPE) -> Decoder:
     """From ids to text. A model may know more ids than its tokenizer; those stand for no text."""
@@ -21,8 +24,8 @@ def decoder(tokenizer: ByteLevelBPE) -> Decoder:
 class Growing:
     """One text as it grows: `feed` gives, token by token, the pieces of what `decode` makes of it.
 
-    A character is held back until it is whole, and what may begin a stop string until it is known
-    not to.
+    A character is held back until it is whole or cannot become it, and what may begin a stop string
+    until it is known not to. A token costs the decoding of a few, however long the text is.
 
     >>> growing = Growing(lambda ids: bytes(ids).decode(errors="replace"))
     >>> [growing.feed(Token(0, 0, id, None, None)) for id in "né".encode()]
@@ -37,26 +40,34 @@ class Growing:
     def __init__(self, decode: Decoder, stop: Sequence[str] = ()) -> None:
         self._decode = decode
         self._stop = stop
-        self._seen: list[int] = []  # tokens that were read when the text last ended in a character
-        self._new: list[int] = []  # those since
+        self._tail: list[int] = []  # the last tokens that stand for something
         self._held = ""
 
     def feed(self, token: Token) -> str:
         """What may be shown once `token` is there."""
         over = token.finish_reason is not None
-        if token.finish_reason != "eos":
-            self._new.append(token.id)
-        self._read(over)
+        self._read([] if token.finish_reason == "eos" else [token.id], over)
         piece = (before_stop if over else settled)(self._held, self._stop)
         self._held = self._held[len(piece) :]
         return piece
 
-    def _read(self, over: bool) -> None:
-        """Decode the new tokens behind the few before them, which may say how they are spelled."""
-        text = self._decode(self._seen + self._new)
-        if over or not text.endswith(_CUT):
-            self._held += text[len(self._decode(self._seen)) :]
-            self._seen, self._new = self._new, []
+    def _read(self, new: list[int], over: bool) -> None:
+        """Decode the new token behind the few before it, which may say how it is spelled.
+
+        Those may begin within a character. At most three bytes of it are left, and UTF-8 begins
+        anew at the next: of as many tokens as a character has bytes, the last ends as in the whole
+        text.
+        """
+        before = self._decode(self._tail)
+        text = self._decode(self._tail + new)
+        self._held += text[_whole(before) : len(text) if over else _whole(text)]
+        if text != before or self._decode(self._tail + new * _CHARACTER) != before:
+            self._tail = (self._tail + new)[-_CHARACTER:]
+
+
+def _whole(text: str) -> int:
+    """How long it is without a last character that further bytes may complete."""
+    return len(text) - text.endswith(_CUT)
 
 
 class Turns:

@@ -28,8 +28,8 @@ def test_attention_in_tiles(monkeypatch: pytest.MonkeyPatch, queries: int) -> No
     for op in FUSED_OPS:
         if op.name.startswith("attention"):
             for dtype in (DType.float64, DType.float32):
-                check_values(op, B, dtype)
-                check_gradients(op, B, dtype)
+                check_values(op, B, op.samples, dtype)
+                check_gradients(op, B, op.samples, dtype)
 
 
 def test_tiles_leave_out_what_nobody_sees(monkeypatch: pytest.MonkeyPatch) -> None:

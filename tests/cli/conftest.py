@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from installing import forget
 from typer.testing import CliRunner
 
 SITE = Path(__file__).parent / "site"
@@ -47,6 +48,16 @@ def tfx(
         return subprocess.run(command, env=environment | (env or {}), timeout=60, **options)
 
     return call
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder on `sys.path` for made-up distributions."""
+    folder = tmp_path / "shelf"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    yield folder
+    forget(folder)
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ finally:
 """
 
 
+@pytest.mark.installed
 @pytest.mark.parametrize(
     ("args", "code", "allowed"),
     [

@@ -7,12 +7,11 @@ import json
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from installing import forget, install
+from installing import install
 
 from tfx.cli.main import COMMANDS
 from tfx.core import hookspecs
@@ -41,16 +40,6 @@ def greet(
     if end:
         raise ENDINGS[end]()
 """
-
-
-@pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder on `sys.path` for made-up distributions."""
-    folder = tmp_path / "shelf"
-    folder.mkdir()
-    monkeypatch.syspath_prepend(str(folder))
-    yield folder
-    forget(folder)
 
 
 @pytest.fixture
@@ -150,6 +139,7 @@ finally:
 """
 
 
+@pytest.mark.installed
 @pytest.mark.parametrize(("args", "code"), [(["--help"], 0), (["gret"], 2)])
 def test_listing_imports_neither_it_nor_the_plugin_machinery(
     shelf: Path, acme: None, environment: dict[str, str], args: list[str], code: int
@@ -192,6 +182,24 @@ def test_listing_imports_neither_it_nor_the_plugin_machinery(
             "import typer\napp = typer.Typer()",
             "tfx_acme:app",
             "tfx_acme:app is a Typer, not a function. Upgrade it, or: pip uninstall tfx-acme",
+        ),
+        (
+            "async def greet(): print('Hello')",
+            "tfx_acme:greet",
+            "tfx_acme:greet is a coroutine function, not a function. Upgrade it, or: pip uninstall"
+            " tfx-acme",
+        ),
+        (
+            "def greet(): yield print('Hello')",
+            "tfx_acme:greet",
+            "tfx_acme:greet is a generator function, not a function. Upgrade it, or: pip uninstall"
+            " tfx-acme",
+        ),
+        (
+            "async def greet(): yield print('Hello')",
+            "tfx_acme:greet",
+            "tfx_acme:greet is an asynchronous generator function, not a function. Upgrade it, or:"
+            " pip uninstall tfx-acme",
         ),
         (
             "",

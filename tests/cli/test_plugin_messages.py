@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from installing import forget, install
+from installing import install
 
 BACKEND = """
 import numpy
@@ -265,37 +265,27 @@ FAULTS = {
 """What `tfx plugins` says of plugins at fault."""
 
 
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder on `sys.path` for the only distributions that tfx is to see."""
-    folder = tmp_path / "world"
-    folder.mkdir()
-    monkeypatch.syspath_prepend(str(folder))
-    yield folder
-    forget(folder)
-
-
 def build(
-    world: Path, more: Mapping[str, str], environ: Mapping[str, str] | None = None
+    shelf: Path, more: Mapping[str, str], environ: Mapping[str, str] | None = None
 ) -> dict[str, str]:
     """Install WORLD and more; the environment to call tfx in."""
     for distribution, code in {**WORLD, **more}.items():
-        install(world, distribution, code, version="2.1")
+        install(shelf, distribution, code, version="2.1")
     environ = environ or {}
     disabled = environ.get("TFX_DISABLE_PLUGINS", "")
     return {**environ, "TFX_DISABLE_PLUGINS": f"tfx-lm,tfx-fake,{disabled}"}
 
 
 @pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES.keys())
-def test_a_refusal(invoke: Any, world: Path, message: Message) -> None:
-    done = invoke("run", *message.args.split(), env=build(world, message.more, message.environ))
+def test_a_refusal(invoke: Any, shelf: Path, message: Message) -> None:
+    done = invoke("run", *message.args.split(), env=build(shelf, message.more, message.environ))
     assert (done.stdout, done.stderr) == ("", f"tfx: {message.said}\n")
     assert done.exit_code == message.code
 
 
 @pytest.mark.parametrize("message", NOTES.values(), ids=NOTES.keys())
-def test_a_note(invoke: Any, world: Path, message: Message) -> None:
-    done = invoke("run", *message.args.split(), env=build(world, message.more, message.environ))
+def test_a_note(invoke: Any, shelf: Path, message: Message) -> None:
+    done = invoke("run", *message.args.split(), env=build(shelf, message.more, message.environ))
     assert done.exit_code == 0, done.stderr
     assert done.stdout.startswith("prompt: ")
     assert done.stderr.strip() == message.said
@@ -303,18 +293,18 @@ def test_a_note(invoke: Any, world: Path, message: Message) -> None:
 
 @pytest.mark.parametrize(("fault", "more"), FAULTS.items())
 def test_plugins_names_the_distribution_and_what_removes_it(
-    invoke: Any, world: Path, fault: str, more: Mapping[str, str]
+    invoke: Any, shelf: Path, fault: str, more: Mapping[str, str]
 ) -> None:
-    done = invoke("plugins", env=build(world, more))
+    done = invoke("plugins", env=build(shelf, more))
     assert done.exit_code == 0
     assert fault in done.stdout.rstrip("\n").split("\n\n")
 
 
 @pytest.mark.parametrize("name", ["cannot run here", "a broken plugin owns it"])
-def test_in_a_process_of_its_own(tfx: Any, world: Path, name: str) -> None:
+def test_in_a_process_of_its_own(tfx: Any, shelf: Path, name: str) -> None:
     message = MESSAGES[name]
-    env = build(world, message.more, message.environ)
-    path = f"{world}:{Path(__file__).parent / 'site'}"
+    env = build(shelf, message.more, message.environ)
+    path = f"{shelf}:{Path(__file__).parent / 'site'}"
     done = tfx("run", *message.args.split(), env=env | {"PYTHONPATH": path})
     assert (done.returncode, done.stdout) == (message.code, "")
     assert done.stderr == f"tfx: {message.said}\n"

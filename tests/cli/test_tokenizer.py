@@ -281,6 +281,7 @@ def test_completion(tfx: Any) -> None:
         assert [line.split("\t")[0] for line in done.stdout.splitlines()] == expected
 
 
+@pytest.mark.installed
 @pytest.mark.parametrize(
     ("args", "allowed"),
     [

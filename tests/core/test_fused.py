@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 from checks import check_second_derivatives
 
-from tfx.core import nn
 from tfx.core.autograd import grad, value_and_grad
 from tfx.core.backend import Backend, Fused
-from tfx.core.creation import full, tensor
+from tfx.core.creation import tensor
 from tfx.core.errors import BackendMismatch, DTypeError, ShapeError, TfxError
 from tfx.core.fused import FUSED, composed, fused
 from tfx.core.tape import no_grad
@@ -25,6 +24,7 @@ from tfx.core.tensor import Tensor
 from tfx.testing import StrictBackend
 from tfx.testing.calling import told
 from tfx.testing.composed_table import FUSED_OPS
+from tfx.testing.wrong_calls import WRONG_CALLS, ones_on
 
 Kernel = Callable[..., tuple[Any, Any]]
 
@@ -347,87 +347,14 @@ def test_second_derivatives_of_a_kernel(name: str, B: Backend) -> None:
             check_second_derivatives(op, B)
 
 
-WRONG: dict[str, list[Callable[[Callable[..., Tensor]], Any]]] = {
-    "linear": [
-        lambda f: nn.linear(f(2, 3), f(2, 3)),
-        lambda f: nn.linear(f(2, 3), f(3, 4), f(3)),
-        lambda f: nn.linear(f(2, 3), f(3, 4), f(4), f(3, 4)),
-        lambda f: nn.linear(f(2, 3), f(3, 4, dtype="float64")),
-        lambda f: nn.linear(f(), f(3, 4)),
-    ],
-    "gelu": [lambda f: nn.gelu(f(2, dtype="int64"))],
-    "rms_norm": [
-        lambda f: nn.rms_norm(f()),
-        lambda f: nn.rms_norm(f(2, dtype="int64")),
-        lambda f: nn.rms_norm(f(2, 3), f(2)),
-        lambda f: nn.rms_norm(f(2, 3), f(3, dtype="float64")),
-        lambda f: nn.rms_norm(f(2, 3), f(3, dtype="int64")),
-    ],
-    "layer_norm": [
-        lambda f: nn.layer_norm(f(2, 3), f(2), f(3)),
-        lambda f: nn.layer_norm(f(2, 3), f(3), f(2)),
-        lambda f: nn.layer_norm(f(2, 3), f(3), f(3, dtype="float64")),
-        lambda f: nn.layer_norm(f(2, 3, dtype="int64"), f(3), f(3)),
-        lambda f: nn.layer_norm(f(), f(1), f(1)),
-    ],
-    "softmax": [
-        lambda f: nn.softmax(f()),
-        lambda f: nn.softmax(f(2, 0)),
-        lambda f: nn.softmax(f(2, dtype="int64")),
-        lambda f: nn.softmax(f(2, dtype="bool")),
-    ],
-    "attention": [
-        lambda f: nn.attention(f(2, 3), f(2, 4), f(2, 4), 0.5),
-        lambda f: nn.attention(f(2, 3), f(2, 3), f(3, 3), 0.5),
-        lambda f: nn.attention(f(3, 2, 3), f(2, 2, 3), f(2, 2, 3), 0.5),
-        lambda f: nn.attention(f(2, 3), f(2, 3, dtype="float64"), f(2, 3), 0.5),
-        lambda f: nn.attention(f(2, 3), f(2, 3), f(2, 3, dtype="float64"), 0.5),
-        lambda f: nn.attention(f(2, 3), f(2, 3), f(2, 3), 0.5, f(dtype="float32")),
-        lambda f: nn.attention(f(2, 3), f(0, 3), f(0, 3), 0.5),
-        lambda f: nn.attention(*(f(2, 3, dtype="int64"),) * 3, 1),
-        lambda f: nn.attention(f(3), f(3), f(3), 0.5),
-    ],
-    "cross_entropy": [
-        lambda f: nn.cross_entropy(f(2, 3), f(3, dtype="int64")),
-        lambda f: nn.cross_entropy(f(2, 3), f(2)),
-        lambda f: nn.cross_entropy(f(2, 3), f(2, dtype="bool")),
-        lambda f: nn.cross_entropy(f(2, 3), f(2, dtype="uint8")),
-        lambda f: nn.cross_entropy(f(2, 0), f(2, dtype="int64")),
-        lambda f: nn.cross_entropy(f(2, 3, dtype="int64"), f(2, dtype="int64")),
-        lambda f: nn.cross_entropy(f(), f(dtype="int64")),
-    ],
-    "embedding": [
-        lambda f: nn.embedding(f(2, 3), f(2)),
-        lambda f: nn.embedding(f(), f(2, dtype="int64")),
-    ],
-    "euclidean_norm": [lambda f: nn.euclidean_norm(f(2, dtype="int64"))],
-    "adamw_step": [
-        lambda f: _adamw(f(2), f(3), f(2), f(2), f(3)),
-        lambda f: _adamw(f(2), f(2, dtype="float64"), f(2), f(2), f(3)),
-        lambda f: _adamw(f(2), f(2), f(2), f(2, dtype="float64"), f(3)),
-        lambda f: _adamw(f(2), f(2), f(2), f(2), f(3, dtype="float64")),
-        lambda f: _adamw(f(2), f(2), f(2), f(2), f(3), f(3)),
-        lambda f: _adamw(f(2), f(2), f(2), f(2), f(3), None, None, f(dtype="float64")),
-        lambda f: _adamw(*(f(2, dtype="int64"),) * 4, f(3, dtype="int64")),
-    ],
-}
-
-
-def _adamw(*args: Tensor) -> Any:
-    return nn.adamw_step(*args, beta1=0.9, beta2=0.99, eps=1e-8)
-
-
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("op", FUSED.keys() - {"triple", "sum_and_difference"})
 def test_wrong_input_is_the_composed_forms_to_refuse(op: str, B: Backend) -> None:
-    def ones(*shape: int, dtype: str = "float32") -> Tensor:
-        return full(shape, True if dtype == "bool" else 1, B, dtype)
-
-    for n, call in enumerate(WRONG[op]):
+    for n, call in enumerate(WRONG_CALLS[op]):
         refusals = []
         for form in (composed, no_grad):
             with told(n, form.__name__), form(), pytest.raises(TfxError) as caught:
-                call(ones)
+                call(ones_on(B))
             refusals.append((caught.type, str(caught.value)))
             assert caught.type in (ShapeError, DTypeError) and "\n" not in str(caught.value)
         assert refusals[0] == refusals[1]

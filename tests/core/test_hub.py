@@ -592,6 +592,7 @@ def test_a_damaged_cache_says_what_to_delete(cache: Path, server: FakeHub) -> No
     assert server.asked == []
 
 
+@pytest.mark.installed
 def test_importing_the_module_imports_no_library() -> None:
     code = "import sys, tfx.core.hub; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

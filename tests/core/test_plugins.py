@@ -300,12 +300,24 @@ class TestDuplicateNames:
         shelf.offer("tfx-b", "ModelSpec('same', 'a:b', '')", hook="tfx_models")
         assert [plugin.status for plugin in shelf.host().plugins()] == ["ok", "ok"]
 
-    def test_one_we_cannot_speak_with_does_not_shadow_one_we_can(self, shelf: Shelf) -> None:
-        shelf.offer("tfx-a", acme(api=2))
+    @pytest.mark.parametrize("api", [0, 2])
+    def test_one_we_cannot_speak_with_does_not_shadow_one_we_can(
+        self, shelf: Shelf, api: int
+    ) -> None:
+        shelf.offer("tfx-a", acme(api=api))
         shelf.offer("tfx-b", acme())
         host = shelf.host()
         assert host.backends()["acme"].distribution == "tfx-b"
         assert info(host, "b").status == "ok"
+
+
+def test_an_interface_of_long_ago_is_reported_and_not_ready(shelf: Shelf) -> None:
+    shelf.offer("tfx-acme", acme(api=0, probe="tfx_acme:nowhere"))
+    host = shelf.host()
+    older = "speaks interface 0; the oldest that this tfx speaks is 1"
+    assert info(host).fault == f"backend 'acme' {older}"
+    assert info(host).cure == "Upgrade it: pip install -U tfx-acme"
+    assert host.probe("acme") == Probe(ready=False, reason=f"it {older}")
 
 
 class TestNewerInterface:
@@ -554,6 +566,7 @@ print([m for m in ("pluggy", "importlib.metadata", "tfx_good") if m in sys.modul
     ]
 
 
+@pytest.mark.installed
 def test_listing_imports_no_array_library(shelf: Shelf) -> None:
     code = """
 import sys

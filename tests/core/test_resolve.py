@@ -178,6 +178,28 @@ class TestNamed:
         add_backend(shelf, "acme", version="2.3", code="Opens.api = 2")
         assert refusal(BackendError, shelf.host(), "acme") == self.NEWER
 
+    OLDER = (
+        "backend 'acme' speaks interface 0; the oldest that this tfx speaks is 1."
+        " Upgrade it: pip install -U tfx-acme"
+    )
+
+    def test_it_speaks_an_interface_of_long_ago(self, shelf: Shelf) -> None:
+        untouched = "def probe(): raise SystemExit(1)"
+        add_backend(shelf, "acme", fields="api=0", code=untouched)
+        assert refusal(BackendError, shelf.host(), "acme") == self.OLDER
+
+    def test_its_class_speaks_an_interface_of_long_ago(self, shelf: Shelf) -> None:
+        add_backend(shelf, "acme", code="Opens.api = 0")
+        assert refusal(BackendError, shelf.host(), "acme") == self.OLDER
+
+    def test_the_oldest_interface_is_opened(
+        self, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As it will be once there are two that are spoken."""
+        monkeypatch.setattr("tfx.core.plugins.OLDEST", -1)
+        add_backend(shelf, "acme", fields="api=-1", code="Opens.api = -1")
+        assert open_backend(shelf.host(), "acme").backend.api == -1
+
     @pytest.mark.parametrize(
         ("code", "fault", "cause"),
         [
@@ -367,11 +389,13 @@ class TestAuto:
     def test_with_none_ready(self, shelf: Shelf) -> None:
         add_backend(shelf, "cupy", probe="False, reason='no CUDA driver found'")
         add_backend(shelf, "new", fields="api=3")
+        add_backend(shelf, "old", fields="api=0")
         add_backend(shelf, "shy", probe="False")
         for device in (None, "cuda:0"):
             assert refusal(BackendError, shelf.host(), None, device) == (
                 "no backend can run here: cupy (no CUDA driver found),"
-                " new (it speaks interface 3; this tfx speaks 1), shy (not ready)"
+                " new (it speaks interface 3; this tfx speaks 1), old (it speaks interface 0; the"
+                " oldest that this tfx speaks is 1), shy (not ready)"
             )
 
     def test_with_none_on_offer(self, shelf: Shelf) -> None:
@@ -479,6 +503,12 @@ class Recipe:
                 "api=2",
                 "model 'acmegpt' speaks interface 2; this tfx speaks 1."
                 " Upgrade tfx-lm, or: pip install 'tfx-acme<1'",
+            ),
+            (
+                RECIPE,
+                "api=0",
+                "model 'acmegpt' speaks interface 0; the oldest that this tfx speaks is 1."
+                " Upgrade it: pip install -U tfx-acme",
             ),
             (
                 "import acme_core",
@@ -615,6 +645,13 @@ RMS_NORM = Fused("rms_norm", forward)
                 "rms_norm",
                 "kernel 'theirs:rms_norm' speaks interface 2; this tfx speaks 1."
                 " Upgrade tfx-lm, or: pip install 'tfx-fast<1'",
+            ),
+            (
+                CODE,
+                "api=0",
+                "rms_norm",
+                "kernel 'theirs:rms_norm' speaks interface 0; the oldest that this tfx speaks"
+                " is 1. Upgrade it: pip install -U tfx-fast",
             ),
         ],
     )

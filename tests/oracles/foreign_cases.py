@@ -192,6 +192,13 @@ def read(file: Path) -> Listing:
     return Counter({(m[1], m[3]): int(m[2] or 1) for m in matches if m})
 
 
+def pinned(package: str) -> str:
+    """The version of a package that `constraints.txt` says the tests are run with."""
+    constraints = Path(__file__).parents[2] / "constraints.txt"
+    lines = constraints.read_text("utf-8").splitlines()
+    return dict(line.split("==") for line in lines if "==" in line)[package]
+
+
 def assert_listed(listing: Listing, file: Path, adapter: str) -> None:
     """The file says what is unmapped today: no more, which is a loss, and no less, which is old."""
     listed = read(file)

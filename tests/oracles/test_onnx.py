@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 import pytest
-from foreign_cases import assert_listed, summary
+from foreign_cases import assert_listed, pinned, summary
 
 from tfx.backends.numpy.backend import NumpyBackend
 from tfx.core.backend import Array, Backend
@@ -31,6 +31,10 @@ def test_what_is_unmapped_is_listed(backend: Backend, capsys: pytest.CaptureFixt
     if version("onnx") != adapter.VERSION:
         pytest.skip(f"the list is of onnx {adapter.VERSION}; here is {version('onnx')}")
     assert_listed(unmapped, adapter.FILE, "onnx_adapter.py")
+
+
+def test_the_list_is_of_the_version_that_is_tested() -> None:
+    assert adapter.VERSION == pinned("onnx"), "list anew: python tests/oracles/onnx_adapter.py"
 
 
 class Inexact(NumpyBackend):

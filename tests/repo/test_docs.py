@@ -3,6 +3,7 @@ tables are those of the code, and the pages that are generated are up to date.""
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import runpy
@@ -12,6 +13,7 @@ import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -142,6 +144,7 @@ def test_who_follows_the_tutorial_sees_what_it_shows(desk: Desk) -> None:
 
 CHANGES = {
     "probe": (PLUGIN, r"(?s)def probe\(.*", marked("probe")),
+    "older": (PLUGIN, "api=1", "api=0"),
     "newer": (PLUGIN, "api=1", "api=2"),
 }
 
@@ -192,6 +195,57 @@ def test_the_levels_mean_what_the_kit_says() -> None:
 def test_the_tolerances_are_those_of_the_kit() -> None:
     said = table(TUTORIAL, "| dtype | share | room for |")
     assert said == [[str(d), f"{x.bound:g}", x.reason] for d, x in TOLERANCES.items()]
+
+
+# ---- what plugins may import ---------------------------------------------------------------------
+
+
+PUBLIC = {
+    module
+    for _, listed in table(TUTORIAL, "| for | modules |")
+    for module in re.findall(r"`([\w.]+)`", listed)
+} | {"tfx"}
+
+EXAMPLES = sorted((ROOT / "examples").glob("*/src/*/*.py"))
+
+
+def imported_from_tfx(code: str) -> set[str]:
+    """The modules of tfx that code imports, or imports names from."""
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            holds_modules = node.module in ("tfx", "tfx.core")
+            found |= {m if holds_modules and find_spec(m) else node.module for m in inner}
+    return {module for module in found if module.split(".")[0] == "tfx"}
+
+
+def test_what_is_public_is_there() -> None:
+    assert len(PUBLIC) > 20
+    assert [module for module in PUBLIC if find_spec(module) is None] == []
+
+
+def test_imports_are_found_in_whatever_way_they_are_written() -> None:
+    code = (
+        "import tfx.core.files as f, math\nif f:\n from tfx.core import nn\n from tfx import gelu"
+    )
+    assert imported_from_tfx(code) == {"tfx.core.files", "tfx.core.nn", "tfx"}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: f"{path.parent.name}.{path.stem}")
+def test_the_examples_import_what_is_public(path: Path) -> None:
+    assert imported_from_tfx(path.read_text(encoding="utf-8")) - PUBLIC == set()
+
+
+def test_the_tutorial_imports_what_is_public() -> None:
+    code = [block.text for block in BLOCKS if block.language == "python"]
+    modules = {
+        m for text in code for m in re.findall(r"^ *(?:from|import) (tfx[.\w]*)", text, re.M)
+    }
+    assert len(modules) > 3
+    assert {m for m in modules if not m.startswith("tfx_")} - PUBLIC == set()
 
 
 # ---- what is generated ---------------------------------------------------------------------------

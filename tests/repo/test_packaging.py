@@ -58,6 +58,7 @@ def test_the_installed_entry_points_are_those_of_the_tree() -> None:
     assert installed == PROJECT["project"]["entry-points"]["tfx"], "reinstall: pip install -e ."
 
 
+@pytest.mark.installed
 def test_importing_tfx_imports_nothing_that_had_to_be_installed() -> None:
     code = "import sys; before = set(sys.modules); import tfx; print(*set(sys.modules) - before)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

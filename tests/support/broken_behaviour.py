@@ -90,7 +90,7 @@ class StartByTheHost(NumpyBackend):
         return super().write(buffer, slab, at, axis=axis)
 
 
-@broken(Level.BEHAVIOUR, "synchronize")
+@broken(Level.CONTRACT, "beyond the primitives")
 class NeverReady(NumpyBackend):
     """synchronize fails."""
 

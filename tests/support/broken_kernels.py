@@ -191,3 +191,51 @@ def factor_forgotten(
     """The gradient of attention by the values does not look at the factor."""
     by_q, by_k, by_v, *others = vjp(B, g, out, saved, *args, **how)
     return by_q, by_k, by_v if args[6] is None else 2 * by_v, *others
+
+
+# ---- in one dtype alone, or in none ------------------------------------------------------------
+
+
+@broken_kernel("linear", "forward", check="linear float32 kernel")
+def tanh_in_float32(forward: Any, B: Any, x: Array, *rest: Any, **how: Any) -> Any:
+    """linear takes the approximation of gelu, in float32 alone."""
+    if x.dtype == np.float32 and how["activation"] == "gelu":
+        how["activation"] = "gelu_new"
+    return forward(B, x, *rest, **how)
+
+
+@broken_kernel("adamw_step", "forward", check="adamw_step float32 kernel")
+def last_block_in_float32(forward: Any, B: Any, p: Array, *rest: Any, **how: Any) -> Any:
+    """adamw_step leaves what lies behind 4096 numbers, in float32 alone."""
+    (new, m, v), saved = forward(B, p, *rest, **how)
+    if p.dtype == np.float32:
+        new = np.array(new)
+        new.reshape(-1)[4096:] = p.reshape(-1)[4096:]
+    return (new, m, v), saved
+
+
+@broken_kernel("softmax", "supports", check="softmax float16 kernel")
+def halves_too(supports: Any, B: Any, x: Array, **how: Any) -> bool:
+    """softmax takes float16, which overflows in its sums."""
+    return bool(supports(B, x, **how)) or x.dtype == np.float16
+
+
+@broken_kernel("gelu", "vjp", check="gelu kernel changes no argument")
+def eats_the_gradient(vjp: Any, B: Any, g: Array, *rest: Any, **how: Any) -> Any:
+    """gelu's derivative leaves nothing of the gradient it was given."""
+    found = vjp(B, np.array(g), *rest, **how)
+    if g.flags.writeable:
+        g[...] = 0
+    return found
+
+
+@broken_kernel("gelu", "supports", check="gelu kernel changes no argument")
+def never(supports: Any, B: Any, x: Array, **how: Any) -> bool:
+    """gelu supports nothing, and so never runs."""
+    return False
+
+
+@broken_kernel("softmax", "supports", check="softmax kernel refuses wrong input")
+def takes_integers(supports: Any, B: Any, x: Array, **how: Any) -> bool:
+    """softmax takes integers, which the composed form refuses."""
+    return bool(supports(B, x, **how)) or x.dtype.kind == "i"

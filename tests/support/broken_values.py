@@ -51,6 +51,25 @@ class IntegersAsFloats(NumpyBackend):
         return super().mul(x, y)
 
 
+@broken(Level.VALUES, "matmul of shapes")
+class UnfinishedRefusal(NumpyBackend):
+    """matmul says of shapes that do not fit that it is not written yet."""
+
+    def matmul(self, x: Array, y: Array) -> Array:
+        if x.shape[-1] != y.shape[-2]:
+            raise NotImplementedError("matmul")
+        return super().matmul(x, y)
+
+
+@broken(Level.VALUES, "numbers far from one")
+class SmallIsNothing(NumpyBackend):
+    """div takes what is below 1e-20 for zero."""
+
+    def div(self, x: Any, y: Any) -> Array:
+        out = super().div(x, y)
+        return np.where(np.abs(out) < 1e-20, 0 * out, out)
+
+
 @broken(Level.VALUES, "sqrt float64")
 class NarrowSqrt(NumpyBackend):
     """sqrt of float64 goes through float32."""

@@ -50,6 +50,7 @@ def test_what_is_missing_is_said_once(tmp_path: Path, args: list[str], said: str
     assert done.returncode == 4 and (done.stdout + done.stderr).count(said) == 1
 
 
+@pytest.mark.installed
 def test_the_plugin_costs_other_peoples_runs_nothing(tmp_path: Path) -> None:
     (tmp_path / "test_other.py").write_text(
         "import sys\ndef test(): assert not {'numpy', 'tfx.core.backend'} & set(sys.modules)\n"

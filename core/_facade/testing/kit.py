@@ -11,8 +11,9 @@ from typing import Any
 
 from tfx.core.backend import Backend
 from tfx.core.dtypes import DType
+from tfx.core.errors import PluginError, UsageError
 from tfx.core.plugins import PluginHost
-from tfx.core.resolve import open_backend
+from tfx.core.resolve import AUTO, open_backend
 
 
 class Level(IntEnum):
@@ -41,7 +42,7 @@ _MEANING = {
     Level.GRADIENTS: "derivatives are right, by the tape and by the backend's own autograd",
     Level.KERNELS: "composed ops are right, and each kernel is what it replaces",
     Level.MODELS: "both models compute, write and learn what they do on the reference",
-    Level.BEHAVIOUR: "no transfers, repeatable, threads and instances apart, random bits",
+    Level.BEHAVIOUR: "no transfers by its own methods, repeatable, threads and instances apart",
     Level.OVERHEAD: "what a call costs: measured, never failed",
 }
 
@@ -68,15 +69,17 @@ class Subject:
     def open(cls, name: str, device: str | None = None) -> Subject:
         """The installed backend `name` or `name:device`.
 
-        Raises as `tfx.core.resolve.open_backend` does; a kernel of a plugin that does not load is
-        an error here.
+        It need not be whole yet. Raises as `tfx.core.resolve.open_backend` does; a plugin's kernel
+        that does not load is an error here, and "auto" no name.
         """
+        if name == AUTO:
+            raise UsageError("the kit is for one backend; `tfx backends` lists their names")
         host = PluginHost()
 
         def opener() -> Backend:
-            opened = open_backend(host, name, device)
+            opened = open_backend(host, name, device, incomplete=True)
             if opened.left_out:
-                raise AssertionError(opened.left_out[0])
+                raise PluginError(opened.left_out[0])
             return opened.backend
 
         return cls(name if device is None else f"{name}:{device}", opener)

@@ -213,9 +213,10 @@ def _is_widest(B: Backend, dtype: DType) -> bool:
     return dtype is (DType.float64 if DType.float64 in B.dtypes else DType.float32)
 
 
-def check_values(op: Op, B: Backend, dtype: DType, layouts: Sequence[str] = LAYOUTS) -> None:
-    """The operation on tensors gives what NumPy gives."""
-    samples = samples_for(op, B, dtype)
+def check_values(
+    op: Op, B: Backend, samples: Sequence[Sample], dtype: DType, layouts: Sequence[str] = LAYOUTS
+) -> None:
+    """The operation on tensors gives what NumPy gives, on samples and on its specials."""
     for trial in trials(op, (*samples, *op.specials), B, dtype, layouts):
         trial.check_tensor_value(B)
 
@@ -223,12 +224,13 @@ def check_values(op: Op, B: Backend, dtype: DType, layouts: Sequence[str] = LAYO
 def check_gradients(
     op: Op,
     B: Backend,
+    samples: Sequence[Sample],
     dtype: DType,
     autograd: Autograd = "core",
     layouts: Sequence[str] = LAYOUTS,
 ) -> None:
     """Its gradients are those of finite differences."""
-    for trial in trials(op, samples_for(op, B, dtype), B, dtype, layouts):
+    for trial in trials(op, samples, B, dtype, layouts):
         trial.check_gradients(B, autograd)
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -41,12 +42,36 @@ def test_another_device_is_refused() -> None:
 # ---- the user's configuration --------------------------------------------------------------------
 
 
-def test_jax_itself_stays_as_it_was_configured(backend: Backend) -> None:
+def test_jax_itself_stays_as_it_was_configured() -> None:
+    """From before tfx is imported until a model has learned and written."""
+    code = """if True:
+        import jax
+        before = dict(jax.config.values)
+
+        import tfx
+        from tfx.testing.network import Network
+        backend = tfx.backend("jax")
+        network = Network(backend)
+        network.train_step()
+        network.decode_step(network.first_ids())
+        for dtype in backend.dtypes:
+            x = tfx.full((2,), 1, backend).cast(dtype)
+            tfx.concat([x, x], axis=0).tolist()
+
+        after = dict(jax.config.values)
+        print(len(before) > 50, [k for k in before | after if before.get(k) != after.get(k)])
+        print(jax.numpy.ones(1).dtype, jax.numpy.arange(1).dtype)
+    """
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["True []", "float32 int32"]
+
+
+def test_other_threads_have_no_64_bits_while_a_derivative_is_taken(backend: Backend) -> None:
     before = dict(jax.config.values)
     seen = []
 
     def fn(x: tfx.Tensor) -> tfx.Tensor:
-        with ThreadPoolExecutor(1) as other:  # while 64 bits are on, on this thread
+        with ThreadPoolExecutor(1) as other:
             seen.append(other.submit(lambda: jnp.ones(1).dtype).result())
         return (x * x).sum()
 
@@ -115,3 +140,29 @@ def test_jax_can_trace_what_is_written_for_tfx(backend: Backend) -> None:
     rows = jnp.array([[3.0, 4.0], [6.0, 8.0]])
     assert jax.jit(jax.vmap(norm))(rows).tolist() == [5, 10]
     np.testing.assert_allclose(jax.grad(norm)(rows[0]), [0.6, 0.8], rtol=1e-6)
+
+
+# ---- the models ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run gpt2-tiny ROMEO: -n 8 --seed 1",
+        "train microgpt --steps 2 --num-samples 2",
+    ],
+)
+def test_a_model_prints_what_it_prints_on_numpy(command: str, tmp_path: Path) -> None:
+    said = {}
+    for name in ("numpy", "jax"):
+        done = subprocess.run(
+            [sys.executable, "-m", "tfx", *command.split(), "--backend", name],
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | {"TFX_OFFLINE": "1", "TFX_DATA_DIR": str(tmp_path)},
+        )
+        said[name] = done.stdout
+    assert said["jax"] == said["numpy"]
+    assert len(said["jax"].splitlines()) >= 2

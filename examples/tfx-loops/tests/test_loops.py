@@ -1,11 +1,18 @@
-"""What is the loops' own: cells, places, numbers; test_conformance.py says the rest."""
+"""What is the loops' own: cells, places, numbers; and the command line.
+
+test_conformance.py says the rest.
+"""
 
 from __future__ import annotations
 
 import doctest
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import product
 from math import inf, nan, tanh
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,3 +86,29 @@ def test_where_the_largest_stands(numbers: list[Any]) -> None:
 
 def test_what_is_no_integer_becomes_one_without_an_error() -> None:
     assert list(map(scalars.whole, [nan, inf, -2.9, 2.9])) == [0, 0, -2, 2]
+
+
+# ---- the models ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run gpt2-tiny ROMEO: -n 8 --seed 1",
+        "train microgpt --steps 2 --num-samples 2",
+    ],
+)
+def test_a_model_prints_what_it_prints_on_numpy(command: str, tmp_path: Path) -> None:
+    said = {}
+    for name in ("numpy", "loops"):
+        done = subprocess.run(
+            [sys.executable, "-m", "tfx", *command.split(), "--backend", name],
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | {"TFX_OFFLINE": "1", "TFX_DATA_DIR": str(tmp_path)},
+        )
+        said[name] = done.stdout
+    assert said["loops"] == said["numpy"]
+    assert len(said["loops"].splitlines()) >= 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -218,19 +219,63 @@ def test_two_backends_agree_layer_by_layer(backend: Backend, text: Path, tmp_pat
     assert {row.name for row in found.rows} >= {"embed", "layer0 attention", "loss"}
 
 
+# ---- the command line ------------------------------------------------------------------------
+
+
+def tfx_says(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """What `tfx WORDS` prints in a folder."""
+    command = [sys.executable, "-m", "tfx", *words]
+    environment = {k: v for k, v in os.environ.items() if k != "TFX_BACKEND"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
+
+
+def test_it_trains_and_writes_the_same_on_every_backend(
+    backend: Backend, text: Path, tmp_path: Path
+) -> None:
+    sizes = [word for name, value in SMALL.items() for word in ("--set", f"{name}={value}")]
+    pages = []
+    for name, library in (("there", "numpy"), ("here", str(backend))):
+        run = tmp_path / name
+        on = ["--backend", library]
+        steps = ["--steps", "5", "--batch-size", "2", "--lr", "0.01", "--out", str(run)]
+        trained = tfx_says(tmp_path, "train", "rotary", "--data", text.name, *steps, *sizes, *on)
+        assert trained.returncode == 0, trained.stderr
+        how = ["--seed", "1", "-n", "8", "--weights", str(run)]
+        wrote = tfx_says(tmp_path, "run", "rotary", "the ", *how, *on)
+        assert wrote.returncode == 0, wrote.stderr
+        pages.append(wrote.stdout)
+    assert pages[0] == pages[1] and len(pages[0]) == len("the ") + 8 + 1
+
+
 def test_its_command(backend: Backend, text: Path, tmp_path: Path) -> None:
     train(tfx.backend("numpy"), tmp_path / "run", text, steps=40, lr=0.01)
 
     def said(*args: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "tfx", "rotary-next", *args, "--backend", str(backend)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        return tfx_says(tmp_path, "rotary-next", *args, "--backend", str(backend))
 
     done = said("the ca", "--weights", "run", "--top", "2")
-    assert done.returncode == 0 and len(done.stdout.splitlines()) == 2
+    assert (done.returncode, done.stderr) == (0, "") and len(done.stdout.splitlines()) == 2
     assert done.stdout.splitlines()[0].endswith("%  't'")
     wrong = said("Zoo", "--weights", "run")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr.startswith("tfx: 'Z' is no character that rotary was trained on")
+
+
+def test_its_command_says_which_backend_was_picked_unasked(text: Path, tmp_path: Path) -> None:
+    train(tfx.backend("numpy"), tmp_path / "run", text, steps=1)
+    done = tfx_says(tmp_path, "rotary-next", "the ca", "--weights", "run")
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 5
+    assert done.stderr.startswith("backend: ") and "--backend chooses" in done.stderr
+
+
+@pytest.mark.parametrize("top", ["0", "-3"])
+def test_its_command_refuses_to_show_nothing(top: str, tmp_path: Path) -> None:
+    done = tfx_says(tmp_path, "rotary-next", "the ca", "--top", top)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"tfx: --top {top} shows nothing; expected at least 1\n"
+
+
+# ---- the recipe once more --------------------------------------------------------------------
 
 
 def test_a_resumed_run_goes_on_bit_for_bit(backend: Backend, text: Path, tmp_path: Path) -> None:

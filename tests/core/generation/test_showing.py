@@ -6,6 +6,8 @@ import random
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tfx.core.generation import GenerationOptions, Growing, Token, Turns, decoder
 from tfx.core.generation.stopping import Ending
@@ -53,6 +55,7 @@ def test_what_ends_a_text_is_not_shown() -> None:
 
 def test_ids_beyond_the_tokenizer_stand_for_no_text() -> None:
     assert pieces([65, 300, 66]) == ["A", "", "B"]
+    assert pieces([0xE2, 0x82, *[300] * 9, 0xAC]) == [*[""] * 11, "€"]
     assert decoder(TOKENIZER)([65, 300, 66]) == "AB"
 
 
@@ -80,7 +83,7 @@ def test_any_decoder_will_do() -> None:
     assert shown([0, 1, 2, 3, 0]) == ["one", " two", " th", "ree", " one"]
     assert shown([0, 4, 5, 6, 1]) == ["one", "", "", "€", " two"]
     assert shown([0, 4, 1]) == ["one", "", "\ufffd two"]
-    assert shown([7, 7, 0]) == ["", "", "\ufffd\ufffd one"]
+    assert shown([7, 7, 0]) == ["", "\ufffd", "\ufffd one"]
     assert shown([0, 2, 3], ("three",)) == ["one", " ", ""]
 
 
@@ -98,6 +101,42 @@ def test_the_pieces_are_the_text_and_none_is_ever_taken_back(seed: int) -> None:
     for i in range(len(shown)):
         so_far = "".join(shown[:i])
         assert not any(s in so_far for s in stop)
+
+
+STREAMS = st.lists(
+    st.integers(0, len(VOCAB) + 1)  # with two ids beyond the tokenizer
+    | st.sampled_from([*"é€🎈".encode(), 0xE0, 0x80, 0xFF]),
+    max_size=40,
+)
+"""Ids, half of them bytes of characters of two to four and of what breaks those."""
+
+
+@given(STREAMS)
+def test_broken_bytes_are_shown_as_the_whole_text_has_them(ids: list[int]) -> None:
+    decode = decoder(TOKENIZER)
+    growing, shown = Growing(decode), ""
+    for i, token in enumerate(ids):
+        shown += growing.feed(Token(0, 0, token, None, None))
+        spelled = [token for token in ids[: i + 1] if token < TOKENIZER.vocab_size]
+        assert decode(ids).startswith(shown)
+        assert len(shown) >= len(decode(spelled)) - 1
+        assert len(shown) >= len(decode(spelled[:-3]))  # a character has three more bytes at most
+    assert shown + growing.feed(Token(0, 0, END, None, "eos")) == decode(ids)
+
+
+def test_a_token_costs_the_decoding_of_a_few() -> None:
+    asked: list[int] = []
+
+    def decode(ids: Sequence[int]) -> str:
+        asked.append(len(ids))
+        return decoder(TOKENIZER)(ids)
+
+    growing = Growing(decode)
+    beyond = len(VOCAB)
+    ids = [0xE2, *[beyond] * 50, *[0xFF] * 50, *TOKENIZER.encode("the end" * 10)]
+    for token in ids:
+        growing.feed(Token(0, 0, token, None, None))
+    assert max(asked) <= 8 and len(asked) <= 3 * len(ids)
 
 
 def test_texts_take_turns() -> None:

@@ -250,17 +250,13 @@ def write_leaves_the_host_and_borrowed_arrays(subject: Subject) -> None:
         same(host, np.zeros(4), f"the host array behind {give.__name__}")
 
 
-@CHECKS.check
-def synchronize(subject: Subject) -> None:
-    subject.backend.synchronize()
-
-
 # ---- random bits -------------------------------------------------------------------------
 
 PUBLISHED = [
     ((0, 0), 0, (0x6B200159, 0x99BA4EFE)),
 ]
-"""Key, counter and first two words of Threefry-2x32-20, as Random123 publishes them."""
+"""Key, counter and first two words of Threefry-2x32-20, as Random123 publishes them: the vector
+whose counter `random_bits` can have."""
 
 
 @CHECKS.check

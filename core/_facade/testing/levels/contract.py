@@ -11,7 +11,7 @@ import tfx.core.nn  # noqa: F401 (where the fused ops are)
 from tfx.core.backend import Fused
 from tfx.core.dtypes import INDICES, DType
 from tfx.core.fused import FUSED
-from tfx.core.specs import API
+from tfx.core.specs import API, OLDEST
 from tfx.testing.calling import call, kind_of, told
 from tfx.testing.contract import CONTRACT, ArrayType, require
 from tfx.testing.kit import Checks, Level, Subject
@@ -29,7 +29,8 @@ def what_it_declares(subject: Subject) -> None:
     require(B.name == name, f"its name is {B.name!r}, not {name!r}")
     require(type(B.device) is str, f"its device is {B.device!r}, not a text")
     require(not device or B.device == device, f"its device is {B.device!r}, not {device!r}")
-    require(type(B.api) is int and B.api <= API, f"its api is {B.api!r}; this tfx speaks {API}")
+    spoken = type(B.api) is int and OLDEST <= B.api <= API
+    require(spoken, f"its api is {B.api!r}; this tfx speaks {OLDEST} to {API}")
     for kind in ("dtypes", "storage_dtypes"):
         held = getattr(B, kind)
         fits = isinstance(held, frozenset) and all(type(d) is DType for d in held)
@@ -70,6 +71,18 @@ def what_is_an_array(subject: Subject) -> None:
     exact = type(shape) is tuple and all(type(n) is int for n in shape)
     require(exact, f"shape gave {shape!r}, not a tuple of int")
     require(type(B.dtype(x)) is DType, f"dtype gave {B.dtype(x)!r}, not a DType")
+
+
+@CHECKS.check
+def what_is_there_beyond_the_primitives(subject: Subject) -> None:
+    B = subject.backend
+    x = B.borrow(np.ones((2, 3), np.float32), dtype=DType.float32)
+    require(B.is_array(x), f"borrow gave {kind_of(x)}, not an array of the backend")
+    still = B.stop_gradient(x)
+    require(B.is_array(still), f"stop_gradient gave {kind_of(still)}, not an array of the backend")
+    recording = B.recording_natively(x)
+    require(recording is False, f"recording_natively of a plain array is {recording!r}, not False")
+    B.synchronize()
 
 
 def arrays_of(subject: Subject, dtype: DType) -> None:

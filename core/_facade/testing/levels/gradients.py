@@ -20,7 +20,7 @@ from tfx.testing.kit import Checks, Level, Skipped, Subject
 from tfx.testing.nearness import Mismatch
 from tfx.testing.primitive_table import PRIMITIVE_OPS
 from tfx.testing.records import Op
-from tfx.testing.trials import check_gradients
+from tfx.testing.trials import check_gradients, samples_for
 
 CHECKS = Checks(Level.GRADIENTS)
 
@@ -37,7 +37,8 @@ def gradients(subject: Subject, op: Op, dtype: DType, way: Autograd) -> None:
     """Against finite differences of NumPy's values, in a random direction."""
     subject.needs(dtype)
     check_way(subject, way)
-    check_gradients(op, subject.backend, dtype, way, PLAIN)
+    B = subject.backend
+    check_gradients(op, B, samples_for(op, B, dtype), dtype, way, PLAIN)
 
 
 for _op in PRIMITIVE_OPS.values():

@@ -37,10 +37,14 @@ TRACE = 1e-3
 """How far losses may part in a few steps of float32, in each of which the last error grows."""
 
 
-class _Silent:
-    """A reporter that nobody listens to."""
+class _Listener:
+    """A reporter that shows nothing, and keeps the lines of the result."""
 
-    def result(self, line: str) -> None: ...
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def result(self, line: str) -> None:
+        self.lines.append(line)
 
     def piece(self, text: str) -> None: ...
 
@@ -112,7 +116,7 @@ def _reference_text(title: str) -> str:
 
 def _text(title: str, B: Backend) -> str:
     settings = RunSettings(prompt=PROMPT, max_new_tokens=16, dtype="float32", **WRITE[title])
-    result = _recipe(GPT).run(settings, B, _Silent())
+    result = _recipe(GPT).run(settings, B, _Listener())
     text: str = result["samples"][0]["text"]
     return text
 
@@ -125,7 +129,7 @@ for _title in WRITE:
 
 
 LEARN: dict[str, Mapping[str, Any]] = {
-    SMALLEST: {"steps": 8, "num_samples": 1},
+    SMALLEST: {"steps": 8, "num_samples": 3},
     GPT: {
         "steps": 4,
         "batch_size": 2,
@@ -142,27 +146,32 @@ LEARN: dict[str, Mapping[str, Any]] = {
 
 
 def learns(subject: Subject, model: str) -> str:
-    """The losses of the first steps, and none of them not a number."""
-    expected, found = _reference_trace(model), _trace(model, subject.backend)
+    """The losses of the first steps, and what the model writes after them."""
+    (expected, text), (found, wrote) = _reference_trace(model), _trace(model, subject.backend)
     if not np.allclose(found, expected, rtol=TRACE, atol=0):
         shown = [[round(loss, 4) for loss in losses] for losses in (found, expected)]
         raise Mismatch(f"losses {shown[0]}, the reference has {shown[1]}")
+    if wrote != text:
+        raise Mismatch(f"it wrote {wrote}, the reference {text}")
     return f"losses {found[0]:.4f} to {found[-1]:.4f}"
 
 
 @cache
-def _reference_trace(model: str) -> list[float]:
+def _reference_trace(model: str) -> tuple[list[float], list[str]]:
     return _trace(model, _reference())
 
 
-def _trace(model: str, B: Backend) -> list[float]:
+def _trace(model: str, B: Backend) -> tuple[list[float], list[str]]:
+    """Losses, and the samples that are printed at the end, if any."""
+    listener = _Listener()
     with TemporaryDirectory() as folder:
         data, out = Path(folder, "names.txt"), Path(folder, "run")
         data.write_text("\n".join(NAMES * 8), encoding="utf-8")
         asked = TrainSettings(data=data, out=out, seed=42, dtype="float32", **LEARN[model])
-        _recipe(model).train(asked, B, _Silent())
+        _recipe(model).train(asked, B, listener)
         lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [loss for line in lines if (loss := json.loads(line).get("loss")) is not None]
+    losses = [loss for line in lines if (loss := json.loads(line).get("loss")) is not None]
+    return losses, [line for line in listener.lines if line.startswith("sample ")]
 
 
 for _model in LEARN:

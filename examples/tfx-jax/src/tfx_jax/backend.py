@@ -32,6 +32,7 @@ class JaxBackend(Backend):
     """
 
     name = "jax"
+    api = 1
     dtypes = frozenset(DType)
     index_dtype = INDEX
     device_random = True

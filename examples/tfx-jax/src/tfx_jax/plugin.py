@@ -18,6 +18,7 @@ def tfx_backends() -> list[BackendSpec]:
             summary="JAX on the CPU, compiled by XLA, with its own autograd",
             probe="tfx_jax.plugin:probe",
             install_hint="pip install jax",
+            api=1,
         )
     ]
 

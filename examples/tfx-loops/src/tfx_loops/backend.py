@@ -50,6 +50,7 @@ class LoopsBackend(Backend):
     """
 
     name = "loops"
+    api = 1
     dtypes = frozenset(CODES)
     device_random = True  # the loops are the device
 

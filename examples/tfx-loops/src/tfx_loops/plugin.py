@@ -11,6 +11,7 @@ def tfx_backends() -> list[BackendSpec]:
             name="loops",
             target="tfx_loops.backend:LoopsBackend",
             summary="plain Python loops: slow, and every step in view",
+            api=1,
             priority=-10,  # `auto` takes anything else first
         )
     ]

@@ -11,5 +11,6 @@ def tfx_models() -> list[ModelSpec]:
             name="rotary",
             target="tfx_rotary.recipe:Rotary",
             summary="characters by rotary attention, RMSNorm and SwiGLU: LLaMA in small",
+            api=1,
         )
     ]

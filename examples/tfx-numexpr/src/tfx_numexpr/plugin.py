@@ -12,5 +12,6 @@ def tfx_kernels() -> list[KernelSpec]:
             op="gelu",
             target="tfx_numexpr.kernels:GELU",
             summary="the exact form in one pass over memory, on several threads",
+            api=1,
         )
     ]
