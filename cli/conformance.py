@@ -79,7 +79,8 @@ def conformance(
         result = run(subject, levels, keyword, known, table.begins, table.ended)
     except KeyboardInterrupt as error:
         table.close()
-        emit("\n".join(_findings(summed_up(subject, table.outcomes))))
+        if not as_json:
+            emit("\n".join(_findings(summed_up(subject, table.outcomes))))
         error.add_note(f"in {table.check}")
         raise
     table.close()

@@ -100,6 +100,8 @@ def test_an_interrupt_says_where_and_what_was_found(
     assert done.exit_code == 130 and "interrupted (on [" in done.stderr
     assert "in L1-log-float32)" in done.stderr
     assert "L1 exp float32: " in done.stdout  # what was found until then
+    done = conformance("sloppy", "--level", "L1", "--json")
+    assert (done.exit_code, done.stdout) == (130, "")
     assert not (tmp_path / "conformance.json").exists()
 
 
