@@ -24,11 +24,11 @@ def score(request: pytest.FixtureRequest) -> Iterator[dict[Broken, str]]:
     """What each backend was caught by; printed when all have been."""
     caught: dict[Broken, str] = {}
     yield caught
-    print_line = request.config.pluginmanager.get_plugin("terminalreporter").write_line
-    print_line("")
-    for broken, message in sorted(caught.items(), key=lambda item: item[0].level):
-        print_line(f"{broken.level} {broken.fault}\n   {message}")
-    print_line(f"{len(caught)} of {len(BROKEN)} broken backends caught, each at its level")
+    with request.config.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled():
+        print()
+        for broken, message in sorted(caught.items(), key=lambda item: item[0].level):
+            print(f"{broken.level} {broken.fault}\n   {message}")
+        print(f"{len(caught)} of {len(BROKEN)} broken backends caught, each at its level")
 
 
 def test_there_are_many_of_every_level() -> None:
