@@ -130,18 +130,15 @@ def _compared(
 def _opened(
     host: PluginHost, names: list[str], autograd: options.Autograd, note: Callable[[str], None]
 ) -> list[Backend]:
+    from tfx.core.recipe import check_autograd
     from tfx.core.resolve import open_backend
 
     backends = []
     for name in names:
         opened = open_backend(host, name)
-        for line in (opened.chosen_because, *opened.left_out):
-            if line:
-                note(line)
-        if autograd is options.Autograd.native and not opened.backend.native_autograd:
-            raise UsageError(
-                f"--autograd native: backend {opened.backend} has no autograd of its own"
-            )
+        for line in opened.notes:
+            note(line)
+        check_autograd(autograd, opened.backend)
         backends.append(opened.backend)
     return backends
 

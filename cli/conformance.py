@@ -191,7 +191,7 @@ def _to_be_written(result: Result) -> Iterator[str]:
     """The methods that are missing, with what each owes, in the order of the interface."""
     from tfx.core.backend import Backend
 
-    waiting = Counter(o.message for o in result.outcomes if o.status == "missing")
+    waiting = Counter(o.told for o in result.outcomes if o.status == "missing")
     if result.unwritten:
         yield "\nto be written (and how many checks stopped there):"
     for name in result.unwritten:
@@ -207,8 +207,7 @@ def _told(result: Result, status: str, title: str) -> Iterator[str]:
     alike: dict[str, list[Outcome]] = {}
     for outcome in result.outcomes:
         if outcome.status == status:
-            same = outcome.message.partition(" on [")[0] or str(len(alike))
-            alike.setdefault(same, []).append(outcome)
+            alike.setdefault(outcome.told or outcome.name, []).append(outcome)
     if alike:
         yield f"\n{title}"
     for first, *others in list(alike.values())[:MOST_SHOWN]:

@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from tfx.cli.errors import guarded
 from tfx.core.errors import TfxError
+
+if TYPE_CHECKING:
+    from tfx.core.plugins import PluginHost, PluginInfo
 
 PROGRAM = "tfx"
 
@@ -59,10 +62,9 @@ class Commands(TyperGroup):
         """All commands, for which package metadata is read: when help or an unknown one asks."""
         from tfx.core.plugins import PluginHost
 
-        for name, plugin in PluginHost(own_commands=COMMANDS).commands().items():
-            source = f"from {plugin.distribution} {plugin.version}"
-            at_fault = plugin.status != "ok"  # whoever calls it hears why
-            self.commands.setdefault(name, OfPlugin(name, short_help=source, hidden=at_fault))
+        host = PluginHost(own_commands=COMMANDS)
+        for name, plugin in host.commands().items():
+            self.commands.setdefault(name, OfPlugin(host, plugin))
         return self.commands
 
 
@@ -81,11 +83,15 @@ class Lazy(TyperCommand):
 class OfPlugin(TyperCommand):
     """Stands for a command that a plugin brings: a function, imported when it is called."""
 
-    def make_context(self, *args: Any, **extra: Any) -> Any:
-        from tfx.core.plugins import PluginHost
+    def __init__(self, host: PluginHost, plugin: PluginInfo) -> None:
+        source = f"from {plugin.distribution} {plugin.version}"
+        at_fault = plugin.status != "ok"  # whoever calls it hears why
+        super().__init__(plugin.name, short_help=source, hidden=at_fault)
+        self._host = host
 
+    def make_context(self, *args: Any, **extra: Any) -> Any:
         alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-        alone.command()(PluginHost(own_commands=COMMANDS).command(str(self.name)))
+        alone.command()(self._host.command(str(self.name)))
         return typer.main.get_command(alone).make_context(*args, **extra)
 
 

@@ -6,14 +6,20 @@ import ast
 import inspect
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from string import Template
 
-from tfx.core.backend import PRIMITIVES, Backend
+from tfx.core.backend import REQUIRED, Backend
 from tfx.core.errors import TfxError, UsageError
-from tfx.core.files import make_folder, reason, replace_file, shown, sync_folder
+from tfx.core.files import (
+    make_folder,
+    reason,
+    replace_file,
+    shown,
+    sync_folder,
+    unfinished_folder,
+)
 from tfx.core.specs import API
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -27,9 +33,6 @@ FILES = {
     "tests/test_conformance.py": "test_conformance.py",
 }
 """What a project holds, and the template of each."""
-
-REQUIRED = ("is_array", "dtype", *PRIMITIVES)
-"""What a backend must have; some of it has a default."""
 
 
 def distribution_of(name: str) -> str:
@@ -76,18 +79,14 @@ def write_project(files: Mapping[str, str], folder: Path) -> None:
         TfxError: the folder is not empty, or it cannot be written.
     """
     absolute = Path(os.path.abspath(folder))
-    hidden = absolute.with_name(f".{absolute.name}.{os.urandom(8).hex()}.tmp")
     try:
         if os.path.lexists(folder) and any(absolute.iterdir()):
             raise TfxError(f"{shown(folder)} is not empty; choose another folder with --out")
-        make_folder(absolute.parent)
-        try:
+        with unfinished_folder(absolute) as hidden:
             for path, text in files.items():
                 make_folder((hidden / path).parent)
                 replace_file(hidden / path, [text.encode()])
             _move(hidden, absolute)
-        finally:
-            shutil.rmtree(hidden, ignore_errors=True)
     except (OSError, ValueError) as error:
         raise TfxError(f"cannot write {shown(folder)}: {reason(error)}") from error
 
@@ -113,6 +112,6 @@ def _stubs() -> Iterator[str]:
         start = method.lineno - 1
         above += [f"{line}\n" for line in lines[end:start] if "# ----" in line]
         end = method.body[-1].lineno
-        if method.name in REQUIRED and "self._missing(" in lines[end - 1]:
+        if method.name in REQUIRED:
             yield "\n".join([*above, *lines[start:end]])
             above = []

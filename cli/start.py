@@ -21,7 +21,6 @@ def start(
     host = PluginHost()
     recipe = open_model(host, model)
     opened = open_backend(host, backend, device)
-    for line in (opened.chosen_because, *opened.left_out):
-        if line:
-            report.note(line)
+    for line in opened.notes:
+        report.note(line)
     return recipe, opened.backend

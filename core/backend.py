@@ -395,3 +395,7 @@ class Backend:
     def recording_natively(self, x: Array) -> bool:
         """Whether the library's own autograd is recording what happens to `x`."""
         return False
+
+
+REQUIRED = ("is_array", "dtype", *(name for name in PRIMITIVES if name != "random_bits"))
+"""The methods that a backend has to write; all others have a default."""

@@ -23,7 +23,7 @@ from tfx.core.errors import GradientError, TfxError
 from tfx.core.recipe import Example
 from tfx.core.tape import Leaf
 from tfx.core.tensor import Tensor, gradients
-from tfx.core.tolerances import TOLERANCES
+from tfx.core.tolerances import TOLERANCES, gaps
 from tfx.core.watching import watched
 
 Phase = Literal["forward", "backward", "parameter"]
@@ -206,9 +206,7 @@ class _Value(NamedTuple):
 
 def _row(reference: _Value, other: _Value, tolerance: float) -> Row:
     x, y = reference.array.astype(np.float64), other.array.astype(np.float64)
-    same = (x == y) | (np.isnan(x) & np.isnan(y))
-    gaps = np.where(same, 0.0, np.abs(x - y))
-    difference = float(np.where(np.isnan(gaps), np.inf, gaps).max(initial=0.0))
+    difference = float(gaps(x, y).max(initial=0.0))
     magnitude = float(np.abs(x).max(initial=0.0, where=np.isfinite(x)))
     relative = difference / magnitude if magnitude else math.inf if difference else 0.0
     return Row(*reference.what, difference, magnitude, relative, relative > tolerance)

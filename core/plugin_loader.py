@@ -126,10 +126,11 @@ def load_command(command: Plugin) -> Callable[..., object]:
     if entry_point is None or command.faults:
         raise command.error()
     function: Callable[..., object] = _import(command, entry_point)
-    kinds = (kind for kind, holds in DEFERRED.items() if holds(function))
-    kind = next(kinds, None if inspect.isfunction(function) else kind_of(function))
-    if kind and not command.faults:
-        command.breaks(f"{entry_point.value} is {kind}, not a function")
+    if not command.faults:
+        kinds = (kind for kind, holds in DEFERRED.items() if holds(function))
+        kind = next(kinds, None if inspect.isfunction(function) else kind_of(function))
+        if kind:
+            command.breaks(f"{entry_point.value} is {kind}, not a function")
     if command.faults:
         raise command.error()
     return function

@@ -43,6 +43,12 @@ def computable(model: str, name: str, backend: Backend, never: Set[DType] = froz
     return dtype
 
 
+def check_autograd(autograd: str | None, backend: Backend) -> None:
+    """Raise `UsageError` where native autograd is asked for and `backend` has none."""
+    if autograd == "native" and not backend.native_autograd:
+        raise UsageError(f"--autograd native: backend {backend} has no autograd of its own")
+
+
 @dataclass
 class Settings:
     """Settings of one command. None means: not given, the recipe's default holds."""

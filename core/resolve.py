@@ -43,6 +43,12 @@ class Opened:
     chosen_because: str | None
     left_out: tuple[str, ...]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever asked should be told, line by line."""
+        chosen = () if self.chosen_because is None else (self.chosen_because,)
+        return (*chosen, *self.left_out)
+
 
 def open_backend(
     host: PluginHost,
@@ -213,10 +219,9 @@ def _open(
 
 def _lacks(opened: Backend, name: str) -> Iterator[str]:
     """What a backend does not have of all that the rest of tfx takes for granted."""
-    from tfx.core.backend import PRIMITIVES, Backend
+    from tfx.core.backend import REQUIRED, Backend
 
-    required = ("is_array", "dtype", *(p for p in PRIMITIVES if p != "random_bits"))
-    missing = [method for method in required if _is_inherited(opened, method, Backend)]
+    missing = [method for method in REQUIRED if _is_inherited(opened, method, Backend)]
     if missing:
         yield f"it does not implement {in_words(missing)}"
     if not opened.dtypes:

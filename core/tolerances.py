@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
+from tfx.core.backend import HostArray
 from tfx.core.dtypes import DType
 
 
@@ -34,3 +37,16 @@ TOLERANCES = {
     DType.bfloat16: Tolerance(4e-2, "a few roundings of 4e-3 each; sums are in float32"),
 }
 """For results of each float dtype. Integers and bool are exact."""
+
+
+def gaps(x: HostArray, y: HostArray) -> HostArray:
+    """How far each element of one float64 array is from that of another: 0 for equal ones, NaN
+    being equal to itself; infinite where NaN or infinity stands on one side only.
+
+    >>> gaps(np.array([1.0, np.nan, np.inf]), np.array([1.5, np.nan, 0.0])).tolist()
+    [0.5, 0.0, inf]
+    """
+    same = (x == y) | (np.isnan(x) & np.isnan(y))
+    with np.errstate(all="ignore"):
+        apart = np.abs(x - y)
+    return np.where(same, 0.0, np.where(np.isnan(apart), np.inf, apart))

@@ -19,7 +19,7 @@ from tfx.core.errors import UsageError
 from tfx.core.evaluation import Evaluation
 from tfx.core.generation import GenerationOptions, decoder, generate, room_after
 from tfx.core.optim import AdamW, TrainState
-from tfx.core.recipe import Reporter, TrainSettings
+from tfx.core.recipe import Reporter, TrainSettings, check_autograd
 from tfx.core.runs import BEST, claim_run_dir, run_folder
 from tfx.core.schedules import Table, cosine
 from tfx.core.tensor import Tensor
@@ -99,8 +99,7 @@ def train(
 def _begin_or_resume(
     preset: Preset, settings: TrainSettings, backend: Backend, report: Reporter
 ) -> Run:
-    if settings.autograd == "native" and not backend.native_autograd:
-        raise UsageError(f"--autograd native: backend {backend} has no autograd of its own")
+    check_autograd(settings.autograd, backend)
     if settings.resume is None:
         return Run.begin(preset, settings, backend, report.note)
     for name in ("weights", "tokenizer"):

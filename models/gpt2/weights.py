@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from tfx.core.checkpoint import SavedCheckpoint, find_checkpoint, load_checkpoint
 from tfx.core.errors import CheckpointError, WeightsError
-from tfx.core.files import make_folder, reason, replace_file, shown, sync_folder
+from tfx.core.files import reason, replace_file, shown, sync_folder, unfinished_folder
 from tfx.core.json_file import read_object
 from tfx.core.runs import BEST
 from tfx.core.shards import open_shards
@@ -200,11 +199,8 @@ def write_pretrained(
         )
     named = {_their_name(name): tensor for name, tensor in tensors.items()}
     folder = Path(os.path.abspath(folder))
-    temporary = folder.with_name(f".{folder.name}.{os.urandom(8).hex()}.tmp")
     try:
-        make_folder(folder.parent)
-        temporary.mkdir()
-        try:
+        with unfinished_folder(folder) as temporary:
             for name, content in tokenizer_files.items():
                 replace_file(temporary / name, [content])
             text = json.dumps(config_json(config), indent=2) + "\n"
@@ -214,9 +210,6 @@ def write_pretrained(
             with suppress(FileNotFoundError):
                 folder.rmdir()
             os.rename(temporary, folder)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
         sync_folder(folder.parent)
     except (OSError, ValueError) as error:
         raise WeightsError(f"cannot write {shown(folder)}: {reason(error)}") from error

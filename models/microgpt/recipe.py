@@ -24,6 +24,7 @@ from tfx.core.recipe import (
     Reporter,
     RunSettings,
     TrainSettings,
+    check_autograd,
     spelled,
 )
 from tfx.core.runs import claim_run_dir, newest_run
@@ -57,8 +58,7 @@ class MicroGPT:
         settings.refuse_unsupported(NAME, _TRAIN)
         clock = [time.perf_counter()]
         run = _begin_or_resume(settings, backend, report)
-        if run.options.autograd == "native" and not backend.native_autograd:
-            raise UsageError(f"--autograd native: backend {backend} has no autograd of its own")
+        check_autograd(run.options.autograd, backend)
         out = claim_run_dir(NAME, settings.out, run.resumed)
         if settings.out is None:
             report.note(f"run folder: {out}")

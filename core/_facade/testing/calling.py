@@ -52,7 +52,7 @@ def fetch(B: Backend, x: Array) -> HostArray:
     """A raw array on the host; bfloat16 as float32."""
     host = B.to_numpy(x)
     if type(host) is not np.ndarray:
-        raise Mismatch(f"to_numpy gave a {type(host).__name__}, not a numpy.ndarray")
+        raise Mismatch(f"to_numpy gave {kind_of(host)}, not a numpy.ndarray")
     if B.dtype(x) is DType.bfloat16:
         return np.asarray(host.astype(np.uint32) << 16, np.uint32).view(np.float32)
     return host
@@ -70,14 +70,12 @@ def call(
         Mismatch: it is no array, is not of the promised shape and dtype, or an argument was
             changed, other than the buffer of `write`.
     """
-    types = [_type(B, x) if B.is_array(x) else x for x in args]
+    types = [type_of(B, x) if B.is_array(x) else x for x in args]
     promised = CONTRACT[name](B, *types, **statics)
     kept = [(i, x) for i, x in enumerate(args) if B.is_array(x) and (name, i) != ("write", 0)]
     before = [B.to_numpy(x) for _, x in kept]
     out = getattr(B, name)(*args, **statics)
-    if not B.is_array(out):
-        raise Mismatch(f"it gave {kind_of(out)}, not an array of the backend")
-    returned = _type(B, out)
+    returned = type_of(B, out)
     if returned != promised:
         raise Mismatch(f"it gave {returned}, promised is {promised}")
     for (i, x), values in zip(kept, before, strict=True):
@@ -86,10 +84,17 @@ def call(
     return out
 
 
-def _type(B: Backend, x: Array) -> ArrayType:
+def type_of(B: Backend, x: Array, giver: str = "it") -> ArrayType:
+    """Shape and dtype of what `giver` gave.
+
+    Raises:
+        Mismatch: it is no array, or its dtype no `DType`.
+    """
+    if not B.is_array(x):
+        raise Mismatch(f"{giver} gave {kind_of(x)}, not an array of the backend")
     dtype = B.dtype(x)
     if type(dtype) is not DType:
-        raise Mismatch(f"dtype gave {kind_of(dtype)}, not a DType")
+        raise Mismatch("what dtype gives is not a DType")
     return ArrayType(B.shape(x), dtype)
 
 

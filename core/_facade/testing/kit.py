@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -66,7 +65,7 @@ class Subject:
         self.backend = opener()
 
     @classmethod
-    def open(cls, name: str, device: str | None = None) -> Subject:
+    def open(cls, name: str) -> Subject:
         """The installed backend `name` or `name:device`.
 
         It need not be whole yet. Raises as `tfx.core.resolve.open_backend` does; a plugin's kernel
@@ -77,12 +76,12 @@ class Subject:
         host = PluginHost()
 
         def opener() -> Backend:
-            opened = open_backend(host, name, device, incomplete=True)
+            opened = open_backend(host, name, incomplete=True)
             if opened.left_out:
                 raise PluginError(opened.left_out[0])
             return opened.backend
 
-        return cls(name if device is None else f"{name}:{device}", opener)
+        return cls(name, opener)
 
     def needs(self, *dtypes: DType) -> None:
         """Skip the check unless the backend computes with all of these."""
@@ -132,16 +131,12 @@ class Checks(list[Check]):
 
     def add(self, name: str, run: Callable[..., str | None], *fixed: Any) -> None:
         """One more; `fixed` are arguments after the subject."""
-        self.append(Check(self.level, name, partial(_run, run, fixed) if fixed else run))
+        self.append(Check(self.level, name, lambda subject: run(subject, *fixed)))
 
     def check(self, run: Callable[[Subject], str | None]) -> Callable[[Subject], str | None]:
         """Decorate a function whose name says what it asks."""
         self.add(run.__name__.replace("_", " "), run)
         return run
-
-
-def _run(run: Callable[..., str | None], fixed: Sequence[Any], subject: Subject) -> str | None:
-    return run(subject, *fixed)
 
 
 def checks(levels: Sequence[Level] = tuple(Level)) -> list[Check]:

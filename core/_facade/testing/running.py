@@ -35,16 +35,23 @@ class Outcome:
         name: of the check.
         status: "missing" where a primitive is not written yet, "xfailed" for a gap that was known,
             "xpassed" for one that is none any more.
-        message: one line: what was wrong, why it was skipped, what was measured, or the name of the
-            method that is missing.
         seconds: how long it took.
+        told: one line: what was wrong, why it was skipped, what was measured, or the name of the
+            method that is missing.
+        where: what it was wrong on, or nothing.
     """
 
     level: Level
     name: str
     status: Status
-    message: str
     seconds: float
+    told: str
+    where: str = ""
+
+    @property
+    def message(self) -> str:
+        """What was told, and where."""
+        return f"{self.told} {self.where}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ class Result:
     @property
     def unwritten(self) -> list[str]:
         """The methods that are missing, in the order of the interface."""
-        asked = {o.message for o in self.outcomes if o.status == "missing"}
+        asked = {o.told for o in self.outcomes if o.status == "missing"}
         known = self.stubs if self.whole else ()
         return [name for name in OWED if name in asked or name in known]
 
@@ -157,7 +164,7 @@ def run(
             begins(check)
             outcomes.append(_put(check, subject, str(check) in known))
             ended(outcomes[-1])
-    whole = tuple(level for level in sorted(levels) if len(those) == len(chosen))
+    whole = sorted(levels) if those == chosen else ()
     return summed_up(subject, outcomes, whole)
 
 
@@ -180,16 +187,19 @@ def summed_up(subject: Subject, outcomes: Sequence[Outcome], whole: Sequence[Lev
 def _put(check: Check, subject: Subject, known: bool) -> Outcome:
     began = time.perf_counter()
     status: Status
+    where: Sequence[str] = ()
     try:
-        message = check.run(subject) or ""
+        told = check.run(subject) or ""
         status = "xpassed" if known else "passed"
     except Skipped as reason:
-        status, message = "skipped", str(reason)
+        status, told = "skipped", str(reason)
     except NotImplementedError as error:
-        status, message = "xfailed" if known else "missing", _unwritten(error) or told(error)
+        status, told = "xfailed" if known else "missing", _unwritten(error) or _said(error)
     except CRASHES as error:
-        status, message = "xfailed" if known else "failed", told(error)
-    return Outcome(check.level, check.name, status, message, time.perf_counter() - began)
+        status, told = "xfailed" if known else "failed", _said(error)
+        where = getattr(error, "__notes__", ())
+    seconds = time.perf_counter() - began
+    return Outcome(check.level, check.name, status, seconds, told, " ".join(where))
 
 
 def _unwritten(error: BaseException) -> str:
@@ -198,11 +208,10 @@ def _unwritten(error: BaseException) -> str:
     return next((name for name in reversed([*frames]) if name in OWED), "")
 
 
-def told(error: BaseException) -> str:
-    """An error and where it happened, in a line; its type where it is none of the kit's."""
+def _said(error: BaseException) -> str:
+    """An error in a line; with its type where it is none of the kit's or of tfx's."""
     plain = isinstance(error, AssertionError | TfxError)
-    text = " ".join(str(error).split()) if plain else one_line(error)
-    return " ".join((text, *getattr(error, "__notes__", ())))
+    return " ".join(str(error).split()) if plain else one_line(error)
 
 
 def _stubs(B: Backend) -> tuple[str, ...]:

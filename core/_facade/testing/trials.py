@@ -72,9 +72,10 @@ class Trial:
         """The arguments as raw arrays, laid out as this trial has it, and numbers."""
         return self._put(B, self.arrays, self.layout)
 
-    def tensors(self, B: Backend) -> list[Any]:
-        """The same with tensors for raw arrays."""
-        return [Tensor(x, B) if B.is_array(x) else x for x in self.raw(B)]
+    def tensors(self, B: Backend, layout: str | None = None) -> list[Any]:
+        """The same with tensors for raw arrays, in this layout or another."""
+        raw = self._put(B, self.arrays, layout or self.layout)
+        return [Tensor(x, B) if B.is_array(x) else x for x in raw]
 
     def check_value(self, B: Backend) -> None:
         """The primitive on raw arrays keeps the contract and gives what NumPy gives."""
@@ -94,9 +95,7 @@ class Trial:
 
     def loss(self, B: Backend, layout: str) -> Callable[[Sequence[Tensor]], Tensor]:
         """sum(weights * op(...)) as a function of the float arguments."""
-        constants = [
-            Tensor(x, B) if B.is_array(x) else x for x in self._put(B, self.arrays, layout)
-        ]
+        constants = self.tensors(B, layout)
         variable = self._variable
 
         def fn(params: Sequence[Tensor]) -> Tensor:

@@ -12,7 +12,7 @@ from tfx.core.backend import Fused
 from tfx.core.dtypes import INDICES, DType
 from tfx.core.fused import FUSED
 from tfx.core.specs import API, OLDEST
-from tfx.testing.calling import call, kind_of, told
+from tfx.testing.calling import call, kind_of, told, type_of
 from tfx.testing.contract import CONTRACT, ArrayType, require
 from tfx.testing.kit import Checks, Level, Subject
 from tfx.testing.primitive_table import PRIMITIVE_OPS
@@ -77,9 +77,8 @@ def what_is_an_array(subject: Subject) -> None:
 def what_is_there_beyond_the_primitives(subject: Subject) -> None:
     B = subject.backend
     x = B.borrow(np.ones((2, 3), np.float32), dtype=DType.float32)
-    require(B.is_array(x), f"borrow gave {kind_of(x)}, not an array of the backend")
-    still = B.stop_gradient(x)
-    require(B.is_array(still), f"stop_gradient gave {kind_of(still)}, not an array of the backend")
+    type_of(B, x, "borrow")
+    type_of(B, B.stop_gradient(x), "stop_gradient")
     recording = B.recording_natively(x)
     require(recording is False, f"recording_natively of a plain array is {recording!r}, not False")
     B.synchronize()
@@ -99,8 +98,7 @@ def arrays_of(subject: Subject, dtype: DType) -> None:
                 "full": B.full(shape=shape, value=value, dtype=dtype),
             }
             for name, x in made.items():
-                require(B.is_array(x), f"{name} gave {kind_of(x)}, not an array of the backend")
-                found = ArrayType(B.shape(x), B.dtype(x))
+                found = type_of(B, x, name)
                 require(found == (shape, dtype), f"{name} gave {found}")
             back = B.to_numpy(made["asarray"])
             given = kind_of(back)
@@ -118,8 +116,7 @@ def arange(subject: Subject) -> None:
     B = subject.backend
     for stop in (0, 1, 7):
         x = B.arange(stop=stop)
-        require(B.is_array(x), f"it gave {kind_of(x)}, not an array of the backend")
-        found = ArrayType(B.shape(x), B.dtype(x))
+        found = type_of(B, x)
         require(found == ((stop,), B.index_dtype), f"arange(stop={stop}) gave {found}")
 
 
@@ -149,6 +146,5 @@ def random_bits(subject: Subject) -> None:
         out = B.random_bits(counter, key=(1, 2), shape=shape, bits=24)
         kind = ArrayType((), B.index_dtype)
         promised = CONTRACT["random_bits"](B, kind, key=(1, 2), shape=shape, bits=24)
-        require(B.is_array(out), f"it gave {kind_of(out)}, not an array of the backend")
-        found = ArrayType(B.shape(out), B.dtype(out))
+        found = type_of(B, out)
         require(found == promised, f"it gave {found}, promised is {promised}")

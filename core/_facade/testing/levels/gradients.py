@@ -10,6 +10,7 @@ import numpy as np
 
 from tfx.core import ops
 from tfx.core.autograd import Autograd, grad, value_and_grad
+from tfx.core.backend import Backend
 from tfx.core.creation import tensor
 from tfx.core.dtypes import FLOATS, DType
 from tfx.core.tape import no_grad
@@ -25,6 +26,11 @@ from tfx.testing.trials import check_gradients, samples_for
 CHECKS = Checks(Level.GRADIENTS)
 
 WAYS: tuple[Autograd, ...] = ("core", "native")
+
+
+def ways_of(B: Backend) -> tuple[Autograd, ...]:
+    """Those that the backend has."""
+    return WAYS[: 1 + B.native_autograd]
 
 
 def check_way(subject: Subject, way: Autograd) -> None:
@@ -120,7 +126,7 @@ def write_leaves_a_recorded_buffer_as_it_was(subject: Subject) -> None:
         buffer.write(tensor([9.0], B, DType.float32), 1)
         return product.sum()
 
-    for way in WAYS[: 1 + B.native_autograd]:
+    for way in ways_of(B):
         found = grad(f, autograd=way)(tensor([1.0, 1.0, 1.0], B, DType.float32)).tolist()
         require(found == [1, 2, 3], f"gradient {found}, expected [1, 2, 3], autograd {way}")
 

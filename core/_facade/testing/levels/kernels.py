@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 from tfx.core.autograd import Autograd
@@ -55,13 +56,11 @@ def leaves_its_arguments(subject: Subject, name: str) -> None:
     """A kernel reads, and its derivative too; what they work on is memory of their own."""
     B = subject.backend
     with _watched(subject, name) as runs:
-        for op in ops_of(name):
-            for sample in op.samples:
-                for dtype in sorted(FLOATS & B.dtypes - HALVES):
-                    trial = Trial(op, sample, dtype)
-                    with told(trial):
-                        op.call(*trial.tensors(B), **sample.statics)
-                        trial.gradients(B)
+        for op, dtype in product(ops_of(name), sorted(FLOATS & B.dtypes - HALVES)):
+            for trial in (Trial(op, sample, dtype) for sample in op.samples):
+                with told(trial):
+                    op.call(*trial.tensors(B), **trial.sample.statics)
+                    trial.gradients(B)
     if not runs:
         raise Mismatch("it runs on none of the samples in any dtype")
 
@@ -114,10 +113,8 @@ def _watched(subject: Subject, name: str) -> Iterator[list[None]]:
 
         return call
 
-    changed = {"forward": watched(original.forward)}
-    if original.vjp is not None:
-        changed["vjp"] = watched(original.vjp)
-    B.fused[name] = replace(original, **changed)  # type: ignore[arg-type]
+    vjp = original.vjp and watched(original.vjp)
+    B.fused[name] = replace(original, forward=watched(original.forward), vjp=vjp)
     try:
         yield runs
     finally:

@@ -10,6 +10,7 @@ from typing import Any
 from tfx.core.creation import full
 from tfx.core.dtypes import DType
 from tfx.testing.kit import Checks, Level, Subject
+from tfx.testing.levels.gradients import ways_of
 from tfx.testing.network import Network
 
 CHECKS = Checks(Level.OVERHEAD)
@@ -69,9 +70,8 @@ def a_tensor_beside_its_array(subject: Subject) -> str:
 
 @CHECKS.check
 def a_training_step_of_a_tiny_network(subject: Subject) -> str:
-    ways = ("core", "native") if subject.backend.native_autograd else ("core",)
     costs = {}
-    for way in ways:
-        network = Network(subject.backend, way)  # type: ignore[arg-type]
+    for way in ways_of(subject.backend):
+        network = Network(subject.backend, way)
         costs[way] = microseconds(cost(network.train_step, subject.backend.synchronize))
     return ", ".join(f"{way} {time}" for way, time in costs.items())

@@ -32,9 +32,8 @@ def next_characters(
         raise UsageError(f"--top {top} shows nothing; expected at least 1")
     saved = load_checkpoint(weights or newest_run(NAME), NAME)
     opened = open_backend(PluginHost(), backend)
-    for line in (opened.chosen_because, *opened.left_out):
-        if line:
-            print(line, file=sys.stderr)
+    for line in opened.notes:
+        print(line, file=sys.stderr)
     model = LanguageModel.of(saved, opened.backend)
     ids = model.encode(text)[-model.max_positions :]
     if not len(ids):

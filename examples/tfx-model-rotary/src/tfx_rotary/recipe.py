@@ -12,7 +12,7 @@ from typing import Any
 from tfx.core.autograd import value_and_grad
 from tfx.core.backend import Backend
 from tfx.core.checkpoint import load_checkpoint, save_checkpoint
-from tfx.core.errors import NonFiniteError, UsageError
+from tfx.core.errors import NonFiniteError
 from tfx.core.generation import GenerationOptions, Token, Turns, check_prompt, generate
 from tfx.core.optim import AdamW, TrainState
 from tfx.core.recipe import (
@@ -22,6 +22,7 @@ from tfx.core.recipe import (
     Reporter,
     RunSettings,
     TrainSettings,
+    check_autograd,
 )
 from tfx.core.runs import claim_run_dir, newest_run
 from tfx.core.schedules import cosine
@@ -47,8 +48,7 @@ class Rotary:
             run = Run.begin(settings, backend)
         else:
             run = Run.resume(settings.resume, settings, backend)
-        if run.options.autograd == "native" and not backend.native_autograd:
-            raise UsageError(f"--autograd native: backend {backend} has no autograd of its own")
+        check_autograd(run.options.autograd, backend)
         out = claim_run_dir(NAME, settings.out, run.resumed)
         if settings.out is None:
             report.note(f"run folder: {out}")
