@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,20 +9,11 @@ from time import perf_counter
 from typing import Any
 
 import pytest
+from imports import imports_of
 
 from tfx.cli.main import COMMANDS
 
 HEAVY = {"numpy", "torch", "cupy", "rich", "pluggy", "pooch", "tqdm", "importlib.metadata"}
-
-COUNT_IMPORTS = """
-import json, sys
-from tfx.cli.main import main
-sys.argv = ["tfx", *sys.argv[1:]]
-try:
-    main()
-finally:
-    print(json.dumps(sorted(sys.modules)), file=sys.stderr)
-"""
 
 
 @pytest.mark.installed
@@ -39,10 +29,8 @@ finally:
     ],
 )
 def test_what_needs_no_array_imports_none(args: list[str], code: int, allowed: set[str]) -> None:
-    command = [sys.executable, "-c", COUNT_IMPORTS, *args]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done, imported = imports_of(args)
     assert done.returncode == code, done.stderr
-    imported = set(json.loads(done.stderr.splitlines()[-1]))
     assert not imported & (HEAVY - allowed)
 
 

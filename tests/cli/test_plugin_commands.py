@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import json
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
+from imports import imports_of
 from installing import install
 
 from tfx.cli.main import COMMANDS
@@ -128,32 +127,14 @@ def complete(tfx: Any, shelf: Path, words: str) -> list[str]:
     return [line.split("\t")[0] for line in done.stdout.splitlines()]
 
 
-COUNT_IMPORTS = """
-import json, sys
-from tfx.cli.main import main
-sys.argv = ["tfx", *sys.argv[1:]]
-try:
-    main()
-finally:
-    print(json.dumps(sorted(sys.modules)), file=sys.stderr)
-"""
-
-
 @pytest.mark.installed
 @pytest.mark.parametrize(("args", "code"), [(["--help"], 0), (["gret"], 2)])
 def test_listing_imports_neither_it_nor_the_plugin_machinery(
     shelf: Path, acme: None, environment: dict[str, str], args: list[str], code: int
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", COUNT_IMPORTS, *args],
-        env=environment | {"PYTHONPATH": str(shelf)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done, imported = imports_of(args, env=environment | {"PYTHONPATH": str(shelf)})
     assert done.returncode == code
     assert "greet" in done.stdout + done.stderr.splitlines()[0]
-    imported = set(json.loads(done.stderr.splitlines()[-1]))
     assert not imported & {"tfx_acme", "numpy", "torch", "cupy", "rich", "pluggy"}
 
 
