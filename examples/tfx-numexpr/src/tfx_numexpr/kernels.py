@@ -93,7 +93,7 @@ def _gelu_vjp(
 
 
 def _can_gelu(B: Backend, x: Array, *, approximate: str) -> bool:
-    """The tanh form is left to NumPy, whose tanh is several times as fast as numexpr's."""
+    """The exact form alone; the tanh form is left to the composed one."""
     return approximate == "none" and x.dtype in _VALUE
 
 
