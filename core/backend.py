@@ -75,6 +75,8 @@ class Fused:
         native: `forward` is made of functions the library itself can differentiate. Without it,
             the composed form runs under native autograd; a backend wraps a kernel that has a `vjp`
             as a custom function of its library inside `forward`, and says native.
+        plan, plan_vjp: the same computations as plans over fixed memory (`tfx.core.planning`), for
+            captured programs; where there are none, a program calls `forward` and `vjp`.
     """
 
     name: str
@@ -82,6 +84,8 @@ class Fused:
     vjp: Callable[..., Sequence[Any]] | None = None
     supports: Callable[..., bool] | None = None
     native: bool = False
+    plan: Callable[..., Any] | None = None
+    plan_vjp: Callable[..., Any] | None = None
 
 
 class Backend:
