@@ -31,6 +31,10 @@ class ArrayBackend(Backend):
     def is_array(self, x: object) -> bool:
         return isinstance(x, self._ndarray)
 
+    def native(self, dtype: DType) -> Any:
+        """The library's own name for an element type."""
+        return self._native[dtype]
+
     def shape(self, x: Array) -> tuple[int, ...]:
         return x.shape  # type: ignore[no-any-return]
 

@@ -21,7 +21,7 @@ normal one of their dtype may be taken for zero, in arguments and in results.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -105,6 +105,9 @@ class Backend:
         deterministic: False when the same input twice may give other bits.
         fused: overrides of fused ops, by name (see `tfx.core.fused`).
         native_autograd: True when `value_and_grad` is the library's own.
+        plans: by the name of a primitive, how a captured program carries it out over memory that is
+            settled beforehand (`tfx.core.planning`). Only for arrays that are NumPy's; where there
+            are none, a program calls the primitives themselves.
     """
 
     name: str
@@ -119,6 +122,7 @@ class Backend:
 
     def __init__(self) -> None:
         self.fused: dict[str, Fused] = {}
+        self.plans: Mapping[str, Callable[..., Any]] = {}
         # What arithmetic is defined on: asked for at every operation, so kept as one set.
         self.arithmetic = self.dtypes - {DType.bool}
 

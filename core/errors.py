@@ -83,6 +83,10 @@ class GradientError(TfxError):
     """A gradient was asked for where none can be given."""
 
 
+class CaptureError(TfxError):
+    """A function cannot be captured, or its replay is not what the function computes."""
+
+
 class PluginError(TfxError):
     """A plugin is broken; the message names its distribution and the cure."""
 

@@ -46,6 +46,11 @@ def composed() -> Iterator[None]:
         _switch.off = before
 
 
+def runs_composed() -> bool:
+    """Whether fused ops run in their composed form, on this thread."""
+    return _switch.off
+
+
 def fused(definition: F) -> F:
     """Make a composed function overridable: tensors by position, everything else by keyword."""
     name = definition.__name__

@@ -39,7 +39,7 @@ class Parameters(Mapping[str, Tensor]):
         self.shapes = dict(shapes)
         sizes = [math.prod(shape) for shape in self.shapes.values()]
         self._bounds = list(accumulate(sizes, initial=0))
-        self._tensors = self._cut(flat)
+        self._tensors: dict[str, Tensor] | None = self._cut(flat)
 
     def _cut(self, flat: Tensor) -> dict[str, Tensor]:
         """Views of `flat`, where the library has views."""
@@ -76,8 +76,14 @@ class Parameters(Mapping[str, Tensor]):
         """The same names and shapes over another buffer."""
         new = Parameters.__new__(Parameters)
         new.flat, new.shapes, new._bounds = flat, self.shapes, self._bounds
-        new._tensors = self._cut(flat)
+        new._tensors = None
         return new
+
+    def _named(self) -> dict[str, Tensor]:
+        """The tensors, cut when they are first asked for."""
+        if self._tensors is None:
+            self._tensors = self._cut(self.flat)
+        return self._tensors
 
     def flatten(self, named: Mapping[str, Tensor]) -> Tensor:
         """Tensors of these names and shapes, gradients for instance, as one buffer like `flat`.
@@ -103,13 +109,13 @@ class Parameters(Mapping[str, Tensor]):
         }
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._tensors[name]
+        return self._named()[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
+        return iter(self.shapes)
 
     def __len__(self) -> int:
-        return len(self._tensors)
+        return len(self.shapes)
 
 
 def borrowed(

@@ -32,6 +32,23 @@ def leaves(nest: Any) -> list[Tensor]:
     raise _no_nest(nest)
 
 
+def form(nest: Any, found: list[Tensor]) -> Any:
+    """What a nest looks like but for its tensors, as something to compare, and its tensors in
+    `found`. What is no nest stands for itself."""
+    if isinstance(nest, Tensor):
+        found.append(nest)
+        return None
+    if isinstance(nest, Mapping):
+        return dict, *((name, form(part, found)) for name, part in nest.items())
+    if isinstance(nest, list | tuple):
+        return type(nest), *[form(part, found) for part in nest]
+    if isinstance(nest, Branch):
+        parts = nest.tree_leaves()
+        found.extend(parts)
+        return type(nest), len(parts)
+    return nest
+
+
 def like(nest: Any, values: Iterator[Any]) -> Any:
     """A nest of the same form with other values at its leaves; mappings become dicts."""
     if isinstance(nest, Tensor):

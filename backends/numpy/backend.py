@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from tfx.backends.numpy.kernels import KERNELS
+from tfx.backends.numpy.plans import PLANS
 from tfx.core import host_memory, threefry
 from tfx.core.array_backend import ArrayBackend
 from tfx.core.backend import Array, HostArray
@@ -23,6 +24,7 @@ class NumpyBackend(ArrayBackend):
         if device not in (None, "cpu"):
             raise BackendError(f"backend 'numpy' has no device {device!r}; it has 'cpu'")
         super().__init__(np)
+        self.plans = PLANS
         self.fused.update({kernel.name: kernel for kernel in KERNELS})
 
     def borrow(self, value: HostArray, *, dtype: DType) -> Array:

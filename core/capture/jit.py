@@ -1,0 +1,218 @@
+"""`jit`: a function that is recorded once for each kind of arguments, and replayed from then on."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from tfx.core import tree
+from tfx.core.backend import Array, Backend
+from tfx.core.capture.explaining import explained
+from tfx.core.capture.nearness import check_replay
+from tfx.core.capture.recorder import NotCapturable, Recorder
+from tfx.core.capture.replay import Memory, Replay, replay_of
+from tfx.core.capture.simplify import without_dead_calls
+from tfx.core.fused import runs_composed
+from tfx.core.tape import recording
+from tfx.core.tensor import Tensor
+from tfx.core.watching import watchers
+
+PROGRAMS = 32
+"""So many programs a captured function keeps at a time."""
+
+PATIENCE = 8
+"""When there is no room for more, arguments of a new kind come so often before they take the place
+of those that were not used for longest."""
+
+T = TypeVar("T")
+
+
+class _Switch(threading.local):
+    off = os.environ.get("TFX_JIT") == "0"
+    recording = False
+
+
+_switch = _Switch()
+
+
+@contextmanager
+def eager() -> Iterator[None]:
+    """Inside, on this thread, captured functions run as if they were not."""
+    before, _switch.off = _switch.off, True
+    try:
+        yield
+    finally:
+        _switch.off = before
+
+
+def jit(fn: Callable[..., T], *, donate_argnums: Sequence[int] = ()) -> Captured[T]:
+    """Capture a function of tensors: the first call records what it comes to, later ones replay it.
+
+    Recorded are the calls that reach the backend, derivatives and optimizer included. A replay
+    runs none of the function's own Python: it must depend on its arguments alone, and what it
+    closes over counts as constant. Calls with arguments of other shapes, dtypes or numbers are
+    recorded by themselves. The first replay is held against what recording computed.
+
+    Args:
+        fn: takes tensors and nests of them, which become inputs, and values that can be hashed,
+            which do not; gives a nest of tensors. It may read no value on the host.
+        donate_argnums: arguments that the caller gives up, as a training step its state: outputs of
+            the same shapes take over their memory.
+
+    Raises:
+        CaptureError: at a call: the function reads a value on the host, or its replay is not what
+            it computed.
+
+    >>> from tfx.backends.numpy.backend import NumpyBackend
+    >>> from tfx.core.creation import tensor
+    >>> double = jit(lambda x: x + x)
+    >>> x = tensor([1.0, 2.0], NumpyBackend())
+    >>> double(x).tolist(), double(x + 1).tolist()
+    ([2.0, 4.0], [4.0, 6.0])
+    """
+    return Captured(fn, donate_argnums)
+
+
+class Captured(Generic[T]):
+    """What `jit` gives: called like the function."""
+
+    def __init__(self, fn: Callable[..., T], donate_argnums: Sequence[int] = ()) -> None:
+        functools.update_wrapper(self, fn, updated=())
+        self._fn = fn
+        self._donated = frozenset(donate_argnums)
+        self._kept: dict[Any, _Kept] = {}
+        self._seen: dict[Any, int] = {}
+        self._memory = Memory()
+        self._lock = threading.RLock()
+
+    def __call__(self, *args: Any) -> T:
+        if _switch.off or _switch.recording or watchers:
+            return self._fn(*args)
+        leaves: list[Tensor] = []
+        key: list[Any] = [runs_composed()]
+        for x in args:
+            key.append(tree.form(x, leaves))
+        if not leaves or not _is_capturable(leaves):
+            return self._fn(*args)
+        for leaf in leaves:
+            key += (leaf.shape, leaf.dtype)
+        key.append(id(leaves[0].backend))
+        with self._lock:
+            kept = self._kept.get(known := tuple(key))
+            if kept is None:
+                return self._first(known, args, leaves)
+            if kept.replay is None:
+                return self._fn(*args)
+            return kept.result(kept.replay([x.data for x in leaves]))
+
+    def explain(self) -> str:
+        """What was captured, in words: for each kind of arguments, the calls of a replay, what was
+        left out, and the memory that they work on."""
+        replays = [kept.replay or kept.reason for kept in self._kept.values()]
+        return explained(self.__name__, replays)
+
+    def _first(self, key: Any, args: Sequence[Any], leaves: Sequence[Tensor]) -> T:
+        """Run what has no replay yet, and see to it that it has one the next time."""
+        if len(self._kept) >= PROGRAMS:
+            self._seen[key] = self._seen.get(key, 0) + 1
+            if self._seen[key] < PATIENCE:
+                return self._fn(*args)
+            self._seen.clear()
+            del self._kept[next(iter(self._kept))]
+        backend = leaves[0].backend
+        raw = _apart([x.data for x in leaves], backend)
+        recorder = Recorder(backend, raw)
+        try:
+            with recorder.listening(), _is_recording():
+                values = iter([Tensor(x, backend) for x in raw])
+                out = self._fn(*(tree.like(x, values) if _is_nest(x) else x for x in args))
+        except NotCapturable as reason:
+            self._kept[key] = _Kept(None, str(reason))
+            return self._fn(*args)
+        outputs = tree.leaves(out)
+        expected = [x.data for x in outputs]
+        program = recorder.program(expected)
+        without_dead_calls(program)
+        homes = self._homes(args, outputs, leaves)
+        replay = replay_of(program, homes, self._memory)
+        form = tree.like(out, (Tensor(None, backend) for _ in outputs))
+        kept = self._kept[key] = _Kept(replay, "", form, backend)
+        inputs = [recorder.before.get(i, x) for i, x in enumerate(raw)]
+        found = replay(inputs)
+        check_replay(self.__name__, backend, expected, found)
+        return kept.result(found)
+
+    def _homes(
+        self, args: Sequence[Any], outputs: Sequence[Tensor], leaves: Sequence[Tensor]
+    ) -> dict[int, int]:
+        """Which outputs take over the memory of which inputs: of those that are given up, the first
+        of the same shape and dtype that is left."""
+        free = []
+        position = 0
+        for i, x in enumerate(args):
+            count = len(tree.leaves(x)) if _is_nest(x) else 0
+            if i in self._donated:
+                free += range(position, position + count)
+            position += count
+        homes = {}
+        for i, out in enumerate(outputs):
+            kind = out.shape, out.dtype
+            match = next((j for j in free if (leaves[j].shape, leaves[j].dtype) == kind), None)
+            if match is not None:
+                homes[i] = match
+                free.remove(match)
+        return homes
+
+
+@dataclass(slots=True)
+class _Kept(Generic[T]):
+    """What is known of one kind of arguments: how to replay it, or why it is not."""
+
+    replay: Replay | None
+    reason: str
+    form: T | None = None
+    backend: Backend | None = None
+
+    def result(self, raw: Sequence[Array]) -> T:
+        """The outputs in the nest that the function gave."""
+        return tree.like(self.form, (Tensor(x, self.backend) for x in raw))
+
+
+@contextmanager
+def _is_recording() -> Iterator[None]:
+    _switch.recording = True
+    try:
+        yield
+    finally:
+        _switch.recording = False
+
+
+def _is_capturable(leaves: Sequence[Tensor]) -> bool:
+    """Whether the tensors are of one backend, and none of them stands on a tape."""
+    backend = leaves[0].backend
+    return not (recording.depth and not recording.paused) and all(
+        x.backend is backend and x.node is None for x in leaves
+    )
+
+
+def _is_nest(x: Any) -> bool:
+    return isinstance(x, Tensor | Mapping | list | tuple | tree.Branch)
+
+
+def _apart(raw: Sequence[Array], backend: Backend) -> list[Array]:
+    """The arrays, those that stand there twice copied: each input is a value of its own."""
+    seen: set[int] = set()
+    found = []
+    for x in raw:
+        if id(x) in seen:
+            flat = backend.reshape(x, shape=(math.prod(backend.shape(x)),))
+            x = backend.reshape(backend.concat(flat, axis=0), shape=backend.shape(x))
+        seen.add(id(x))
+        found.append(x)
+    return found

@@ -1,0 +1,61 @@
+"""The memory of captured programs: pieces that are lent out, given back and lent out again."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+HostArray = npt.NDArray[Any]
+
+_ALIGNED = 64  # bytes: what a vector register or cache line holds
+
+
+class Arena:
+    """Hands out arrays, and takes their memory back when their piece is released.
+
+    Attributes:
+        size: bytes that it has from the system.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._free: list[tuple[int, int, HostArray]] = []  # by size; the id breaks ties
+
+    def piece(self, count: int) -> HostArray:
+        """So many bytes: the smallest free piece that has room and is not much larger, or new
+        memory."""
+        place = bisect_left(self._free, (count,))
+        if place < len(self._free) and self._free[place][0] <= 2 * count + 4096:
+            return self._free.pop(place)[2]
+        rounded = -(-max(count, 1) // _ALIGNED) * _ALIGNED
+        memory = np.empty(rounded + _ALIGNED, np.uint8)
+        self.size += rounded
+        start = -memory.ctypes.data % _ALIGNED
+        return np.frombuffer(memory.data, np.uint8, rounded, start)
+
+    def release(self, piece: HostArray) -> None:
+        """Have a piece for others. What was made of it keeps its place, and loses its numbers."""
+        entry = (piece.size, id(piece), piece)
+        self._free.insert(bisect_left(self._free, entry[:2]), entry)
+
+    def release_all(self, pieces: list[HostArray]) -> None:
+        for piece in pieces:
+            self.release(piece)
+
+
+def as_array(piece: HostArray, shape: tuple[int, ...], dtype: Any) -> HostArray:
+    """An array at the beginning of a piece."""
+    kind = np.dtype(dtype)
+    array: HostArray = piece[: math.prod(shape) * kind.itemsize].view(kind).reshape(shape)
+    return array
+
+
+def owner(array: HostArray) -> int:
+    """What tells the memory of an array from that of all others alive."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return id(array)

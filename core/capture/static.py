@@ -1,0 +1,294 @@
+"""Replaying a program over memory that is settled beforehand, for arrays in the host's memory.
+
+Every value has its place before the first run, so a run is a row of calls on arrays that exist:
+views are made once, nothing is allocated, and what a call needs no longer is written over. Each
+call's plan (`tfx.core.planning`) says how it is carried out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tfx.core.backend import Array
+from tfx.core.capture.memory import Arena, HostArray, as_array, owner
+from tfx.core.capture.program import Call, Program, Value
+from tfx.core.planning import Call as PlannedCall
+
+
+class Layout:
+    """Where the values of a program lie, and the calls that fill them.
+
+    Args:
+        program: what to lay out.
+        arena: where memory is from.
+        places: of each input, the array that holds it during a run.
+        homes: for outputs that take the place of an input, the number of that input.
+
+    Attributes:
+        calls: what a run makes.
+        outputs: the array of each output; those with a home lie in it after a run.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        arena: Arena,
+        places: Sequence[HostArray],
+        homes: dict[int, int],
+    ) -> None:
+        self._program = program
+        self._arena = arena
+        self._backend = program.backend
+        self._native = {
+            value: value.dtype for value in program.inputs
+        }
+        self.calls: list[PlannedCall] = []
+        self._place: dict[Value, HostArray] = dict(zip(program.inputs, places, strict=True))
+        self._pieces: dict[int, HostArray] = {}  # of the arena, by owner
+        self._live: Counter[int] = Counter()  # values that are still to be read, by owner
+        self._uses = Counter(program.outputs)
+        for call in program.calls:
+            self._uses.update(call.reads())
+        for value in program.inputs:
+            if self._uses[value]:
+                self._live[owner(self._place[value])] += 1
+        self._home_of = {
+            program.outputs[out]: program.inputs[position] for out, position in homes.items()
+        }
+        self._saved: dict[Call, Any] = {}
+        self._saved_pieces: dict[Call, list[HostArray]] = {}
+        self._pulled = {call.forward for call in program.calls if call.forward is not None}
+        for call in program.calls:
+            self._lay_out(call)
+        self.outputs = self._settle(homes)
+        self._arena.release_all(list(self._pieces.values()))
+
+    # ---- one call ------------------------------------------------------------------------------
+
+    def _lay_out(self, call: Call) -> None:
+        space = _Space(self, call)
+        args = [self._array(x) for x in call.args]
+        results: Sequence[Any]
+        if call.kernel is None:
+            results, calls = _planned_primitive(self._backend, space, call, args)
+        elif call.forward is None:
+            results, calls = self._planned_kernel(space, call, args)
+        else:
+            results, calls = self._planned_pullback(space, call, args)
+        self.calls += calls
+        for value, array in zip(call.results, results, strict=True):
+            if value is not None:
+                self._place[value] = array
+                if self._uses[value]:
+                    self._live[owner(array)] += 1
+        for piece in space.given_back():
+            self._arena.release(piece)
+        for value in call.reads():
+            self._read(value)
+        for value in call.gives():
+            if not self._uses[value]:
+                self._release_if_dead(owner(self._place[value]))
+
+    def _planned_kernel(
+        self, space: _Space, call: Call, args: Sequence[Any]
+    ) -> tuple[Sequence[Any], Sequence[PlannedCall]]:
+        kernel = call.kernel
+        assert kernel is not None
+        if kernel.plan is None:
+            cell: list[Any] = [None]
+            outs = [space.like(value, i) for i, value in enumerate(call.results)]
+            self._saved[call] = cell
+            run = partial(kernel.forward, self._backend, *args, **call.params)
+            return outs, [(_fill_and_save, (outs, cell, call.several, run))]
+        out, self._saved[call], calls = kernel.plan(self._backend, space, *args, **call.params)
+        if call in self._pulled:
+            self._saved_pieces[call] = space.take_saved()
+        return out if call.several else [out], calls
+
+    def _planned_pullback(
+        self, space: _Space, call: Call, args: Sequence[Any]
+    ) -> tuple[Sequence[Any], Sequence[PlannedCall]]:
+        kernel, forward = call.kernel, call.forward
+        assert kernel is not None and forward is not None and kernel.vjp is not None
+        g, out, *raw = args
+        saved = self._saved.pop(forward)
+        if kernel.plan is not None and kernel.plan_vjp is not None:
+            found, calls = kernel.plan_vjp(self._backend, space, g, out, saved, *raw, **call.params)
+            space.give_back(self._saved_pieces.pop(forward))
+            return found, calls
+        outs = [None if v is None else space.like(v, i) for i, v in enumerate(call.results)]
+        run = partial(kernel.vjp, self._backend, g, out)
+        return outs, [(_fill_gradients, (outs, saved, run, raw, call.params))]
+
+    # ---- what lives how long ---------------------------------------------------------------------
+
+    def _array(self, x: Any) -> Any:
+        if not isinstance(x, Value):
+            return x
+        return self._place[x] if x.array is None else x.array
+
+    def _read(self, value: Value) -> None:
+        if value.array is not None:
+            return
+        self._uses[value] -= 1
+        if not self._uses[value]:
+            which = owner(self._place[value])
+            self._live[which] -= 1
+            self._release_if_dead(which)
+
+    def _release_if_dead(self, which: int) -> None:
+        if not self._live[which] and which in self._pieces:
+            self._arena.release(self._pieces.pop(which))
+
+    def own(self, piece: HostArray) -> None:
+        """Have a piece that lives as long as values in it are to be read."""
+        self._pieces[owner(piece)] = piece
+
+    def is_last_use(self, x: HostArray, call: Call) -> bool:
+        """Whether nothing reads the memory of `x` after this call."""
+        mine = {value for value in call.reads() if value.array is None}
+        which = owner(x)
+        read_here = [v for v in mine if owner(self._place[v]) == which]
+        reads = Counter(value for value in call.reads() if value in read_here)
+        return (
+            bool(read_here)
+            and self._live[which] == len(read_here)
+            and all(self._uses[value] == reads[value] for value in read_here)
+        )
+
+    # ---- outputs -----------------------------------------------------------------------------------
+
+    def _settle(self, homes: dict[int, int]) -> list[HostArray]:
+        """Bring every output that has a home there."""
+        outputs = [self._array(value) for value in self._program.outputs]
+        places = {owner(self._place[self._program.inputs[i]]) for i in homes.values()}
+        moves = []
+        for out, position in homes.items():
+            home = self._place[self._program.inputs[position]]
+            array = outputs[out]
+            if array is home or (owner(array) == owner(home) and _same_place(array, home)):
+                outputs[out] = home
+                continue
+            if owner(array) in places:  # another home's, which may be filled before this is read
+                copy = as_array(self._arena.piece(array.nbytes), array.shape, array.dtype)
+                self.calls.append((np.copyto, (copy, array)))
+                array = copy
+            moves.append((home, array))
+            outputs[out] = home
+        for i, array in enumerate(outputs):
+            if i not in homes and owner(array) in places:
+                copy = np.empty(array.shape, array.dtype)
+                self.calls.append((np.copyto, (copy, array)))
+                outputs[i] = copy
+        self.calls += [(np.copyto, move) for move in moves]
+        return outputs
+
+    def home_of(self, value: Value | None) -> HostArray | None:
+        """Where a value is to be in the end, if it takes an input's place."""
+        source = self._home_of.get(value) if value is not None else None
+        return None if source is None else self._place[source]
+
+
+class _Space:
+    """The workspace of one call."""
+
+    def __init__(self, layout: Layout, call: Call) -> None:
+        self._layout = layout
+        self._call = call
+        self._scratch: list[HostArray] = []
+        self._saved: list[HostArray] = []
+
+    def result(self, shape: tuple[int, ...], dtype: Any, of: int = 0) -> HostArray:
+        piece = self._piece(shape, dtype)
+        self._layout.own(piece)
+        return as_array(piece, shape, dtype)
+
+    def saved(self, shape: tuple[int, ...], dtype: Any) -> HostArray:
+        self._saved.append(self._piece(shape, dtype))
+        return as_array(self._saved[-1], shape, dtype)
+
+    def scratch(self, shape: tuple[int, ...], dtype: Any) -> HostArray:
+        self._scratch.append(self._piece(shape, dtype))
+        return as_array(self._scratch[-1], shape, dtype)
+
+    def may_overwrite(self, x: Array, of: int = 0) -> bool:
+        layout, value = self._layout, self._call.results[of]
+        if value is None or not isinstance(x, np.ndarray) or not layout.is_last_use(x, self._call):
+            return False
+        if owner(x) in layout._pieces:
+            return True
+        home = layout.home_of(value)
+        return home is not None and _same_place(x, home)
+
+    def like(self, value: Value | None, of: int) -> HostArray:
+        """A result of the shape and dtype that were recorded."""
+        assert value is not None
+        return self.result(value.shape, self._layout._backend.native(value.dtype), of)
+
+    def _piece(self, shape: tuple[int, ...], dtype: Any) -> HostArray:
+        count = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        return self._layout._arena.piece(count)
+
+    def take_saved(self) -> list[HostArray]:
+        taken, self._saved = self._saved, []
+        return taken
+
+    def give_back(self, pieces: list[HostArray]) -> None:
+        self._scratch += pieces
+
+    def given_back(self) -> list[HostArray]:
+        """What is free when the call is done."""
+        return self._scratch + self._saved
+
+
+def _same_place(x: HostArray, y: HostArray) -> bool:
+    return (
+        x.__array_interface__["data"] == y.__array_interface__["data"]
+        and x.shape == y.shape
+        and x.strides == y.strides
+        and x.dtype == y.dtype
+    )
+
+
+def _planned_primitive(
+    backend: Any, space: _Space, call: Call, args: Sequence[Any]
+) -> tuple[Sequence[Any], Sequence[PlannedCall]]:
+    plan = backend.plans.get(call.name)
+    if plan is not None:
+        found = plan(backend, space, *args, **call.params)
+        if found is not None:
+            out, _, calls = found
+            return [out], calls
+    out = space.like(call.results[0], 0)
+    return [out], [(_fill, (out, partial(getattr(backend, call.name), *args, **call.params)))]
+
+
+def _fill(out: HostArray, function: Callable[[], Any]) -> None:
+    np.copyto(out, function())
+
+
+def _fill_and_save(
+    outs: Sequence[HostArray], cell: list[Any], several: bool, function: Callable[[], Any]
+) -> None:
+    found, cell[0] = function()
+    for out, array in zip(outs, found if several else (found,), strict=True):
+        np.copyto(out, array)
+
+
+def _fill_gradients(
+    outs: Sequence[HostArray | None],
+    cell: list[Any],
+    vjp: Callable[..., Any],
+    raw: Sequence[Any],
+    params: Any,
+) -> None:
+    found = vjp(cell[0], *raw, **params)
+    cell[0] = None
+    for out, array in zip(outs, found, strict=True):
+        if out is not None:
+            np.copyto(out, array)
