@@ -218,8 +218,8 @@ class _Space:
 
     def may_overwrite(self, x: Array, of: int = 0) -> bool:
         layout, value = self._layout, self._call.results[of]
-        if value is None or not isinstance(x, np.ndarray) or not layout.is_last_use(x, self._call):
-            return False
+        if value is None or not x.flags.writeable or not layout.is_last_use(x, self._call):
+            return False  # what is repeated, as broadcast_to has it, is not writeable either
         if owner(x) in layout._pieces:
             return True
         home = layout.home_of(value)
