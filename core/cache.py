@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -44,6 +44,28 @@ class KVCache:
         ]
         self._position = full((), 0, backend, backend.index_dtype)
         self._padding: Tensor | None = None  # (rows, 1)
+
+    def tree_leaves(self) -> list[Tensor]:
+        """The buffers of all layers, the position, and what padding there is."""
+        padding = (self._padding, self.visible)
+        buffers = [buffer for layer in self._buffers for buffer in layer]
+        return [*buffers, self._position, *(x for x in padding if x is not None)]
+
+    def tree_like(self, values: Iterator[Tensor]) -> KVCache:
+        """A cache of other tensors in the order of `tree_leaves`."""
+        new = KVCache.__new__(KVCache)
+        new.capacity, new.length, new._rows = self.capacity, self.length, self._rows
+        new._buffers = [(next(values), next(values)) for _ in self._buffers]
+        new._position = next(values)
+        new._padding = None if self._padding is None else next(values)
+        new.visible = None if self.visible is None else next(values)
+        return new
+
+    def become(self, other: KVCache, length: int) -> None:
+        """Take over what another cache holds, which is `length` tokens of the same texts."""
+        self.length = length
+        self._buffers, self._position = other._buffers, other._position
+        self._padding, self.visible = other._padding, other.visible
 
     def pad_left(self, counts: Sequence[int]) -> None:
         """Declare that the first `counts[i]` tokens of row i will be padding.

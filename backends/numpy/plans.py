@@ -80,9 +80,7 @@ def _where(B: Backend, space: Workspace, condition: Array, x: Any, y: Any) -> Pl
 
 
 def _reduced(x: Array, axis: tuple[int, ...], keepdims: bool) -> tuple[int, ...]:
-    return tuple(
-        1 if i in axis else n for i, n in enumerate(x.shape) if keepdims or i not in axis
-    )
+    return tuple(1 if i in axis else n for i, n in enumerate(x.shape) if keepdims or i not in axis)
 
 
 def _sum(

@@ -28,5 +28,3 @@ def _one(replay: Replay) -> str:
 
 def _shown(value: Value) -> str:
     return f"{value.dtype}{list(value.shape)}"
-
-

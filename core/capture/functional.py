@@ -32,7 +32,9 @@ class _Writer:
         program = self._program
         for i, value in enumerate(program.inputs):
             self._names[value] = f"v{i}"
-        self._lines.append(f"[{', '.join(self._names[value] for value in program.inputs)}] = inputs")
+        self._lines.append(
+            f"[{', '.join(self._names[value] for value in program.inputs)}] = inputs"
+        )
         last = self._last_uses()
         for i, call in enumerate(program.calls):
             self._write(call)

@@ -84,8 +84,8 @@ class Recorder:
             names = [name for name in PRIMITIVES if name not in _NOT_RECORDED]
             for name in names:
                 setattr(backend, name, self._primitive(name, getattr(backend, name)))
-            setattr(backend, "to_numpy", self._refused(backend.to_numpy, _READS))
-            setattr(backend, "value_and_grad", self._refused(backend.value_and_grad, _NATIVE))
+            backend.to_numpy = self._refused(backend.to_numpy, _READS)
+            backend.value_and_grad = self._refused(backend.value_and_grad, _NATIVE)
             backend.fused = {name: self._kernel(kernel) for name, kernel in fused.items()}
             try:
                 yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from types import CodeType, FunctionType
@@ -13,7 +14,7 @@ from tfx.core.backend import Array
 from tfx.core.capture.functional import straight_line
 from tfx.core.capture.memory import Arena, HostArray
 from tfx.core.capture.program import Program
-from tfx.core.capture.static import Layout
+from tfx.core.capture.static import Layout, same_place
 from tfx.core.planning import Call
 
 COPIED = 1 << 20
@@ -33,18 +34,64 @@ class Replay(Protocol):
         """What a run does, for people."""
 
 
+class Home:
+    """Where an input that is given up lies from run to run.
+
+    What the caller holds of it is a view. While that view comes back as the next input, nothing is
+    copied; while it is alive elsewhere, nobody else may move in.
+    """
+
+    __slots__ = ("_guest", "array")
+
+    def __init__(self, array: HostArray) -> None:
+        self.array = array.view()
+        self._guest: weakref.ref[HostArray] | None = None
+
+    def admits(self, x: HostArray) -> bool:
+        """Bring an input home; False where another still lives there."""
+        guest = self._guest and self._guest()
+        if guest is x:
+            return True
+        if guest is not None:
+            return False
+        if not same_place(self.array, x):
+            np.copyto(self.array, x)
+        return True
+
+    def key(self) -> HostArray:
+        """What the caller gets: the same view as long as it is in use."""
+        guest = self._guest and self._guest()
+        if guest is None:
+            guest = self.array.view()
+            self._guest = weakref.ref(guest)
+        return guest
+
+
 class Memory:
     """What the replays of one function share, since only one of them runs at a time.
 
     Attributes:
         arena: for what they compute on the way.
-        homes: of inputs that are given up, by position, shape and dtype: where they lie from run to
-            run, whichever program runs.
+        moves: how often a home was given up for another: what was laid out before is void.
     """
 
     def __init__(self) -> None:
         self.arena = Arena()
-        self.homes: dict[Any, HostArray] = {}
+        self.moves = 0
+        self._homes: dict[Any, Home] = {}
+
+    def home(self, position: int, x: HostArray) -> Home:
+        """The home of an input, whichever program runs: at first, where it lies, if that can be."""
+        kind = position, x.shape, x.dtype
+        if kind not in self._homes:
+            can_stay = x.flags.writeable and x.flags.c_contiguous
+            self._homes[kind] = Home(x if can_stay else x.copy())
+        return self._homes[kind]
+
+    def leave(self, position: int, x: HostArray) -> None:
+        """Leave a home to those who live there, and take another."""
+        del self._homes[position, x.shape, x.dtype]
+        self.moves += 1
 
 
 def replay_of(program: Program, homes: Mapping[int, int], memory: Memory) -> Replay:
@@ -73,50 +120,49 @@ class Settled:
 
     def __init__(self, program: Program, homes: Mapping[int, int], memory: Memory) -> None:
         self.program = program
+        self.calls: Sequence[Call] = ()
         self._homes = dict(homes)
         self._memory = memory
-        self._run: Callable[[], None] | None = None
+        self._moves = -1
 
     def __call__(self, inputs: Sequence[Array]) -> list[Array]:
-        run = self._run
-        if run is None:
-            run = self._lay_out(inputs)
-        for i, place, is_own in self._places:
-            x = inputs[i]
-            if x is not place:
-                if not is_own:
-                    self._run = None
-                    return self(inputs)
-                np.copyto(place, x)
-        run()
-        return [x if at_home else x.copy() for x, at_home in self._outputs]
+        if self._moves != self._memory.moves:
+            self._lay_out(inputs)
+        for i, home in self._at_home:
+            if not home.admits(inputs[i]):
+                self._memory.leave(i, inputs[i])
+                return self(inputs)
+        for i, place in self._copied:
+            np.copyto(place, inputs[i])
+        for i, place in self._in_place:
+            if inputs[i] is not place:
+                self._moves = -1
+                return self(inputs)
+        self._run()
+        return [x.copy() if home is None else home.key() for x, home in self._outputs]
 
-    def _lay_out(self, inputs: Sequence[Array]) -> Callable[[], None]:
-        kept = set(self._homes.values())
-        places: list[tuple[int, HostArray, bool]] = []
+    def _lay_out(self, inputs: Sequence[Array]) -> None:
+        at_home = {i: self._memory.home(i, inputs[i]) for i in self._homes.values()}
+        places = []
+        self._copied, self._in_place = [], []
         for i, x in enumerate(inputs):
-            if i in kept:
-                places.append((i, self._home(i, x), True))
+            if i in at_home:
+                places.append(at_home[i].array)
             elif x.nbytes <= COPIED:
-                places.append((i, np.empty(x.shape, x.dtype), True))
+                places.append(np.empty(x.shape, x.dtype))
+                self._copied.append((i, places[-1]))
             else:
-                places.append((i, x, False))
-        self._places = places
-        layout = Layout(
-            self.program, self._memory.arena, [place for _, place, _ in places], self._homes
-        )
-        self._outputs = [(x, i in self._homes) for i, x in enumerate(layout.outputs)]
+                places.append(x)
+                self._in_place.append((i, x))
+        layout = Layout(self.program, self._memory.arena, places, self._homes)
+        self._at_home = list(at_home.items())
+        self._outputs = [
+            (x, at_home[self._homes[i]] if i in self._homes else None)
+            for i, x in enumerate(layout.outputs)
+        ]
         self.calls = layout.calls
         self._run = row_of(layout.calls)
-        return self._run
-
-    def _home(self, position: int, x: HostArray) -> HostArray:
-        """Where an input that is given up lies from now on: where it is, if nobody else is there."""
-        key = position, x.shape, x.dtype
-        if key not in self._memory.homes:
-            own = x.flags.writeable and x.flags.c_contiguous and 0 not in x.strides
-            self._memory.homes[key] = x if own else x.copy()
-        return self._memory.homes[key]
+        self._moves = self._memory.moves
 
     def listing(self) -> str:
         return "\n".join(_described(call) for call in self.calls)

@@ -7,6 +7,7 @@ call's plan (`tfx.core.planning`) says how it is carried out.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -44,9 +45,6 @@ class Layout:
         self._program = program
         self._arena = arena
         self._backend = program.backend
-        self._native = {
-            value: value.dtype for value in program.inputs
-        }
         self.calls: list[PlannedCall] = []
         self._place: dict[Value, HostArray] = dict(zip(program.inputs, places, strict=True))
         self._pieces: dict[int, HostArray] = {}  # of the arena, by owner
@@ -63,6 +61,8 @@ class Layout:
         self._saved: dict[Call, Any] = {}
         self._saved_pieces: dict[Call, list[HostArray]] = {}
         self._pulled = {call.forward for call in program.calls if call.forward is not None}
+        self.gathered = _gathered(program)
+        self._ends: dict[Call, HostArray] = {}
         for call in program.calls:
             self._lay_out(call)
         self.outputs = self._settle(homes)
@@ -74,7 +74,9 @@ class Layout:
         space = _Space(self, call)
         args = [self._array(x) for x in call.args]
         results: Sequence[Any]
-        if call.kernel is None:
+        if call in self._ends:
+            results, calls = self._planned_gathering(call, args)
+        elif call.kernel is None:
             results, calls = _planned_primitive(self._backend, space, call, args)
         elif call.forward is None:
             results, calls = self._planned_kernel(space, call, args)
@@ -125,6 +127,38 @@ class Layout:
         run = partial(kernel.vjp, self._backend, g, out)
         return outs, [(_fill_gradients, (outs, saved, run, raw, call.params))]
 
+    def _planned_gathering(
+        self, call: Call, parts: Sequence[HostArray]
+    ) -> tuple[Sequence[Any], Sequence[PlannedCall]]:
+        """A concatenation whose parts are mostly in their places already."""
+        whole = self._ends.pop(call)
+        self._live[owner(whole)] -= 1
+        calls: list[PlannedCall] = []
+        start = 0
+        for part in parts:
+            place = whole[start : start + len(part)]
+            start += len(part)
+            if not same_place(part, place):
+                calls.append((np.copyto, (place, part)))
+        return [whole], calls
+
+    def gathering_place(
+        self, value: Value | None, shape: tuple[int, ...], dtype: Any
+    ) -> HostArray | None:
+        """Where a value lies that goes into a concatenation and nowhere else first."""
+        if value not in self.gathered:
+            return None
+        call, start = self.gathered[value]
+        if call not in self._ends:
+            (whole,) = call.gives()
+            native = self._backend.native(whole.dtype)
+            piece = self._arena.piece(whole.shape[0] * native.itemsize)
+            self.own(piece)
+            self._live[owner(piece)] += 1
+            self._ends[call] = as_array(piece, whole.shape, native)
+        place = self._ends[call][start : start + math.prod(shape)]
+        return place.reshape(shape) if place.dtype == dtype and shape == value.shape else None
+
     # ---- what lives how long ---------------------------------------------------------------------
 
     def _array(self, x: Any) -> Any:
@@ -171,7 +205,7 @@ class Layout:
         for out, position in homes.items():
             home = self._place[self._program.inputs[position]]
             array = outputs[out]
-            if array is home or (owner(array) == owner(home) and _same_place(array, home)):
+            if array is home or (owner(array) == owner(home) and same_place(array, home)):
                 outputs[out] = home
                 continue
             if owner(array) in places:  # another home's, which may be filled before this is read
@@ -204,6 +238,9 @@ class _Space:
         self._saved: list[HostArray] = []
 
     def result(self, shape: tuple[int, ...], dtype: Any, of: int = 0) -> HostArray:
+        place = self._layout.gathering_place(self._call.results[of], shape, dtype)
+        if place is not None:
+            return place
         piece = self._piece(shape, dtype)
         self._layout.own(piece)
         return as_array(piece, shape, dtype)
@@ -218,12 +255,14 @@ class _Space:
 
     def may_overwrite(self, x: Array, of: int = 0) -> bool:
         layout, value = self._layout, self._call.results[of]
-        if value is None or not x.flags.writeable or not layout.is_last_use(x, self._call):
+        if value is None or value in layout.gathered:
+            return False
+        if not x.flags.writeable or not layout.is_last_use(x, self._call):
             return False  # what is repeated, as broadcast_to has it, is not writeable either
         if owner(x) in layout._pieces:
             return True
         home = layout.home_of(value)
-        return home is not None and _same_place(x, home)
+        return home is not None and same_place(x, home)
 
     def like(self, value: Value | None, of: int) -> HostArray:
         """A result of the shape and dtype that were recorded."""
@@ -246,7 +285,26 @@ class _Space:
         return self._scratch + self._saved
 
 
-def _same_place(x: HostArray, y: HostArray) -> bool:
+def _gathered(program: Program) -> dict[Value, tuple[Call, int]]:
+    """Results that are a part of a flat concatenation, each with that and where it begins there: a
+    gradient that is to be one with all others is best made in its place."""
+    made = {value: call for call in program.calls for value in call.gives()}
+    found: dict[Value, tuple[Call, int]] = {}
+    for call in program.calls:
+        if call.kernel is None and call.name == "concat" and len(call.results[0].shape) == 1:
+            start = 0
+            for part in call.args:
+                source, maker = part, made.get(part)
+                while maker is not None and maker.kernel is None and maker.name == "reshape":
+                    (source,) = maker.args
+                    maker = made.get(source)
+                if maker is not None and maker is not call:
+                    found.setdefault(source, (call, start))
+                start += part.shape[0]
+    return found
+
+
+def same_place(x: HostArray, y: HostArray) -> bool:
     return (
         x.__array_interface__["data"] == y.__array_interface__["data"]
         and x.shape == y.shape

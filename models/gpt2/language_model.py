@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from tfx.core.backend import Backend
@@ -11,6 +12,7 @@ from tfx.core.cache import KVCache
 from tfx.core.dtypes import FLOATS, DType
 from tfx.core.errors import TokenizerError, UsageError
 from tfx.core.files import shown
+from tfx.core.generation.reading import Reading, room_for
 from tfx.core.parameters import borrowed
 from tfx.core.tensor import Tensor
 from tfx.core.tokenizer import ByteLevelBPE, load_tokenizer
@@ -85,12 +87,19 @@ class LanguageModel:
         return self.config.n_positions
 
     def start(self, batch: int, capacity: int) -> KVCache:
-        """An empty cache for `batch` texts of at most `capacity` tokens."""
-        shape = (batch, capacity, self.config.n_embd)
+        """An empty cache for `batch` texts of `capacity` tokens, or of some more."""
+        shape = (batch, room_for(capacity, self.max_positions), self.config.n_embd)
         return KVCache(self.config.n_layer, shape, self.backend, self.dtype)
 
     def logits(self, ids: Tensor, cache: KVCache) -> Tensor:
         """Read ids (B, T) after what the cache holds; scores (B, V) of what follows the last."""
+        return self._reading(ids, cache)
+
+    @cached_property
+    def _reading(self) -> Reading:
+        return Reading(self._read)
+
+    def _read(self, ids: Tensor, cache: KVCache) -> Tensor:
         hidden = trunk(self.params, self.config, ids, Pass(cache))
         return head(self.params, hidden[:, -1])
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from tfx.core.autograd import value_and_grad
 from tfx.core.backend import Backend
+from tfx.core.capture import jit
 from tfx.core.checkpoint import load_checkpoint, save_checkpoint
 from tfx.core.creation import tensor
 from tfx.core.dropout import Dropout
@@ -138,21 +140,30 @@ def _step(
 
     differentiate = value_and_grad(mean_loss, autograd=options.autograd)
 
-    def differentiated(state: TrainState, step: int, turn: int) -> tuple[Tensor, Tensor]:
-        batch = _on(state.params.flat.backend, batches[step * options.grad_accum + turn])
+    def differentiated(
+        state: TrainState, ids: Tensor, targets: Tensor, turn: int
+    ) -> tuple[Tensor, Tensor]:
         draw = state.step * options.grad_accum + turn  # of dropout: on the device, as the step is
-        value, grads = differentiate(state.params, *batch, draw)
+        value, grads = differentiate(state.params, ids, targets, draw)
         return value, state.params.flatten(grads)
 
-    def advance(state: TrainState, step: int) -> tuple[TrainState, Tensor, Tensor]:
-        value, g = differentiated(state, step, 0)
-        for turn in range(1, options.grad_accum):
-            more, more_g = differentiated(state, step, turn)
+    @partial(jit, donate_argnums=(0,))
+    def learn(
+        state: TrainState, parts: Sequence[tuple[Tensor, Tensor]]
+    ) -> tuple[TrainState, Tensor, Tensor]:
+        value, g = differentiated(state, *parts[0], 0)
+        for turn, part in enumerate(parts[1:], 1):
+            more, more_g = differentiated(state, *part, turn)
             value, g = value + more, g + more_g
         if options.grad_accum > 1:
             value, g = value * (1 / options.grad_accum), g * (1 / options.grad_accum)
         state, norm = optimizer.update(state, value, g)
         return state, value, norm
+
+    def advance(state: TrainState, step: int) -> tuple[TrainState, Tensor, Tensor]:
+        first, backend = step * options.grad_accum, state.params.flat.backend
+        parts = [_on(backend, batches[first + turn]) for turn in range(options.grad_accum)]
+        return learn(state, parts)
 
     return advance
 
@@ -190,8 +201,15 @@ def _evaluation(run: Run, out: Path, report: Reporter) -> Evaluation | None:
     tokens = sum(targets.size for _, targets in batches)
     chars = tokenizer and sum(characters(targets, tokenizer) for _, targets in batches)
 
+    @jit
+    def mean_loss(state: TrainState, ids: Tensor, targets: Tensor) -> Tensor:
+        return loss(state.params, run.config, ids, targets)
+
+    def judged(state: TrainState, batch: tuple[Ids, Ids]) -> float:
+        return float(mean_loss(state, *_on(state.step.backend, batch)).item())
+
     def measure(state: TrainState) -> dict[str, float]:
-        total = sum(_mean_loss(run, state.params, batch) * batch[0].size for batch in batches)
+        total = sum(judged(state, batch) * batch[0].size for batch in batches)
         per_char = {"val_loss_per_char": total / chars} if chars else {}
         return {"val_loss": total / tokens, **per_char}
 
@@ -199,11 +217,6 @@ def _evaluation(run: Run, out: Path, report: Reporter) -> Evaluation | None:
         save_checkpoint(out / BEST, run.checkpoint(state, done), alone=True)
 
     return Evaluation(options.eval_every, measure, keep, run.evaluations, options.patience)
-
-
-def _mean_loss(run: Run, params: Params, batch: tuple[Ids, Ids]) -> float:
-    ids, targets = _on(run.state.params.flat.backend, batch)
-    return float(loss(params, run.config, ids, targets).item())
 
 
 def _judged(run: Run) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from tfx.core.autograd import value_and_grad
 from tfx.core.backend import Backend
+from tfx.core.capture import jit
 from tfx.core.checkpoint import SavedCheckpoint, load_checkpoint, restore_random, save_checkpoint
 from tfx.core.errors import NonFiniteError, UsageError
 from tfx.core.optim import AdamW, TrainState
@@ -35,7 +37,7 @@ from tfx.models.microgpt import example
 from tfx.models.microgpt.model import Params, loss
 from tfx.models.microgpt.options import Options
 from tfx.models.microgpt.run import NAME, Model, Run, options_of, shuffled, state_of, trained_on
-from tfx.models.microgpt.sampling import sample
+from tfx.models.microgpt.sampling import Sampler
 
 _TRAIN = Options.FLAGS | {"data", "out", "resume", "overrides"}
 # What a resumed run may have otherwise than before.
@@ -150,10 +152,8 @@ class MicroGPT:
                 f"--docs {first}:{last}: there are documents 0:{len(documents)}, end exclusive"
             )
         began = time.perf_counter()
-        losses = [
-            loss(model.params, model.config, *model.windows(text)).item()
-            for text in documents[first:last]
-        ]
+        judged = jit(lambda ids, targets: loss(model.params, model.config, ids, targets))
+        losses = [judged(*model.windows(text)).item() for text in documents[first:last]]
         mean = float(np.mean(losses))
         if not math.isfinite(mean):
             raise NonFiniteError(
@@ -225,12 +225,18 @@ def _loop(run: Run, out: Path, metrics: Metrics, report: Reporter) -> Loop:
 
     differentiate = value_and_grad(mean_loss, autograd=options.autograd)
 
+    @partial(jit, donate_argnums=(0,))
+    def learn(
+        state: TrainState, documents: Sequence[tuple[Tensor, Tensor]]
+    ) -> tuple[TrainState, Tensor, Tensor]:
+        value, grads = differentiate(state.params, documents)
+        state, norm = optimizer.update(state, value, state.params.flatten(grads))
+        return state, value, norm
+
     def advance(state: TrainState, step: int) -> tuple[TrainState, Tensor, Tensor]:
         turns = range(step * at_once, (step + 1) * at_once)
         texts = [run.documents[turn % len(run.documents)] for turn in turns]
-        value, grads = differentiate(state.params, [run.model.windows(text) for text in texts])
-        state, norm = optimizer.update(state, value, state.params.flatten(grads))
-        return state, value, norm
+        return learn(state, [run.model.windows(text) for text in texts])
 
     def save(state: TrainState, done: int) -> None:
         save_checkpoint(out, run.checkpoint(state, done))
@@ -242,8 +248,9 @@ def _print_samples(
     model: Model, rng: random.Random, count: int, report: Reporter, **how: Any
 ) -> list[str]:
     names = []
+    sampler = Sampler(model.params, model.config, model.vocabulary)
     for i in range(count):
-        names.append(sample(model.params, model.config, model.vocabulary, rng, **how))
+        names.append(sampler.sample(rng, **how))
         report.result(f"sample {i + 1:2d}: {names[-1]}")
     return names
 

@@ -27,7 +27,7 @@ from tfx.models.microgpt.data import BUNDLED
 from tfx.models.microgpt.model import Config, forward, initial_weights, loss
 from tfx.models.microgpt.options import Options
 from tfx.models.microgpt.run import Model, Run
-from tfx.models.microgpt.sampling import sample
+from tfx.models.microgpt.sampling import Sampler
 from tfx.models.microgpt.vocabulary import Vocabulary
 
 STEPS = 30
@@ -174,7 +174,8 @@ def test_the_same_names(backend: Backend, size: str) -> None:
     expected = told(size)
     run = begun(_numpy(), size)  # whose generator is where the oracle's was before it drew names
     model = model_on(backend, size)
-    names = [sample(model.params, model.config, model.vocabulary, run.rng) for _ in range(10)]
+    sampler = Sampler(model.params, model.config, model.vocabulary)
+    names = [sampler.sample(run.rng) for _ in range(10)]
     assert names == expected.samples
     assert run.rng.getstate() == expected.oracle.random.getstate()
 
@@ -187,7 +188,7 @@ def test_the_same_names_at_any_temperature(temperature: float) -> None:
     try:
         oracle.random.seed(5)
         for _ in range(20):
-            name = sample(model.params, model.config, model.vocabulary, rng, temperature)
+            name = sampler.sample(rng, temperature)
             assert name == oracle.sample(temperature)
     finally:
         oracle.random.setstate(before)

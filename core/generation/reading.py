@@ -1,0 +1,56 @@
+"""Reading few tokens at a time, over and over: captured, for models that decode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tfx.core.cache import KVCache
+from tfx.core.capture import jit
+from tfx.core.tensor import Tensor
+
+FEW = 16
+"""More tokens at a time than these are read as ever: that is done once for each prompt, and takes
+long enough for the calls not to matter."""
+
+_LEAST_ROOM = 64
+
+
+class Reading:
+    """A model's way to read tokens, replayed where it is asked for few of them.
+
+    Args:
+        read: `(ids, cache) -> logits`: reads ids (batch, T) after what the cache holds, and leaves
+            them in it. What it closes over, the parameters, counts as constant.
+    """
+
+    def __init__(self, read: Callable[[Tensor, KVCache], Tensor]) -> None:
+        self._read = read
+        self._step = jit(self._read_and_keep, donate_argnums=(1,))
+
+    def __call__(self, ids: Tensor, cache: KVCache) -> Tensor:
+        if ids.shape[1] > FEW:
+            return self._read(ids, cache)
+        length = cache.length + ids.shape[1]
+        logits, kept = self._step(ids, cache)
+        cache.become(kept, length)
+        return logits
+
+    def _read_and_keep(self, ids: Tensor, cache: KVCache) -> tuple[Tensor, KVCache]:
+        return self._read(ids, cache), cache
+
+    def explain(self) -> str:
+        """What was captured, in words."""
+        return self._step.explain()
+
+
+def room_for(count: int, most: int) -> int:
+    """Room for `count` tokens in a cache, of which there can be `most`: a power of two from 64 on,
+    since each capacity is captured by itself.
+
+    >>> room_for(5, 1024), room_for(100, 1024), room_for(900, 1000), room_for(5, 16)
+    (64, 128, 1000, 16)
+    """
+    room = _LEAST_ROOM
+    while room < count:
+        room *= 2
+    return max(count, min(room, most))
