@@ -1,20 +1,29 @@
-"""What the kernels share."""
+"""What the plans of the kernels share: rows of arrays, constants, products, sums."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tfx.core.planning import Call, Workspace
+
 Array = npt.NDArray[Any]
+Calls = list[Call]
+Memory = Callable[[tuple[int, ...], Any], Array]
+"""`scratch` or `saved` of a workspace."""
 
 LIMITS = {np.dtype(d): np.finfo(d) for d in (np.float32, np.float64)}
 """The dtypes the kernels handle, each with its most extreme numbers."""
 
 INDICES = frozenset({np.dtype(np.int32), np.dtype(np.int64)})
 """The dtypes of indices."""
+
+_FEW_PRODUCTS = 1 << 14
+"""Up to so many, one more product takes less time than a call whose operands differ in shape."""
 
 
 def floats(*arrays: Array | None) -> bool:
@@ -26,29 +35,96 @@ def floats(*arrays: Array | None) -> bool:
     return dtype in LIMITS
 
 
-def as_rows(x: Array) -> Array:
-    """(..., n) as (rows, n)."""
-    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+# ---- constants ------------------------------------------------------------------------------
 
 
-def as_few_axes(x: Array) -> Array:
+@lru_cache(maxsize=256)
+def filled(shape: tuple[int, ...], value: float, dtype: np.dtype[Any]) -> Array:
+    """The same number everywhere. NumPy takes half the time for one without axes that it takes for
+    a Python number."""
+    return _constant(np.full(shape, value, dtype))
+
+
+@lru_cache(maxsize=16)
+def identity(size: int, dtype: np.dtype[Any]) -> Array:
+    return _constant(np.eye(size, dtype=dtype))
+
+
+def _constant(x: Array) -> Array:
+    x.flags.writeable = False
+    return x
+
+
+# ---- rows -------------------------------------------------------------------------------------
+
+
+def row_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """(..., n) as (rows, n), or as (n,) where there is one row: with axes of length 1, and with
     operands of other axes than their own, NumPy's calls take up to three times as long."""
-    return x.reshape(-1) if x.size == x.shape[-1] else as_rows(x)
+    size = 1
+    for n in shape[:-1]:
+        size *= n
+    return shape[-1:] if size == 1 else (size, shape[-1])
 
 
-def beside(rows: Array, statistics: Array) -> Array:
-    """One number for each row, to broadcast with (rows, n); for one row (n,), the number."""
-    return statistics[:, None] if rows.ndim == 2 else statistics
+def as_rows(space: Workspace, calls: Calls, x: Array) -> Array:
+    """(..., n) as (rows, n) or (n,); copied, by a call, where there is no such view."""
+    shape = row_shape(x.shape)
+    if x.shape == shape:
+        return x
+    if x.flags.c_contiguous:
+        return x.reshape(shape)
+    try:
+        return x.reshape(shape, copy=False)
+    except ValueError:
+        copy = space.scratch(x.shape, x.dtype)
+        calls.append((np.copyto, (copy, x)))
+        return copy.reshape(shape)
 
 
-def means(rows: Array) -> Array:
-    """The mean of each row, as a product: NumPy's quickest sum."""
-    found: Array = rows.dot(_share(rows.shape[-1], rows.dtype))
-    return found
+def as_matrix(rows: Array) -> Array:
+    """(n,) as (1, n)."""
+    return rows if rows.ndim == 2 else rows[None]
 
 
-@lru_cache
-def _share(count: int, dtype: np.dtype[Any]) -> Array:
-    """What each of `count` numbers has in their mean."""
-    return np.full(count, 1 / count, dtype)
+def result_rows(
+    space: Workspace, shape: tuple[int, ...], dtype: Any, of: int = 0
+) -> tuple[Array, Array, Calls]:
+    """Memory for a result, the same memory as rows, and what to call when they are filled."""
+    out = space.result(shape, dtype, of)
+    flat = row_shape(shape)
+    try:
+        return out, out if flat == shape else out.reshape(flat, copy=False), []
+    except ValueError:  # rows that do not lie at equal distances
+        rows = space.saved(flat, dtype)
+        return out, rows, [(np.copyto, (out, rows.reshape(shape)))]
+
+
+# ---- products and sums ------------------------------------------------------------------------
+
+
+def product(x: Array, y: Array, out: Array) -> Call:
+    """`out = x @ y`, neither of which has more than two axes."""
+    if out.flags.c_contiguous:
+        return x.dot, (y, out)
+    return np.matmul, (x, y, out)
+
+
+def row_sums(memory: Memory, rows: Array, each: float) -> tuple[Array, Call]:
+    """`each` times the sum of every row, to broadcast with `rows` when the call was made.
+
+    As a product, which is NumPy's quickest sum. In small arrays, each sum stands in all of its row.
+    """
+    *count, n = rows.shape
+    if count and count[0] * n * n <= _FEW_PRODUCTS:
+        sums = memory(rows.shape, rows.dtype)
+        return sums, (rows.dot, (filled((n, n), each, rows.dtype), sums))
+    sums = memory(rows.shape[:-1], rows.dtype)
+    call = rows.dot, (filled((n,), each, rows.dtype), sums)
+    return (sums[:, None] if count else sums), call
+
+
+def column_sums(rows: Array, out: Array) -> Call:
+    """The sum of all rows, into `out` (n,)."""
+    matrix = as_matrix(rows)
+    return product(filled(matrix.shape[:1], 1.0, rows.dtype), matrix, out)

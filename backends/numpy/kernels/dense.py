@@ -5,14 +5,25 @@ from __future__ import annotations
 import numpy as np
 
 from tfx.backends.numpy.kernels.activations import ACTIVATIONS
-from tfx.backends.numpy.kernels.arrays import Array, as_few_axes, as_rows, floats
-from tfx.core.backend import Backend, Fused
+from tfx.backends.numpy.kernels.arrays import (
+    Array,
+    Calls,
+    as_matrix,
+    as_rows,
+    column_sums,
+    floats,
+    product,
+    result_rows,
+)
+from tfx.core.backend import Backend
+from tfx.core.planning import Workspace, planned
 
 # ---- linear: residual + activation(x w + b) -----------------------------------------------
 
 
 def _linear(
     B: Backend,
+    space: Workspace,
     x: Array,
     w: Array,
     b: Array | None,
@@ -20,26 +31,36 @@ def _linear(
     *,
     activation: str | None,
     outputs_first: bool,
-) -> tuple[Array, Array | None]:
+) -> tuple[Array, Array | None, Calls]:
     # One large product: with three axes, NumPy would read the weights once for each leading index.
-    y = as_few_axes(x).dot(w.T if outputs_first else w)
-    if b is not None:
-        y += b
-    before = None
+    calls: Calls = []
+    rows = as_rows(space, calls, x)
+    if outputs_first:
+        w = w.T
+    out, y, last = result_rows(space, (*x.shape[:-1], w.shape[1]), x.dtype)
+    before, kept = y, None
     if activation is not None:
-        before, y = y, ACTIVATIONS[activation].value(y)
-    if x.ndim != y.ndim:
-        y = y.reshape(*x.shape[:-1], y.shape[-1])
+        act = ACTIVATIONS[activation]
+        if residual is not None or not act.keeps_value:
+            before = kept = space.saved(y.shape, y.dtype)
+    calls.append(product(rows, w, before))
+    if b is not None:
+        calls.append((np.add, (before, b, before)))
+    if activation is not None:
+        value = before if act.keeps_value else y
+        calls += act.value(space, before, value)
+        before = value
     if residual is not None:
-        y += residual
-    return y, before
+        calls.append((np.add, (before, as_rows(space, calls, residual), y)))
+    return out, kept, calls + last
 
 
 def _linear_vjp(
     B: Backend,
+    space: Workspace,
     g: Array,
     out: Array,
-    before: Array | None,
+    kept: Array | None,
     x: Array,
     w: Array,
     b: Array | None,
@@ -47,14 +68,24 @@ def _linear_vjp(
     *,
     activation: str | None,
     outputs_first: bool,
-) -> tuple[Array, Array, Array | None, Array | None]:
-    rows, g_rows = as_rows(x), as_rows(g)
-    if activation is not None and before is not None:
-        g_rows = ACTIVATIONS[activation].pull(g_rows, as_rows(before))
-    g_x = g_rows.dot(w if outputs_first else w.T).reshape(x.shape)
-    g_w = g_rows.T.dot(rows) if outputs_first else rows.T.dot(g_rows)
-    g_b = None if b is None else np.add.reduce(g_rows, 0)
-    return g_x, g_w, g_b, None if residual is None else g
+) -> tuple[tuple[Array, Array, Array | None, Array | None], Calls]:
+    calls: Calls = []
+    rows, g_rows = as_rows(space, calls, x), as_rows(space, calls, g)
+    if activation is not None:
+        pulled = space.scratch(g_rows.shape, g.dtype)
+        seen = as_rows(space, calls, out) if kept is None else kept
+        calls += ACTIVATIONS[activation].pull(space, g_rows, seen, pulled)
+        g_rows = pulled
+    g_x, g_x_rows, last = result_rows(space, x.shape, x.dtype)
+    g_w = space.result(w.shape, x.dtype, 1)
+    calls.append(product(g_rows, w if outputs_first else w.T, g_x_rows))
+    left, right = (g_rows, rows) if outputs_first else (rows, g_rows)
+    calls.append(product(as_matrix(left).T, as_matrix(right), g_w))
+    g_b = None
+    if b is not None:
+        g_b = space.result(b.shape, x.dtype, 2)
+        calls.append(column_sums(g_rows, g_b))
+    return (g_x, g_w, g_b, None if residual is None else g), calls + last
 
 
 def _can_linear(
@@ -85,19 +116,28 @@ def _can_linear(
 _BY_FORM = {"none": ACTIVATIONS["gelu"], "tanh": ACTIVATIONS["gelu_new"]}
 
 
-def _gelu(B: Backend, x: Array, *, approximate: str) -> tuple[Array, None]:
-    return _BY_FORM[approximate].value(x), None
+def _gelu(B: Backend, space: Workspace, x: Array, *, approximate: str) -> tuple[Array, None, Calls]:
+    out = space.result(x.shape, x.dtype)
+    return out, None, _BY_FORM[approximate].value(space, x, out)
 
 
 def _gelu_vjp(
-    B: Backend, g: Array, out: Array, saved: None, x: Array, *, approximate: str
-) -> tuple[Array]:
-    return (_BY_FORM[approximate].pull(g, x),)
+    B: Backend,
+    space: Workspace,
+    g: Array,
+    out: Array,
+    saved: None,
+    x: Array,
+    *,
+    approximate: str,
+) -> tuple[tuple[Array], Calls]:
+    g_x = space.result(x.shape, x.dtype)
+    return (g_x,), _BY_FORM[approximate].pull(space, g, x, g_x)
 
 
 def _can_gelu(B: Backend, x: Array, *, approximate: str) -> bool:
     return x.ndim > 0 and approximate in _BY_FORM and floats(x)
 
 
-LINEAR = Fused("linear", _linear, _linear_vjp, _can_linear)
-GELU = Fused("gelu", _gelu, _gelu_vjp, _can_gelu)
+LINEAR = planned("linear", _linear, _linear_vjp, _can_linear)
+GELU = planned("gelu", _gelu, _gelu_vjp, _can_gelu)

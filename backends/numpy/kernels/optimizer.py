@@ -3,39 +3,60 @@ core's cache over its many passes."""
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from typing import Any
 
-from tfx.backends.numpy.kernels.arrays import Array, floats
-from tfx.core.backend import Backend, Fused
-from tfx.core.host_memory import empty
+import numpy as np
+from numpy import add, divide, multiply, sqrt, subtract
+
+from tfx.backends.numpy.kernels.arrays import Array, Calls, filled, floats
+from tfx.core.backend import Backend
+from tfx.core.planning import Workspace, planned
 
 # ---- euclidean_norm ----------------------------------------------------------------------
 
 _ROW = 1 << 14  # so many squares are added up one by one: sums of more would lose digits
 
 
-def _euclidean_norm(B: Backend, x: Array) -> tuple[Array, None]:
+def _euclidean_norm(B: Backend, space: Workspace, x: Array) -> tuple[Array, None, Calls]:
+    calls: Calls = []
+    norm = space.result((), x.dtype)
+    if not x.flags.c_contiguous:
+        copy = space.scratch(x.shape, x.dtype)
+        calls.append((np.copyto, (copy, x)))
+        x = copy
     flat = x.reshape(-1)
-    whole = flat.size - flat.size % _ROW
-    rest = flat[whole:]
-    total = np.vecdot(rest, rest)
-    if whole:
-        rows = flat[:whole].reshape(-1, _ROW)
-        total = total + np.vecdot(rows, rows).sum()
-    return np.asarray(np.sqrt(total)), None
+    count, rest = divmod(flat.size, _ROW)
+    if count:
+        rows, end = flat[: count * _ROW].reshape(count, _ROW), flat[count * _ROW :]
+        sums = space.scratch((count + 1,), x.dtype)
+        calls += (
+            (np.vecdot, (rows, rows, sums[:count])),
+            (end.dot, (end, sums[count, ...])),
+            (np.add.reduce, (sums, 0, None, norm)),
+        )
+    else:
+        calls.append((flat.dot, (flat, norm)))
+    calls.append((np.sqrt, (norm, norm)))
+    return norm, None, calls
 
 
-def _euclidean_norm_vjp(B: Backend, g: Array, out: Array, saved: None, x: Array) -> tuple[Array]:
-    return (x * (g / out),)
+def _euclidean_norm_vjp(
+    B: Backend, space: Workspace, g: Array, out: Array, saved: None, x: Array
+) -> tuple[tuple[Array], Calls]:
+    g_x = space.result(x.shape, x.dtype)
+    by_norm = space.scratch((), x.dtype)
+    return (g_x,), [(np.divide, (g, out, by_norm)), (np.multiply, (x, by_norm, g_x))]
 
 
 # ---- adamw_step ----------------------------------------------------------------------------
 
-_BLOCK = 1 << 15  # numbers; seven arrays of as many are at work at a time
+_BLOCK = 1 << 15  # numbers; nine arrays of as many are at work at a time
 
 
 def _adamw_step(
     B: Backend,
+    space: Workspace,
     p: Array,
     g: Array,
     m: Array,
@@ -48,58 +69,70 @@ def _adamw_step(
     beta1: float,
     beta2: float,
     eps: float,
-) -> tuple[tuple[Array, Array, Array], None]:
-    if healthy is not None and not healthy:
-        return (p, m, v), None
-    new = empty(p.shape, p.dtype), empty(m.shape, m.dtype), empty(v.shape, v.dtype)
+) -> tuple[tuple[Array, Array, Array], None, Calls]:
+    old = p, m, v
+    new = tuple(
+        x if space.may_overwrite(x, i) else space.result(x.shape, x.dtype, i)
+        for i, x in enumerate(old)
+    )
+    moved = [(x, y) for x, y in zip(new, old, strict=True) if x is not y]
+    numbers = [filled((), x, p.dtype) for x in (beta1, 1 - beta1, beta2, 1 - beta2)]
+    keep_m, take_g, keep_v, take_square = numbers
+    shift, scale, rate = (space.scratch((), p.dtype) for _ in range(3))
+    blocks = _blocks(space, p, g, m, v, decay, *new)
+
+    def step() -> None:
+        """The second moment's correction is taken out of the root: a pass less."""
+        if healthy is not None and not healthy:
+            for x, y in moved:
+                np.copyto(x, y)
+            return
+        lr, m_correction, v_correction = rates.tolist()
+        root = math.sqrt(v_correction)
+        shift[...] = eps / root
+        scale[...] = m_correction / root
+        rate[...] = lr
+        if decay is None:
+            scale[...] = lr * m_correction / root
+        for p, g, m, v, shrink, new_p, new_m, new_v, move, work in blocks:
+            if factor is not None:
+                g = multiply(g, factor, work)
+            multiply(m, keep_m, new_m)
+            multiply(g, take_g, move)
+            add(new_m, move, new_m)
+            multiply(v, keep_v, new_v)
+            multiply(g, g, move)
+            multiply(move, take_square, move)
+            add(new_v, move, new_v)
+            sqrt(new_v, move)
+            add(move, shift, move)
+            divide(new_m, move, move)
+            multiply(move, scale, move)
+            if shrink is not None:
+                multiply(p, shrink, work)
+                add(move, work, move)
+                multiply(move, rate, move)
+            subtract(p, move, new_p)
+
+    return (new[0], new[1], new[2]), None, [(step, ())]
+
+
+def _blocks(
+    space: Workspace, p: Array, g: Array, m: Array, v: Array, decay: Array | None, *new: Array
+) -> list[tuple[Any, ...]]:
+    """Parts of all arrays, each with the room that its step needs."""
     if p.ndim > 1 or p.size <= _BLOCK:
-        _advance(new, p, g, m, v, rates, decay, factor, beta1, beta2, eps)
-        return new, None
+        room = (space.scratch(p.shape, p.dtype) for _ in range(2))
+        return [(p, g, m, v, decay, *new, *room)]
+    move, work = (space.scratch((_BLOCK,), p.dtype) for _ in range(2))
+    blocks = []
     for start in range(0, p.size, _BLOCK):
         here = slice(start, start + _BLOCK)
+        size = min(_BLOCK, p.size - start)
         part = decay[here] if decay is not None and decay.ndim else decay
-        out = new[0][here], new[1][here], new[2][here]
-        now = p[here], g[here], m[here], v[here]
-        _advance(out, *now, rates, part, factor, beta1, beta2, eps)
-    return new, None
-
-
-def _advance(
-    new: tuple[Array, Array, Array],
-    p: Array,
-    g: Array,
-    m: Array,
-    v: Array,
-    rates: Array,
-    decay: Array | None,
-    factor: Array | None,
-    beta1: float,
-    beta2: float,
-    eps: float,
-) -> None:
-    """One step of these numbers, into `new`."""
-    lr, m_correction, v_correction = rates
-    new_p, new_m, new_v = new
-    if factor is not None:
-        g = g * factor
-    np.multiply(m, beta1, out=new_m)
-    step = g * (1 - beta1)
-    new_m += step
-    np.multiply(v, beta2, out=new_v)
-    np.multiply(g, g, out=step)
-    step *= 1 - beta2
-    new_v += step
-    np.multiply(new_v, v_correction, out=step)
-    np.sqrt(step, out=step)
-    step += eps
-    np.divide(new_m, step, out=step)
-    if decay is None:
-        step *= m_correction * lr
-    else:
-        step *= m_correction
-        step += p * decay
-        step *= lr
-    np.subtract(p, step, out=new_p)
+        now = (x[here] for x in (p, g, m, v))
+        blocks.append((*now, part, *(x[here] for x in new), move[:size], work[:size]))
+    return blocks
 
 
 def _can_step(
@@ -125,7 +158,7 @@ def _can_step(
     )
 
 
-EUCLIDEAN_NORM = Fused(
+EUCLIDEAN_NORM = planned(
     "euclidean_norm", _euclidean_norm, _euclidean_norm_vjp, lambda B, x: x.ndim > 0 and floats(x)
 )
-ADAMW_STEP = Fused("adamw_step", _adamw_step, supports=_can_step)
+ADAMW_STEP = planned("adamw_step", _adamw_step, supports=_can_step)
