@@ -27,7 +27,7 @@ def leaves(nest: Any) -> list[Tensor]:
         return [leaf for part in nest.values() for leaf in leaves(part)]
     if isinstance(nest, list | tuple):
         return [leaf for part in nest for leaf in leaves(part)]
-    if isinstance(nest, Branch):
+    if hasattr(nest, "tree_leaves"):  # isinstance takes microseconds with a protocol
         return nest.tree_leaves()
     raise _no_nest(nest)
 
@@ -42,7 +42,7 @@ def form(nest: Any, found: list[Tensor]) -> Any:
         return dict, *((name, form(part, found)) for name, part in nest.items())
     if isinstance(nest, list | tuple):
         return type(nest), *[form(part, found) for part in nest]
-    if isinstance(nest, Branch):
+    if hasattr(nest, "tree_leaves"):
         parts = nest.tree_leaves()
         found.extend(parts)
         return type(nest), len(parts)
@@ -58,7 +58,7 @@ def like(nest: Any, values: Iterator[Any]) -> Any:
     if isinstance(nest, list | tuple):
         parts = [like(part, values) for part in nest]
         return type(nest)(*parts) if hasattr(nest, "_fields") else type(nest)(parts)
-    if isinstance(nest, Branch):
+    if hasattr(nest, "tree_like"):
         return nest.tree_like(values)
     raise _no_nest(nest)
 

@@ -96,8 +96,7 @@ class Captured(Generic[T]):
             return self._fn(*args)
         leaves: list[Tensor] = []
         key: list[Any] = [runs_composed()]
-        for x in args:
-            key.append(tree.form(x, leaves))
+        key += [tree.form(x, leaves) for x in args]
         if not leaves or not _is_capturable(leaves):
             return self._fn(*args)
         for leaf in leaves:
@@ -143,8 +142,9 @@ class Captured(Generic[T]):
         replay = replay_of(program, homes, self._memory)
         form = tree.like(out, (Tensor(None, backend) for _ in outputs))
         kept = self._kept[key] = _Kept(replay, "", form, backend)
-        inputs = [recorder.before.get(i, x) for i, x in enumerate(raw)]
-        found = replay(inputs)
+        if recorder.before:  # the function wrote to an input, which may be one of its outputs
+            expected = [_copied(x, backend) for x in expected]
+        found = replay(replay.restored(raw, recorder.before))
         check_replay(self.__name__, backend, expected, found)
         return kept.result(found)
 
@@ -202,7 +202,7 @@ def _is_capturable(leaves: Sequence[Tensor]) -> bool:
 
 
 def _is_nest(x: Any) -> bool:
-    return isinstance(x, Tensor | Mapping | list | tuple | tree.Branch)
+    return isinstance(x, Tensor | Mapping | list | tuple) or hasattr(x, "tree_leaves")
 
 
 def _apart(raw: Sequence[Array], backend: Backend) -> list[Array]:
@@ -211,8 +211,13 @@ def _apart(raw: Sequence[Array], backend: Backend) -> list[Array]:
     found = []
     for x in raw:
         if id(x) in seen:
-            flat = backend.reshape(x, shape=(math.prod(backend.shape(x)),))
-            x = backend.reshape(backend.concat(flat, axis=0), shape=backend.shape(x))
+            x = _copied(x, backend)
         seen.add(id(x))
         found.append(x)
     return found
+
+
+def _copied(x: Array, backend: Backend) -> Array:
+    shape = backend.shape(x)
+    flat = backend.reshape(x, shape=(math.prod(shape),))
+    return backend.reshape(backend.concat(flat, axis=0), shape=shape)

@@ -30,6 +30,9 @@ class Replay(Protocol):
     def __call__(self, inputs: Sequence[Array]) -> list[Array]:
         """The outputs, none of which a later run changes but those that were given up."""
 
+    def restored(self, inputs: Sequence[Array], before: Mapping[int, Array]) -> Sequence[Array]:
+        """Inputs as they were before recording wrote to some: of those, copies from `before`."""
+
     def listing(self) -> str:
         """What a run does, for people."""
 
@@ -111,6 +114,9 @@ class AsRecorded:
     def __call__(self, inputs: Sequence[Array]) -> list[Array]:
         return self._run(inputs)
 
+    def restored(self, inputs: Sequence[Array], before: Mapping[int, Array]) -> Sequence[Array]:
+        return [before.get(i, x) for i, x in enumerate(inputs)]
+
     def listing(self) -> str:
         return self._source
 
@@ -140,6 +146,11 @@ class Settled:
                 return self(inputs)
         self._run()
         return [x.copy() if home is None else home.key() for x, home in self._outputs]
+
+    def restored(self, inputs: Sequence[Array], before: Mapping[int, Array]) -> Sequence[Array]:
+        for i, x in before.items():
+            np.copyto(inputs[i], x)
+        return inputs
 
     def _lay_out(self, inputs: Sequence[Array]) -> None:
         at_home = {i: self._memory.home(i, inputs[i]) for i in self._homes.values()}

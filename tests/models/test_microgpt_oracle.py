@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -169,13 +169,16 @@ def model_on(backend: Backend, size: str) -> Model:
     return Model(config, vocabulary, Parameters.from_host(expected.last, backend, DType.float64))
 
 
+def sampler_of(model: Model) -> Sampler:
+    return Sampler(model.params, model.config, model.vocabulary)
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_the_same_names(backend: Backend, size: str) -> None:
     expected = told(size)
     run = begun(_numpy(), size)  # whose generator is where the oracle's was before it drew names
     model = model_on(backend, size)
-    sampler = Sampler(model.params, model.config, model.vocabulary)
-    names = [sampler.sample(run.rng) for _ in range(10)]
+    names = [sampler_of(model).sample(run.rng) for _ in range(10)]
     assert names == expected.samples
     assert run.rng.getstate() == expected.oracle.random.getstate()
 
@@ -184,7 +187,7 @@ def test_the_same_names(backend: Backend, size: str) -> None:
 def test_the_same_names_at_any_temperature(temperature: float) -> None:
     oracle = told("two layers").oracle
     before = oracle.random.getstate()
-    model, rng = model_on(_numpy(), "two layers"), random.Random(5)
+    sampler, rng = sampler_of(model_on(_numpy(), "two layers")), random.Random(5)
     try:
         oracle.random.seed(5)
         for _ in range(20):
@@ -217,34 +220,34 @@ def test_the_cache_changes_nothing(backend: Backend) -> None:
 def test_a_cold_sample_takes_the_likeliest_without_the_generator(backend: Backend) -> None:
     model, rng = model_on(backend, "two layers"), random.Random(0)
     before = rng.getstate()
-    args = (model.params, model.config, model.vocabulary, rng)
-    cold = sample(*args, temperature=0.0)
+    sample = partial(sampler_of(model).sample, rng)
+    cold = sample(temperature=0.0)
     assert rng.getstate() == before
-    assert sample(*args, temperature=1e-9) == cold
+    assert sample(temperature=1e-9) == cold
     with np.errstate(over="ignore"):
-        assert sample(*args, temperature=5e-324) == cold  # logits / 5e-324 are infinite
+        assert sample(temperature=5e-324) == cold  # logits / 5e-324 are infinite
 
 
 def test_a_prompt_is_gone_on_from(backend: Backend) -> None:
     model = model_on(backend, "two layers")
-    args = (model.params, model.config, model.vocabulary)
-    names = [sample(*args, random.Random(i), prompt="ka") for i in range(8)]
+    sample = sampler_of(model).sample
+    names = [sample(random.Random(i), prompt="ka") for i in range(8)]
     assert all(name.startswith("ka") for name in names)
     assert len(set(names)) > 1
     assert max(map(len, names)) == model.config.block_size
-    assert len(sample(*args, random.Random(0), prompt="kaila")) <= 6
-    assert len(sample(*args, random.Random(3), temperature=9, max_new_tokens=2)) == 2
-    assert len(sample(*args, random.Random(3), temperature=9, prompt="a", max_new_tokens=2)) == 3
+    assert len(sample(random.Random(0), prompt="kaila")) <= 6
+    assert len(sample(random.Random(3), temperature=9, max_new_tokens=2)) == 2
+    assert len(sample(random.Random(3), temperature=9, prompt="a", max_new_tokens=2)) == 3
 
 
 def test_a_prompt_means_what_was_drawn_before(backend: Backend) -> None:
     """To go on from a prompt is to go on from the same letters drawn one by one."""
     model = model_on(backend, "two layers")
-    args = (model.params, model.config, model.vocabulary)
-    cold = sample(*args, random.Random(0), temperature=0.0)
+    sample = sampler_of(model).sample
+    cold = sample(random.Random(0), temperature=0.0)
     assert len(cold) > 2
     for length in range(len(cold)):
-        assert sample(*args, random.Random(0), temperature=0.0, prompt=cold[:length]) == cold
+        assert sample(random.Random(0), temperature=0.0, prompt=cold[:length]) == cold
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5])
@@ -253,9 +256,9 @@ def test_parameters_that_are_too_large_are_told_of(backend: Backend, temperature
     arrays = model.params.to_host()
     arrays["lm_head"].array[:] = 1.7e308  # finite, but their products with x are not
     spoiled = Parameters.from_host(arrays, backend, DType.float64)
-    args = (spoiled, model.config, model.vocabulary, random.Random(0), temperature)
+    sampler = Sampler(spoiled, model.config, model.vocabulary)
     with np.errstate(all="ignore"), pytest.raises(NonFiniteError, match="logits"):
-        sample(*args)
+        sampler.sample(random.Random(0), temperature)
 
 
 # ---- the pieces --------------------------------------------------------------------------------
