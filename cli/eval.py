@@ -10,7 +10,7 @@ import typer
 from tfx.cli import options
 from tfx.cli.environment import ModelCommand
 from tfx.cli.report import reporter
-from tfx.cli.start import start
+from tfx.cli.start import capturing, start
 from tfx.core.errors import UsageError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -46,6 +46,7 @@ def evaluate(
     batch_size: Annotated[
         int | None, typer.Option(metavar="INT", min=1, help="Documents or windows at a time.")
     ] = None,
+    no_jit: options.NoJit = False,
     as_json: options.AsJson = False,
 ) -> None:
     if docs is not None and stride is not None:
@@ -61,4 +62,5 @@ def evaluate(
             raise UsageError(
                 f"{model} offers no evaluation; it has `tfx train {model}` and `tfx run {model}`"
             )
-        report.finish(recipe.evaluate(settings, library, report))
+        with capturing(no_jit):
+            report.finish(recipe.evaluate(settings, library, report))

@@ -176,3 +176,10 @@ Weights = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Checkpoint to take the parameters from.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+NoJit = Annotated[
+    bool,
+    typer.Option(
+        "--no-jit",
+        help="Compute every step anew instead of replaying the first.",
+    ),
+]

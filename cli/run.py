@@ -12,7 +12,7 @@ from tfx.cli.environment import ModelCommand
 from tfx.cli.options import above_0, at_least_0, exponent, share, share_or_0
 from tfx.cli.prompts import json_lines, only_one, text_of
 from tfx.cli.report import reporter
-from tfx.cli.start import start
+from tfx.cli.start import capturing, start
 from tfx.cli.stats import stats_line
 from tfx.core.errors import UsageError
 
@@ -143,6 +143,7 @@ def run(
     stats: Annotated[
         bool, typer.Option("--stats", help="Tell times, speed and memory on stderr.")
     ] = False,
+    no_jit: options.NoJit = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Prints the prompt and what follows it; of several samples, each below a line with its number.
@@ -193,7 +194,8 @@ def run(
     )
     with reporter(as_json, live=stream) as report:
         recipe, library = start(model, backend, device, report)
-        result = recipe.run(settings, library, report)
+        with capturing(no_jit):
+            result = recipe.run(settings, library, report)
         report.finish(result)
         if stats:
             report.note(stats_line(result.get("timing", {})))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from tfx.cli.report import TextReporter
@@ -24,3 +25,10 @@ def start(
     for line in opened.notes:
         report.note(line)
     return recipe, opened.backend
+
+
+def capturing(off: bool) -> AbstractContextManager[None]:
+    """Where a model computes: with what it does over and over captured, unless that is `off`."""
+    from tfx.core.capture import eager
+
+    return eager() if off else nullcontext()

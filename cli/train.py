@@ -20,7 +20,7 @@ from tfx.cli.plot import (
     picture_name,
 )
 from tfx.cli.report import reporter
-from tfx.cli.start import start
+from tfx.cli.start import capturing, start
 from tfx.core.files import shown
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -120,6 +120,7 @@ def train(
             parser=picture_name,
         ),
     ] = None,
+    no_jit: options.NoJit = False,
     as_json: options.AsJson = False,
 ) -> None:
     from tfx.core.recipe import TrainSettings
@@ -155,7 +156,8 @@ def train(
         from tfx.core.training import METRICS, Stopped
 
         try:
-            result = recipe.train(settings, library, report)
+            with capturing(no_jit):
+                result = recipe.train(settings, library, report)
         except Stopped as stop:
             if newest_in(stop.folder):
                 again = shlex.join(["tfx", "train", model, "--resume", str(stop.folder)])

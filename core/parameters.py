@@ -39,14 +39,18 @@ class Parameters(Mapping[str, Tensor]):
         self.shapes = dict(shapes)
         sizes = [math.prod(shape) for shape in self.shapes.values()]
         self._bounds = list(accumulate(sizes, initial=0))
-        self._tensors: dict[str, Tensor] | None = self._cut(flat)
+        self._tensors: dict[str, Tensor] | None = None
+        self._check(flat)
 
-    def _cut(self, flat: Tensor) -> dict[str, Tensor]:
-        """Views of `flat`, where the library has views."""
+    def _check(self, flat: Tensor) -> None:
         _refuse_recorded(flat, "parameters cannot be cut from a recorded buffer")
-        backend, data = flat.backend, flat.data
         if flat.shape != (self._bounds[-1],):
             raise ShapeError(f"parameters of {self._bounds[-1]} numbers cut from {flat.shape}")
+
+    def _cut(self) -> dict[str, Tensor]:
+        """Views of the buffer, where the library has views; made when they are first asked for,
+        since a state of training is often but passed on."""
+        backend, data = self.flat.backend, self.flat.data
         tensors = {}
         for (name, shape), (start, stop) in zip(
             self.shapes.items(), pairwise(self._bounds), strict=True
@@ -77,13 +81,8 @@ class Parameters(Mapping[str, Tensor]):
         new = Parameters.__new__(Parameters)
         new.flat, new.shapes, new._bounds = flat, self.shapes, self._bounds
         new._tensors = None
+        new._check(flat)
         return new
-
-    def _named(self) -> dict[str, Tensor]:
-        """The tensors, cut when they are first asked for."""
-        if self._tensors is None:
-            self._tensors = self._cut(self.flat)
-        return self._tensors
 
     def flatten(self, named: Mapping[str, Tensor]) -> Tensor:
         """Tensors of these names and shapes, gradients for instance, as one buffer like `flat`.
@@ -109,7 +108,9 @@ class Parameters(Mapping[str, Tensor]):
         }
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._named()[name]
+        if self._tensors is None:
+            self._tensors = self._cut()
+        return self._tensors[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)

@@ -1,4 +1,4 @@
-"""How each primitive is carried out over settled memory: NumPy calls that write where they are told.
+"""Each primitive over settled memory: NumPy calls that write where they are told.
 
 A plan gives `(out, None, calls)` as `tfx.core.planning` has it, or None for what it leaves to the
 primitive itself, whose result is then copied.
@@ -32,6 +32,10 @@ def _elementwise(ufunc: Callable[..., Any], dtype: Any = None) -> Plan:
         return out, None, [(ufunc, (*arrays, out))]
 
     return plan
+
+
+def _maximum(x: Array, y: Array, out: Array) -> None:
+    np.maximum(x, y, out=out)  # which alone does not take it by position
 
 
 def _weak_as_arrays(args: Sequence[Any]) -> list[Array]:
@@ -202,7 +206,7 @@ PLANS: dict[str, Plan] = {
     "mul": _elementwise(np.multiply),
     "div": _elementwise(np.true_divide),
     "pow": _pow,
-    "maximum": _elementwise(np.maximum),
+    "maximum": _elementwise(_maximum),
     "less": _elementwise(np.less, np.dtype(bool)),
     "equal": _elementwise(np.equal, np.dtype(bool)),
     "where": _where,

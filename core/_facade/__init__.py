@@ -11,6 +11,8 @@ if TYPE_CHECKING:  # HOMES once more, for type checkers and editors; a test comp
     from tfx.core.autograd import grad as grad
     from tfx.core.autograd import value_and_grad as value_and_grad
     from tfx.core.backend import Backend as Backend
+    from tfx.core.capture import eager as eager
+    from tfx.core.capture import jit as jit
     from tfx.core.creation import arange as arange
     from tfx.core.creation import full as full
     from tfx.core.creation import tensor as tensor
@@ -68,6 +70,8 @@ HOMES = {
     "grad": "tfx.core.autograd",
     "value_and_grad": "tfx.core.autograd",
     "Backend": "tfx.core.backend",
+    "eager": "tfx.core.capture",
+    "jit": "tfx.core.capture",
     "DType": "tfx.core.dtypes",
     "TfxError": "tfx.core.errors",
     "composed": "tfx.core.fused",

@@ -110,6 +110,11 @@ class Captured(Generic[T]):
                 return self._fn(*args)
             return kept.result(kept.replay([x.data for x in leaves]))
 
+    @property
+    def is_replayed(self) -> bool:
+        """Whether everything that it was called with since it was made can be replayed."""
+        return bool(self._kept) and all(kept.replay for kept in self._kept.values())
+
     def explain(self) -> str:
         """What was captured, in words: for each kind of arguments, the calls of a replay, what was
         left out, and the memory that they work on."""
@@ -140,7 +145,7 @@ class Captured(Generic[T]):
         without_dead_calls(program)
         homes = self._homes(args, outputs, leaves)
         replay = replay_of(program, homes, self._memory)
-        form = tree.like(out, (Tensor(None, backend) for _ in outputs))
+        form = tree.like(out, map(_standing_for, outputs))
         kept = self._kept[key] = _Kept(replay, "", form, backend)
         if recorder.before:  # the function wrote to an input, which may be one of its outputs
             expected = [_copied(x, backend) for x in expected]
@@ -215,6 +220,13 @@ def _apart(raw: Sequence[Array], backend: Backend) -> list[Array]:
         seen.add(id(x))
         found.append(x)
     return found
+
+
+def _standing_for(x: Tensor) -> Tensor:
+    """A tensor of the same shape and dtype, of one number in memory where the library can."""
+    backend = x.backend
+    zero = backend.full(shape=(), value=0, dtype=x.dtype)
+    return Tensor(backend.broadcast_to(zero, shape=x.shape), backend)
 
 
 def _copied(x: Array, backend: Backend) -> Array:

@@ -195,7 +195,7 @@ class Layout:
             and all(self._uses[value] == reads[value] for value in read_here)
         )
 
-    # ---- outputs -----------------------------------------------------------------------------------
+    # ---- outputs ---------------------------------------------------------------------------------
 
     def _settle(self, homes: dict[int, int]) -> list[HostArray]:
         """Bring every output that has a home there."""

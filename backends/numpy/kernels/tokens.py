@@ -173,9 +173,7 @@ def _can_cross_entropy(B: Backend, logits: Array, targets: Array) -> bool:
 # ---- embedding: the rows of a table ----------------------------------------------------------
 
 
-def _embedding(
-    B: Backend, space: Workspace, table: Array, ids: Array
-) -> tuple[Array, None, Calls]:
+def _embedding(B: Backend, space: Workspace, table: Array, ids: Array) -> tuple[Array, None, Calls]:
     out = space.result((*ids.shape, table.shape[1]), table.dtype)
     return out, None, [(table.take, (ids, 0, out, "clip"))]
 

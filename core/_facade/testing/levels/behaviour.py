@@ -1,4 +1,4 @@
-"""L5: how a backend behaves around its results: transfers, repeats, threads, instances, chance."""
+"""L5: how a backend behaves around its results: transfers, repeats, threads, instances, chance, capture."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tfx.core.tolerances import TOLERANCES
 from tfx.testing.calling import aligned, fetch, told
 from tfx.testing.contract import require
 from tfx.testing.kit import Checks, Level, Skipped, Subject
+from tfx.testing.levels import capture
 from tfx.testing.levels.gradients import WAYS, check_way
 from tfx.testing.levels.values import same
 from tfx.testing.nearness import Mismatch
@@ -30,6 +31,7 @@ from tfx.testing.records import Sample
 from tfx.testing.trials import Trial
 
 CHECKS = Checks(Level.BEHAVIOUR)
+CHECKS += capture.CHECKS
 
 
 def forms(B: Backend) -> Iterator[tuple[str, AbstractContextManager[None]]]:

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from tfx.core.backend import Backend
+from tfx.core.capture import eager
 from tfx.core.comparison import compare
 from tfx.core.dtypes import DType
 from tfx.core.plugins import PluginHost
-from tfx.core.recipe import CompareSettings, Recipe, RunSettings, TrainSettings
+from tfx.core.recipe import CompareSettings, Example, Recipe, RunSettings, TrainSettings
 from tfx.core.resolve import open_model
 from tfx.testing.kit import Checks, Level, Subject
 from tfx.testing.levels.gradients import WAYS, check_way
@@ -65,6 +66,13 @@ def _reference() -> Backend:
     return StrictBackend()
 
 
+def example_of(model: str, B: Backend, dtype: DType = DType.float32) -> Example:
+    """A small piece of a model's work on a backend."""
+    recipe: Any = _recipe(model)
+    example: Example = recipe.example(CompareSettings(dtype=dtype), B)
+    return example
+
+
 # ---- logits and gradients ----------------------------------------------------------------
 
 
@@ -72,11 +80,9 @@ def computes(subject: Subject, model: str, dtype: DType, way: Any) -> str:
     """Every layer's result, the gradient by it, and the gradient by every parameter."""
     subject.needs(dtype)
     check_way(subject, way)
-    recipe: Any = _recipe(model)
-    settings = CompareSettings(dtype=dtype)
     found = compare(
-        recipe.example(settings, _reference()),
-        recipe.example(settings, subject.backend),
+        example_of(model, _reference(), dtype),
+        example_of(model, subject.backend, dtype),
         autograd="core" if way == "core" else "auto",
     )
     if found.first_apart is not None:
@@ -111,7 +117,8 @@ def writes(subject: Subject, title: str) -> str:
 
 @cache
 def _reference_text(title: str) -> str:
-    return _text(title, _reference())
+    with eager():
+        return _text(title, _reference())
 
 
 def _text(title: str, B: Backend) -> str:
@@ -158,7 +165,8 @@ def learns(subject: Subject, model: str) -> str:
 
 @cache
 def _reference_trace(model: str) -> tuple[list[float], list[str]]:
-    return _trace(model, _reference())
+    with eager():
+        return _trace(model, _reference())
 
 
 def _trace(model: str, B: Backend) -> tuple[list[float], list[str]]:
