@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tfx.backends.numpy.backend import NumpyBackend
-from tfx.backends.numpy.kernels import attention, optimizer, tokens
+from tfx.backends.numpy.kernels import few_scores, optimizer, score_tiles, tokens
+from tfx.backends.numpy.kernels.softmax import softmax_into
 from tfx.core import nn
 from tfx.core.autograd import value_and_grad
 from tfx.core.creation import tensor
@@ -21,10 +22,16 @@ from tfx.testing.trials import check_gradients, check_values
 B = NumpyBackend()
 
 
+def in_tiles(monkeypatch: pytest.MonkeyPatch, queries: int) -> None:
+    """From here on, no more than so many queries of one head are looked at together."""
+    monkeypatch.setattr(few_scores, "_MANY", 0)
+    monkeypatch.setattr(score_tiles, "_TILE", 0)
+    monkeypatch.setattr(score_tiles, "_FEWEST", queries)
+
+
 @pytest.mark.parametrize("queries", [1, 2, 3])
 def test_attention_in_tiles(monkeypatch: pytest.MonkeyPatch, queries: int) -> None:
-    monkeypatch.setattr(attention, "_TILE", 0)
-    monkeypatch.setattr(attention, "_FEWEST", queries)
+    in_tiles(monkeypatch, queries)
     for op in FUSED_OPS:
         if op.name.startswith("attention"):
             for dtype in (DType.float64, DType.float32):
@@ -33,17 +40,15 @@ def test_attention_in_tiles(monkeypatch: pytest.MonkeyPatch, queries: int) -> No
 
 
 def test_tiles_leave_out_what_nobody_sees(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "_TILE", 0)
-    monkeypatch.setattr(attention, "_FEWEST", 2)
+    in_tiles(monkeypatch, queries=2)
     looked_at = 0
-    softmax = attention._softmax_in_place
 
-    def counted(x: Any) -> Any:
+    def counted(x: Any, out: Any, top: Any) -> None:
         nonlocal looked_at
         looked_at += x.size
-        return softmax(x)
+        softmax_into(x, out, top)
 
-    monkeypatch.setattr(attention, "_softmax_in_place", counted)
+    monkeypatch.setattr(score_tiles, "softmax_into", counted)
     x = tensor(np.ones((1, 8, 4)), B)
     nn.attention(x, x, x, 0.5, heads=2)
     assert looked_at == 2 * 2 * (2 + 4 + 6 + 8)

@@ -3,10 +3,11 @@
 Each handles float32 and float64; everything else goes to the composed form.
 """
 
-from tfx.backends.numpy.kernels.attention import ATTENTION, SOFTMAX
+from tfx.backends.numpy.kernels.attention import ATTENTION
 from tfx.backends.numpy.kernels.dense import GELU, LINEAR
 from tfx.backends.numpy.kernels.norms import LAYER_NORM, RMS_NORM
 from tfx.backends.numpy.kernels.optimizer import ADAMW_STEP, EUCLIDEAN_NORM
+from tfx.backends.numpy.kernels.softmax import SOFTMAX
 from tfx.backends.numpy.kernels.tokens import CROSS_ENTROPY, EMBEDDING
 
 KERNELS = (
