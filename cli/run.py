@@ -166,6 +166,7 @@ def run(
     text = words if prompt is None else prompt
     if text is None and prompt_ids is None and jsonl is None:
         text = text_of(file)
+    from tfx.core.memory import peak_memory
     from tfx.core.recipe import RunSettings
 
     settings = RunSettings(
@@ -196,6 +197,7 @@ def run(
         recipe, library = start(model, backend, device, report)
         with capturing(no_jit):
             result = recipe.run(settings, library, report)
+        result["memory"] = peak_memory(library)
         report.finish(result)
         if stats:
-            report.note(stats_line(result.get("timing", {})))
+            report.note(stats_line(result.get("timing", {}), result["memory"]))

@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 
-def stats_line(timing: Mapping[str, float | None]) -> str:
-    """The `timing` of a result in one line, and the most memory this process has had so far.
+def stats_line(timing: Mapping[str, float | None], memory: Mapping[str, int | None]) -> str:
+    """The `timing` and the `memory` of a result in one line.
 
-    >>> stats_line({"load_s": 0.5, "prefill_s": None, "decode_tokens_per_s": 41.26})[:35]
-    'load 0.500 s | decode 41.3 tokens/s'
+    >>> stats_line({"load_s": 0.5, "prefill_s": None, "decode_tokens_per_s": 41.26}, {})
+    'load 0.500 s | decode 41.3 tokens/s | peak memory not known'
     """
-    parts = [_shown(name, value) for name, value in timing.items() if value is not None]
-    memory = peak_memory()
-    return " | ".join(parts if memory is None else [*parts, f"peak memory {memory / 1e6:.0f} MB"])
+    shown = [_shown(name, value) for name, value in timing.items() if value is not None]
+    return " | ".join([*shown, memory_line(memory)])
+
+
+def memory_line(memory: Mapping[str, int | None]) -> str:
+    """The `memory` of a result, as `tfx.core.memory` measures it.
+
+    >>> memory_line({"peak_host_bytes": 412_000_000, "peak_device_bytes": None})
+    'peak memory 412 MB'
+    >>> memory_line({"peak_host_bytes": 412_000_000, "peak_device_bytes": 2_000_000_000})
+    'peak memory 412 MB, on the device 2000 MB'
+    """
+    host, device = memory.get("peak_host_bytes"), memory.get("peak_device_bytes")
+    line = f"peak memory {_megabytes(host)}"
+    return line if device is None else f"{line}, on the device {_megabytes(device)}"
+
+
+def _megabytes(count: int | None) -> str:
+    return "not known" if count is None else f"{count / 1e6:.0f} MB"
 
 
 def _shown(name: str, value: float) -> str:
     if name.endswith("_tokens_per_s"):
         return f"{name.removesuffix('_tokens_per_s')} {value:.1f} tokens/s"
     return f"{name.removesuffix('_s')} {value:.3f} s"
-
-
-def peak_memory() -> int | None:
-    """The most memory of the host that this process has had, in bytes; None where nobody knows."""
-    try:  # first, since Linux's getrusage counts what the process was before it became Python
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024

@@ -21,6 +21,7 @@ from tfx.cli.plot import (
 )
 from tfx.cli.report import reporter
 from tfx.cli.start import capturing, start
+from tfx.cli.stats import memory_line
 from tfx.core.files import shown
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -152,6 +153,7 @@ def train(
         check_drawable(plot, out or resume)
     with reporter(as_json) as report:
         recipe, library = start(model, backend, device, report)
+        from tfx.core.memory import peak_memory
         from tfx.core.runs import newest_in
         from tfx.core.training import METRICS, Stopped
 
@@ -165,6 +167,8 @@ def train(
             else:  # saved as the model has it, without a checkpoint to go on from
                 report.note(f"step {stop.step} is saved in {shown(stop.folder)}")
             raise
+        result["memory"] = peak_memory(library)
+        report.note(memory_line(result["memory"]))
     try:
         if plot is not None:
             folder = Path(result["out"])

@@ -386,6 +386,11 @@ class Backend:
         """Wait until the device has done all it was asked; for timing. A lazy library computes here
         what is pending."""
 
+    def peak_memory(self) -> int | None:
+        """The most bytes of its device's memory that the library has taken for this process so far;
+        None where that is the host's memory, or the library does not say."""
+        return None
+
     def value_and_grad(
         self, fn: Callable[..., Array], arrays: Sequence[Array]
     ) -> tuple[Array, Sequence[Array | None]]:

@@ -189,7 +189,8 @@ class Recipe(Protocol):
     `--json` prints: JSON types and paths, every number finite. That of `train` names under
     `"out"` the folder of the run, where `metrics.jsonl` holds one object a line with at least
     `"step"` (from 1) and `"loss"`. That of `run` may say under `"timing"` how long things took, by
-    names in `_s` and `_tokens_per_s`, which `--stats` shows.
+    names in `_s` and `_tokens_per_s`, which `--stats` shows. To both, the command line adds
+    `"memory"`: `tfx.core.memory.peak_memory`.
     """
 
     name: str

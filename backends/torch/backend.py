@@ -185,6 +185,9 @@ class TorchBackend(Backend):
         if self.device != "cpu":
             torch.cuda.synchronize(self._device)
 
+    def peak_memory(self) -> int | None:
+        return None if self.device == "cpu" else torch.cuda.max_memory_reserved(self._device)
+
     def value_and_grad(
         self, fn: Callable[..., Array], arrays: Sequence[Array]
     ) -> tuple[Array, Sequence[Array | None]]:

@@ -40,8 +40,10 @@ def test_the_object_is_the_documented_one(invoke: Any, folder: Path) -> None:
     )
     assert list(found) == [
         *("model", "backend", "device", "dtype", "seed", "prompt", "prompt_token_ids"),
-        *("samples", "timing"),
+        *("samples", "timing", "memory"),
     ]
+    assert found["memory"]["peak_host_bytes"] > 10**7
+    assert found["memory"]["peak_device_bytes"] is None
     assert [list(sample) for sample in found["samples"]] == [
         ["text", "token_ids", "finish_reason", "logprobs"]
     ] * 2

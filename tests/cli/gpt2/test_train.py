@@ -54,6 +54,7 @@ def test_what_it_prints_and_leaves(train: Invoke) -> None:
     assert "--- sample 2 ---" in lines
     judged = f"step    4 | val loss {last['val_loss']:.4f} | val loss per char "
     assert sum(line.startswith(judged) for line in result.stderr.splitlines()) == 1
+    assert result.stderr.splitlines()[-1].startswith("peak memory ")
     assert find_checkpoint("run").name == "checkpoint-4"
     assert find_checkpoint("run/best").name in ("checkpoint-2", "checkpoint-4")
 
@@ -65,7 +66,9 @@ def test_json(train: Invoke) -> None:
         *("model", "backend", "dtype", "seed", "train_tokens", "val_tokens", "vocab_size"),
         *("num_params", "steps", "final_loss", "val_loss", "val_loss_per_char", "best_val_loss"),
         *("best_val_loss_per_char", "best_step", "samples", "tokens_per_s", "timing", "out"),
+        "memory",
     ]
+    assert told["memory"].keys() == {"peak_host_bytes", "peak_device_bytes"}
     assert (told["model"], told["backend"], told["dtype"]) == ("gpt2-tiny", "numpy", "float32")
     assert (told["seed"], told["steps"], told["best_step"], told["out"]) == (42, 2, 2, "run")
     assert len(told["samples"]) == 1
