@@ -45,6 +45,13 @@ def train(
         options.Autograd | None,
         typer.Option(help="Who differentiates: tfx (core), the library (native), or the best."),
     ] = None,
+    checkpoint_activations: Annotated[
+        bool | None,
+        typer.Option(
+            "--checkpoint-activations/--no-checkpoint-activations",
+            help="Compute each block twice, to keep less of it in memory.",
+        ),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(metavar="INT", min=0, help="Optimizer steps in all.")
     ] = None,
@@ -130,6 +137,7 @@ def train(
         data=data,
         dtype=dtype,
         autograd=autograd,
+        checkpoint_activations=checkpoint_activations,
         steps=steps,
         batch_size=batch_size,
         grad_accum=grad_accum,

@@ -15,7 +15,7 @@ from tfx.core import tree
 from tfx.core.backend import Array, Backend
 from tfx.core.checks import has_gradients
 from tfx.core.creation import full
-from tfx.core.errors import BackendMismatch, GradientError
+from tfx.core.errors import BackendMismatch, GradientError, OnlyOnTape
 from tfx.core.fused import composed
 from tfx.core.tape import Alias, Leaf, Node, nodes_behind, oldest, reach_beyond, recording
 from tfx.core.tensor import Tensor, gradients
@@ -61,7 +61,7 @@ def value_and_grad(
         try:
             differentiate = _native if native else _core
             value, grads = differentiate(fn, params, leaves, args, backend)
-        except _OnTape:
+        except OnlyOnTape:
             if autograd == "native":
                 raise
             value, grads = _core(fn, params, leaves, args, backend)
@@ -129,7 +129,7 @@ def _native(
             inside = tree.like(params, (Tensor(a, backend) for a in arrays))
             value = _checked(fn(inside, *args))
             if value.node is not None:
-                raise _OnTape(
+                raise OnlyOnTape(
                     "native autograd cannot follow the recorded tensor that the function closes "
                     "over; detach() it, or use autograd='core'"
                 )
@@ -140,10 +140,6 @@ def _native(
     if any(g is None for g in grads):
         _refuse_lost_gradients(fn, params, leaves, args, backend, grads)
     return Tensor(value, backend), grads
-
-
-class _OnTape(GradientError):
-    """The value stands on the tape, where the library's own autograd does not see it."""
 
 
 def _refuse_lost_gradients(

@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from tfx.core import threefry
 from tfx.core.dtypes import DType
-from tfx.core.errors import MissingPrimitive
+from tfx.core.errors import MissingPrimitive, OnlyOnTape
 
 Array = Any
 """A raw array of whatever library stands behind the backend."""
@@ -400,6 +400,14 @@ class Backend:
         whether a gradient was lost. Only where `native_autograd`.
         """
         self._missing("value_and_grad")
+
+    def checkpoint(self, fn: Callable[[], Array]) -> Array:
+        """`fn()`, of which the library's own autograd keeps nothing but what it closes over: it
+        calls `fn` again when it comes to the gradient (`tfx.core.checkpointing`). Without it, a
+        model that checkpoints is differentiated on the tape."""
+        raise OnlyOnTape(
+            f"backend {self} has no checkpointing under its own autograd; use autograd='core'"
+        )
 
     def stop_gradient(self, x: Array) -> Array:
         """`x` as a constant to the library's own autograd."""

@@ -6,6 +6,9 @@ Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from o
 
 from __future__ import annotations
 
+import itertools
+
+from tfx.core.checkpointing import once
 from tfx.core.creation import full
 from tfx.core.dtypes import DType
 from tfx.core.errors import UsageError
@@ -30,7 +33,7 @@ class Dropout:
     def __init__(self, key: tuple[int, int], step: Tensor) -> None:
         self._key = key
         self._step = step
-        self._calls = 0
+        self._calls = itertools.count(1)
 
     def __call__(self, x: Tensor, rate: float) -> Tensor:
         """`x` with a share of `rate` set to zero, and the rest divided by 1 - rate."""
@@ -48,8 +51,7 @@ class Dropout:
             raise UsageError(f"dropout {rate}: expected a share from 0 up to, not including, 1")
         if rate == 0:
             return None
-        self._calls += 1
-        key = fold_in(self._key, self._calls)
+        key = fold_in(self._key, once(self._calls.__next__))
         bits = apply("random_bits", self._step, key=key, shape=shape, bits=_BITS)
         kept = full((), 1 / (1 - rate), self._step.backend, dtype)
         return where(bits < round(rate * 2**_BITS), 0.0, kept)

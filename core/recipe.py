@@ -77,6 +77,7 @@ class TrainSettings(Settings):
     data: Path | None = None
     dtype: str | None = None
     autograd: str | None = None  # auto | core | native
+    checkpoint_activations: bool | None = None
     steps: int | None = None
     batch_size: int | None = None
     grad_accum: int | None = None

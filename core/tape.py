@@ -20,6 +20,11 @@ from tfx.core.vjps import vjp_of
 _serial = itertools.count()
 
 
+def now() -> int:
+    """A serial number between those of the nodes made so far and of those to come."""
+    return next(_serial)
+
+
 class _Recording(threading.local):
     """How this thread records: whether at all, and how many `value_and_grad` are open."""
 

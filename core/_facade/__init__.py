@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # HOMES once more, for type checkers and editors; a test comp
     from tfx.core.backend import Backend as Backend
     from tfx.core.capture import eager as eager
     from tfx.core.capture import jit as jit
+    from tfx.core.checkpointing import checkpointed as checkpointed
     from tfx.core.creation import arange as arange
     from tfx.core.creation import full as full
     from tfx.core.creation import tensor as tensor
@@ -72,6 +73,7 @@ HOMES = {
     "Backend": "tfx.core.backend",
     "eager": "tfx.core.capture",
     "jit": "tfx.core.capture",
+    "checkpointed": "tfx.core.checkpointing",
     "DType": "tfx.core.dtypes",
     "TfxError": "tfx.core.errors",
     "composed": "tfx.core.fused",

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tfx.core.cache import KVCache, positions_among
+from tfx.core.checkpointing import checkpointed
 from tfx.core.creation import arange
 from tfx.core.dropout import Dropout
 from tfx.core.nn import Activation, attention, cross_entropy, embedding, layer_norm, linear
@@ -108,11 +109,13 @@ class Pass:
         visible: bool (B, T), False where a text holds padding; None where none does. Only without
             a cache, which knows its own.
         dropout: while the model is trained.
+        checkpoint: compute each block again for its gradient, instead of keeping what is in it.
     """
 
     cache: KVCache | None = None
     visible: Tensor | None = None
     dropout: Dropout | None = None
+    checkpoint: bool = False
 
     def positions(self, ids: Tensor) -> Tensor:
         """Where each token stands in its text: (T,), or (B, T) where texts are padded."""
@@ -157,8 +160,9 @@ def trunk(p: Params, config: Config, ids: Tensor, through: Pass = Pass()) -> Ten
     """The last hidden states (B, T, C)."""
     x = embedding(p["wte.weight"], ids) + embedding(p["wpe.weight"], through.positions(ids))
     x = through.drop(x, config.embd_pdrop)  # (B, T, C)
+    layer = checkpointed(block) if through.checkpoint else block
     for i in range(config.n_layer):
-        x = block(p, config, i, x, through)
+        x = layer(p, config, i, x, through)
     if through.cache is not None:
         through.cache.advance(ids.shape[1])
     return norm(p, config, "ln_f", x)

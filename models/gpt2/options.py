@@ -17,7 +17,10 @@ from tfx.models.gpt2.model import Config
 FINE_TUNING_LR = 5e-5
 """The peak learning rate where the weights are there already."""
 
-CHANGEABLE = {"steps", "save_every", "eval_every", "patience", "num_samples", "autograd"}
+CHANGEABLE = {
+    *("steps", "save_every", "eval_every", "patience", "num_samples", "autograd"),
+    "checkpoint_activations",
+}
 """What a resumed run may have otherwise than before."""
 
 NEW_ATTN_PDROP = 0.0
@@ -38,6 +41,7 @@ class Options:
     configuration. What was trained with is in the configuration of the checkpoint.
 
     Attributes:
+        checkpoint_activations: whether a step computes each block twice, to keep less in memory.
         min_lr: by default a tenth of `lr`.
         warmup_steps: by default 100, or a tenth of the steps where that is less.
         weight_decay: of matrices, the two embeddings among them; not of biases and layer norms.
@@ -53,6 +57,7 @@ class Options:
 
     dtype: str = "float32"
     autograd: Autograd = "auto"
+    checkpoint_activations: bool = False
     steps: int = 1000
     batch_size: int = 16
     grad_accum: int = 1

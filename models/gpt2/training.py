@@ -136,7 +136,8 @@ def _step(
     key = key_from_seed(options.seed)
 
     def mean_loss(p: Params, ids: Tensor, targets: Tensor, draw: Tensor) -> Tensor:
-        return loss(p, config, ids, targets, Pass(dropout=Dropout(key, draw)))
+        through = Pass(dropout=Dropout(key, draw), checkpoint=options.checkpoint_activations)
+        return loss(p, config, ids, targets, through)
 
     differentiate = value_and_grad(mean_loss, autograd=options.autograd)
 

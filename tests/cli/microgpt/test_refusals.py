@@ -95,6 +95,7 @@ TRAIN = {
     "--autograd native": ["--autograd native", "numpy has no autograd of its own"],
     "--autograd magic": ["magic"],
     "--eval-every 3": ["microgpt has no use for --eval-every"],
+    "--checkpoint-activations": ["microgpt has no use for --checkpoint-activations"],
     "--weights x": ["microgpt has no use for --weights"],
     "--steps -1": ["--steps"],
     "--steps many": ["--steps"],

@@ -109,6 +109,34 @@ def test_one_seed_gives_one_curve(
         assert np.mean(here[-5:]) < np.mean(here[:5]) - 0.5
 
 
+@pytest.mark.parametrize("autograd", ["core", "native"])
+def test_checkpointing_changes_nothing_but_memory(
+    place: Place, backend: Backend, autograd: str
+) -> None:
+    if autograd == "native" and not backend.native_autograd:
+        pytest.skip(f"{backend} has no autograd of its own")
+    how = {"steps": 2, "dtype": "float64", "autograd": autograd, "dropout": 0.3}
+    place.train(backend, "kept", **how)
+    place.train(backend, "anew", **how, checkpoint_activations=True)
+    tolerance = 0 if backend.deterministic else 1e-12
+    for which in ("model", "optimizer"):
+        found, expected = (weights(place.folder / name, which) for name in ("anew", "kept"))
+        for name, array in expected.items():
+            np.testing.assert_allclose(found[name], array, rtol=tolerance, atol=tolerance)
+
+
+def test_checkpointing_may_be_given_up_when_a_run_goes_on(place: Place) -> None:
+    how = {"steps": 4, "save_every": 2, "dropout": 0.3}
+    place.train(NUMPY, "straight", **how)
+    place.train(NUMPY, "run", **how, checkpoint_activations=True)
+    before = place.folder / "run" / "checkpoint-2"
+    place.resume(NUMPY, before, "other", checkpoint_activations=False)
+    for name in ("run", "other"):
+        assert losses(place.folder / name) == losses(place.folder / "straight")
+    saved = load_checkpoint(place.folder / "other", "gpt2")
+    assert saved.state["options"]["checkpoint_activations"] is False
+
+
 def test_dropout_draws_anew_in_every_step_and_turn(place: Place) -> None:
     """At a learning rate of nearly 0, on one sequence, nothing else differs between steps."""
     place.data.write_text(TEXT[:40])
