@@ -135,9 +135,11 @@ def test_train_passes_every_flag_on(invoke: Any) -> None:
         "num_samples": 0,
     }
     args = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+    args.append("--checkpoint-activations")
     done = invoke("train", "echo", *args, "--set", "n_layer=2", "--json")
-    assert given(done) == flags | {"overrides": {"n_layer": "2"}}
-    assert {f.name for f in fields(TrainSettings)} == {*flags, "overrides", "warmup_steps"}
+    others = {"checkpoint_activations": True, "overrides": {"n_layer": "2"}}
+    assert given(done) == flags | others
+    assert {f.name for f in fields(TrainSettings)} == {*flags, *others, "warmup_steps"}
 
 
 def test_the_help_says_what_holds_where_nothing_is_given(invoke: Any) -> None:
