@@ -9,10 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from tfx.core import nn, ops
+from tfx.core import nn, ops, quantized
 from tfx.core.creation import arange, tensor
 from tfx.core.tensor import Tensor
-from tfx.testing.records import LONG, Arg, Op, Sample, given, ids, mask, normal, positive
+from tfx.testing.records import (
+    LONG,
+    Arg,
+    Op,
+    Sample,
+    given,
+    halves,
+    ids,
+    mask,
+    normal,
+    pairs_of_nibbles,
+    positive,
+    signed_bytes,
+)
 
 SHAPES = [(2, 3), (), (3,), (2, 1, 4), (0, 2)]
 normals = [Sample(normal(*shape)) for shape in SHAPES]
@@ -143,6 +156,33 @@ def _linear(
 ) -> Any:
     w = w.T if outputs_first else w
     return residual + _ACTIVATIONS[activation](np.einsum("...n,nm->...m", x, w) + b)
+
+
+def _q8(q: Any, scales: Any) -> Any:
+    return q * np.repeat(scales, q.shape[-1] // scales.shape[-1], -1)
+
+
+def _q4(q: Any, scales: Any) -> Any:
+    """Group by group: first all lower halves of its bytes, then all upper ones."""
+    groups = np.split(q, scales.shape[-1], -1)
+    numbers = [half(group, 16) for group in groups for half in (np.mod, np.floor_divide)]
+    return _q8(np.concatenate(numbers, -1) - 8, scales)
+
+
+def _linear_of(weight: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    def reference(x: Any, q: Any, scales: Any, *more: Any, **how: Any) -> Any:
+        return _linear(x, weight(q, scales), *more, **how, outputs_first=True)
+
+    return reference
+
+
+def _rows_as(form: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The form of an embedding, whose last argument serves for its dtype alone."""
+
+    def call(*args: Tensor) -> Tensor:
+        return form(*args[:-1], dtype=args[-1].dtype)
+
+    return call
 
 
 def _layer_norm(x: Any, gain: Any, bias: Any, *, eps: float = 1e-5) -> Any:
@@ -346,6 +386,52 @@ FUSED_OPS = [
         Sample(normal(4, 3), ids(2, 3, below=4)),
         Sample(normal(4, 3), ids(0, below=4)),
         Sample(normal(LONG, 2), ids(30, below=LONG)),
+    ]),
+    Op("linear_q8", quantized.linear_q8, _linear_of(_q8), [
+        Sample(normal(2, 6), signed_bytes(4, 6), positive(4, 2)),
+        Sample(normal(6), signed_bytes(4, 6), positive(4, 1), normal(4)),
+        Sample(normal(2, 2, 6), signed_bytes(4, 6), positive(4, 6), normal(4), normal(2, 2, 4)),
+        Sample(normal(0, 6), signed_bytes(4, 6), positive(4, 3)),
+        Sample(normal(1, 192), signed_bytes(67, 192), positive(67, 3), normal(67)),
+        Sample(normal(5, LONG), signed_bytes(3, LONG), positive(3, 7)),
+        *(Sample(normal(2, 4), signed_bytes(3, 4), positive(3, 2), normal(3), normal(2, 3),
+                 activation=name) for name in _ACTIVATIONS),
+    ]),
+    Op("linear_q4", quantized.linear_q4, _linear_of(_q4), [
+        Sample(normal(2, 8), pairs_of_nibbles(3, 4), positive(3, 2)),
+        Sample(normal(8), pairs_of_nibbles(3, 4), positive(3, 1), normal(3)),
+        Sample(normal(2, 2, 8), pairs_of_nibbles(3, 4), positive(3, 4), normal(3),
+               normal(2, 2, 3)),
+        Sample(normal(0, 8), pairs_of_nibbles(3, 4), positive(3, 4)),
+        Sample(normal(1, 192), pairs_of_nibbles(67, 96), positive(67, 3), normal(67)),
+        Sample(normal(5, 2 * LONG), pairs_of_nibbles(3, LONG), positive(3, 7)),
+        *(Sample(normal(2, 4), pairs_of_nibbles(3, 2), positive(3, 2), normal(3), normal(2, 3),
+                 activation=name) for name in _ACTIVATIONS),
+    ]),
+    Op("linear_half", quantized.linear_half, _linear, [
+        Sample(normal(2, 3), halves(3, 4)),
+        Sample(normal(3), halves(3, 4), normal(4)),
+        Sample(normal(2, 2, 3), halves(3, 4), normal(4), normal(2, 2, 4), activation="gelu_new"),
+        Sample(normal(0, 3), halves(3, 2), normal(2)),
+        Sample(normal(5, LONG), halves(67, LONG), normal(67), normal(5, 67), outputs_first=True),
+        Sample(normal(1, 1, 3), halves(4, 3), outputs_first=True),
+    ]),
+    Op("embedding_q8", _rows_as(quantized.embedding_q8),
+       lambda q, scales, i, _: _q8(q, scales)[i], [
+        Sample(signed_bytes(4, 6), positive(4, 2), ids(2, 3, below=4), normal()),
+        Sample(signed_bytes(4, 6), positive(4, 1), ids(below=4), normal()),
+        Sample(signed_bytes(LONG, 2), positive(LONG, 2), ids(30, below=LONG), normal()),
+    ]),
+    Op("embedding_q4", _rows_as(quantized.embedding_q4),
+       lambda q, scales, i, _: _q4(q, scales)[i], [
+        Sample(pairs_of_nibbles(4, 6), positive(4, 2), ids(2, 3, below=4), normal()),
+        Sample(pairs_of_nibbles(4, 6), positive(4, 1), ids(below=4), normal()),
+        Sample(pairs_of_nibbles(LONG, 2), positive(LONG, 2), ids(30, below=LONG), normal()),
+    ]),
+    Op("embedding_half", _rows_as(quantized.embedding_half), lambda table, i, _: table[i], [
+        Sample(halves(4, 3), ids(2, 3, below=4), normal()),
+        Sample(halves(4, 3), ids(below=4), normal()),
+        Sample(halves(4, 3), ids(0, below=4), normal()),
     ]),
     Op("euclidean_norm", nn.euclidean_norm, lambda x: np.sqrt((x**2).sum()),
        [Sample(normal(3)), Sample(normal(2, 3)), Sample(normal())],

@@ -21,9 +21,18 @@ LONG = 259
 """Beyond the blocks, tiles and bytes that a library may count in, and no multiple of one."""
 
 
+KINDS = {
+    "mask": DType.bool,
+    "bytes": DType.int8,
+    "pairs": DType.uint8,
+    "halves": DType.float16,
+}
+"""Kinds of arrays whose dtype is not the one under test."""
+
+
 @dataclass(frozen=True)
 class Arg:
-    """An array to draw; `ids` and `mask` keep their dtype, the others take the one under test."""
+    """An array to draw; one of a dtype of its own keeps it, the others take the one under test."""
 
     shape: tuple[int, ...]
     kind: str = "normal"
@@ -33,7 +42,7 @@ class Arg:
     @property
     def is_variable(self) -> bool:
         """Whether it has the dtype under test."""
-        return self.kind not in ("ids", "mask")
+        return self.kind not in ("ids", *KINDS)
 
     def draw(self, rng: np.random.Generator, dtype: DType) -> HostArray:
         """Numbers for it; those of bfloat16, which NumPy lacks, as float32."""
@@ -41,6 +50,8 @@ class Arg:
             return np.asarray(rng.integers(0, self.below, self.shape), np.int64)
         if self.kind == "mask" or dtype is DType.bool:
             return np.asarray(rng.random(self.shape) < 0.5)
+        if self.kind in KINDS:
+            return _of_kind(self.kind, rng, self.shape)
         if self.values:
             values = np.abs(self.values) if dtype is DType.uint8 else np.array(self.values)
             return as_host(values, dtype).reshape(self.shape)
@@ -50,6 +61,13 @@ class Arg:
         positive = self.kind == "positive"
         drawn = rng.uniform(0.5, 2, self.shape) if positive else rng.standard_normal(self.shape)
         return as_host(np.asarray(drawn), dtype)
+
+
+def _of_kind(kind: str, rng: np.random.Generator, shape: tuple[int, ...]) -> HostArray:
+    if kind == "halves":
+        return np.asarray(rng.standard_normal(shape).astype(np.float16))
+    low = -128 if kind == "bytes" else 0
+    return np.asarray(rng.integers(low, low + 256, shape).astype(str(KINDS[kind])))
 
 
 def as_host(values: HostArray, dtype: DType) -> HostArray:
@@ -75,6 +93,18 @@ def ids(*shape: int, below: int) -> Arg:
 
 def mask(*shape: int) -> Arg:
     return Arg(shape, "mask")
+
+
+def signed_bytes(*shape: int) -> Arg:
+    return Arg(shape, "bytes")
+
+
+def pairs_of_nibbles(*shape: int) -> Arg:
+    return Arg(shape, "pairs")
+
+
+def halves(*shape: int) -> Arg:
+    return Arg(shape, "halves")
 
 
 def given(*values: float) -> Arg:
@@ -133,6 +163,12 @@ class Op:
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def own_dtypes(self) -> set[DType]:
+        """What its arguments have that keep a dtype of their own, other than indices."""
+        drawn = [x for sample in self.samples for x in sample.args if isinstance(x, Arg)]
+        return {KINDS[x.kind] for x in drawn if x.kind in KINDS}
 
     def expected(self, sample: Sample, arrays: Sequence[Any]) -> HostArray:
         """What NumPy makes of the drawn arguments, in its widest types."""

@@ -20,7 +20,7 @@ from tfx.core.tensor import Tensor
 from tfx.core.tolerances import TOLERANCES
 from tfx.testing.calling import LAYOUTS, call, fetch, put, told
 from tfx.testing.nearness import SLOPE, Mismatch, assert_close
-from tfx.testing.records import Arg, Op, Sample
+from tfx.testing.records import KINDS, Arg, Op, Sample
 
 STEP = 1e-5  # of central differences
 
@@ -171,8 +171,7 @@ class Trial:
 
     def _put(self, B: Backend, arrays: Sequence[Any], layout: str) -> list[Any]:
         held = sorted(INDICES & B.dtypes)
-        of_kind = {"ids": held[self._turn % len(held)] if held else B.index_dtype}
-        of_kind["mask"] = DType.bool
+        of_kind = {**KINDS, "ids": held[self._turn % len(held)] if held else B.index_dtype}
         return [
             put(B, x, layout, of_kind.get(arg.kind, self.dtype)) if isinstance(arg, Arg) else x
             for arg, x in zip(self.sample.args, arrays, strict=True)

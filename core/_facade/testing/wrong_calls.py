@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tfx.core import nn
+from tfx.core import nn, quantized
 from tfx.core.backend import Backend
 from tfx.core.creation import full
+from tfx.core.dtypes import DType
 from tfx.core.tensor import Tensor
+
+F32 = DType.float32
 
 Ones = Callable[..., Tensor]
 """`ones(2, 3, dtype="float64")`: a tensor of ones; of float32, unless it says otherwise."""
@@ -77,6 +80,49 @@ WRONG_CALLS: dict[str, list[Callable[[Ones], Any]]] = {
     "embedding": [
         lambda f: nn.embedding(f(2, 3), f(2)),
         lambda f: nn.embedding(f(), f(2, dtype="int64")),
+    ],
+    "linear_q8": [
+        lambda f: quantized.linear_q8(f(2, 4), f(3, 6, dtype="int8"), f(3, 2)),
+        lambda f: quantized.linear_q8(f(2, 6), f(3, 6, dtype="int8"), f(3, 4)),
+        lambda f: quantized.linear_q8(f(2, 6), f(3, 6, dtype="int8"), f(2, 2)),
+        lambda f: quantized.linear_q8(f(2, 6), f(3, 6, dtype="int8"), f(3, 0)),
+        lambda f: quantized.linear_q8(f(2, 6), f(3, 6, dtype="int8"), f(3)),
+        lambda f: quantized.linear_q8(f(2, 6), f(3, 6, dtype="uint8"), f(3, 2)),
+        lambda f: quantized.linear_q8(f(2, 6), f(3, 6), f(3, 2)),
+        lambda f: quantized.linear_q8(f(2, 6), f(3, 6, dtype="int8"), f(3, 2, dtype="int64")),
+        lambda f: quantized.linear_q8(f(2, 6, dtype="int64"), f(3, 6, dtype="int8"), f(3, 2)),
+        lambda f: quantized.linear_q8(f(2, 6), f(3, 6, dtype="int8"), f(3, 2), f(2)),
+        lambda f: quantized.linear_q8(f(2, 6), f(3, 6, dtype="int8"), f(3, 2), f(3), f(3, 3)),
+        lambda f: quantized.linear_q8(f(2, 6), f(2, 3, 6, dtype="int8"), f(2, 3, 2)),
+    ],
+    "linear_q4": [
+        lambda f: quantized.linear_q4(f(2, 3), f(3, 3, dtype="uint8"), f(3, 3)),
+        lambda f: quantized.linear_q4(f(2, 6), f(3, 3, dtype="uint8"), f(3, 2)),
+        lambda f: quantized.linear_q4(f(2, 6), f(3, 3, dtype="int8"), f(3, 3)),
+        lambda f: quantized.linear_q4(f(2, 6), f(3, 3, dtype="uint8"), f(4, 3)),
+        lambda f: quantized.linear_q4(f(2, 6), f(3, 3, dtype="uint8"), f(3, 3), f(6)),
+    ],
+    "linear_half": [
+        lambda f: quantized.linear_half(f(2, 3), f(3, 4)),
+        lambda f: quantized.linear_half(f(2, 3), f(2, 3, dtype="float16")),
+        lambda f: quantized.linear_half(f(2, 3), f(3, 4, dtype="float16"), f(4, dtype="float64")),
+        lambda f: quantized.linear_half(f(2, 3, dtype="int64"), f(3, 4, dtype="float16")),
+    ],
+    "embedding_q8": [
+        lambda f: quantized.embedding_q8(f(3, 6, dtype="int8"), f(3, 2), f(2), dtype=F32),
+        lambda f: quantized.embedding_q8(
+            f(3, 6, dtype="int8"), f(3, 4), f(2, dtype="int64"), dtype=F32
+        ),
+        lambda f: quantized.embedding_q8(f(3, 6), f(3, 2), f(2, dtype="int64"), dtype=F32),
+    ],
+    "embedding_q4": [
+        lambda f: quantized.embedding_q4(
+            f(3, 3, dtype="uint8"), f(3, 2), f(2, dtype="int64"), dtype=F32
+        ),
+    ],
+    "embedding_half": [
+        lambda f: quantized.embedding_half(f(3, 3), f(2, dtype="int64"), dtype=F32),
+        lambda f: quantized.embedding_half(f(3, 3, dtype="float16"), f(2), dtype=F32),
     ],
     "euclidean_norm": [lambda f: nn.euclidean_norm(f(2, dtype="int64"))],
     "adamw_step": [

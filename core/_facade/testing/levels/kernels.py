@@ -29,7 +29,7 @@ CHECKS = Checks(Level.KERNELS)
 
 def operation(subject: Subject, op: Op, dtype: DType) -> None:
     """Composed of primitives: its value, and its gradient by the tape."""
-    subject.needs(dtype)
+    subject.needs(dtype, *sorted(op.own_dtypes))
     B = subject.backend
     samples = samples_for(op, B, dtype)
     with composed():
@@ -45,6 +45,7 @@ def kernel(subject: Subject, name: str, dtype: DType, way: Autograd) -> None:
     B = subject.backend
     with _watched(subject, name) as runs:
         for op in ops_of(name):
+            subject.needs(*sorted(op.own_dtypes))
             check_values(op, B, op.samples, dtype)
             if dtype not in HALVES:  # whose slopes are too coarse
                 check_gradients(op, B, op.samples, dtype, way)
