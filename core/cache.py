@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from tfx.core.backend import Backend
 from tfx.core.creation import arange, full, tensor
 from tfx.core.dtypes import DType
 from tfx.core.errors import ShapeError
-from tfx.core.ops import causal_mask
+from tfx.core.ops import causal_mask, concat
 from tfx.core.tensor import Tensor
+
+HOLES = 64
+"""So many positions may be lost to every row before its tokens are moved together."""
 
 
 class KVCache:
@@ -22,6 +26,7 @@ class KVCache:
     A cache of several texts has them along the first axis, its rows. They end together: what is
     shorter begins with padding (`pad_left`), which is no part of the text. Rows may be repeated,
     dropped and exchanged (`reorder`), as a search does that goes on from several texts at once.
+    Their last tokens may be forgotten (`rewind`), of each row as many as proved wrong.
 
     Args:
         layers: how many layers keep keys and values.
@@ -30,7 +35,8 @@ class KVCache:
     Attributes:
         capacity: how many positions there are.
         length: how many of them are taken.
-        visible: which positions do not hold padding, bool (rows, capacity); None where none does.
+        visible: which positions hold neither padding nor what was forgotten, bool (rows, capacity);
+            None where all do.
     """
 
     def __init__(self, layers: int, shape: tuple[int, ...], backend: Backend, dtype: DType) -> None:
@@ -43,7 +49,8 @@ class KVCache:
             for _ in range(layers)
         ]
         self._position = full((), 0, backend, backend.index_dtype)
-        self._padding: Tensor | None = None  # (rows, 1)
+        self._seen: npt.NDArray[np.bool_] | None = None  # `visible` on the host
+        self._padding: Tensor | None = None  # how many are not visible before `length`, (rows, 1)
 
     def tree_leaves(self) -> list[Tensor]:
         """The buffers of all layers, the position, and what padding there is."""
@@ -78,11 +85,9 @@ class KVCache:
                 f"padding of {len(counts)} rows for a cache of {self._rows} rows that holds "
                 f"{self.length} tokens: expected one count a row, before the first token"
             )
-        if not any(counts):
-            return
-        backend = self._position.backend
-        self._padding = tensor(np.array(counts)[:, None], backend, backend.index_dtype)
-        self.visible = arange(self.capacity, backend) >= self._padding
+        if any(counts):
+            padding = np.array(counts)[:, None]
+            self._see(np.arange(self.capacity) >= padding, padding)
 
     def positions(self, count: int) -> Tensor:
         """The positions of the next `count` tokens: integers (count,), or (rows, count) where rows
@@ -111,6 +116,61 @@ class KVCache:
         self.length += count
         self._position = self._position + count
 
+    def rewind(self, counts: Sequence[int]) -> int:
+        """Row i forgets the last `counts[i]` of its tokens.
+
+        What all rows forget is overwritten by what comes next. Where a row forgets more than others
+        it keeps a hole, which is like padding: seen by none, and without a position. When holes add
+        up, what lies behind them is moved.
+
+        Returns how many positions are taken then, the least `capacity` that would do.
+        """
+        if len(counts) != self._rows or not all(0 <= n <= self.length for n in counts):
+            raise ShapeError(
+                f"rows of a cache of {self._rows} rows that holds {self.length} tokens cannot "
+                f"forget {list(counts)}: expected one count a row, of at most as many tokens"
+            )
+        if self._seen is None and len(set(counts)) == 1:
+            self._go_back(self.length - counts[0])
+            return self.length
+        if not any(counts):
+            return self.length
+        seen = np.ones((self._rows, self.capacity), bool) if self._seen is None else self._seen
+        seen = seen[:, : self.length]
+        seen = seen & (seen[:, ::-1].cumsum(1)[:, ::-1] > np.array(counts)[:, None])
+        kept = seen.sum(1)
+        until = int(np.flatnonzero(seen.any(0)).max(initial=-1)) + 1
+        seen = seen[:, :until]
+        if until - kept.max() >= HOLES:
+            seen = self._close_holes(seen, int(kept.max()))
+        self._go_back(seen.shape[1])
+        rest = np.ones((self._rows, self.capacity - self.length), bool)
+        self._see(np.concatenate([seen, rest], 1), self.length - kept[:, None])
+        return self.length
+
+    def _close_holes(self, seen: npt.NDArray[np.bool_], longest: int) -> npt.NDArray[np.bool_]:
+        """Move what each row sees to the end of `longest` positions; gives what is seen then."""
+        order = np.argsort(seen, axis=1, kind="stable")[:, seen.shape[1] - longest :]
+        backend = self._position.backend
+        rows = [tensor(row, backend, backend.index_dtype) for row in order]
+        start = full((), 0, backend, backend.index_dtype)
+        for layer, buffers in enumerate(self._buffers):
+            axis = buffers[0].ndim - 2
+            moved = [
+                concat([buffer[i : i + 1].take(row, axis) for i, row in enumerate(rows)])
+                for buffer in buffers
+            ]
+            keys, values = (
+                buffer.write(slab, start, axis) for buffer, slab in zip(buffers, moved, strict=True)
+            )
+            self._buffers[layer] = keys, values
+        return np.take_along_axis(seen, order, 1)
+
+    def _go_back(self, length: int) -> None:
+        if length < self.length:
+            self._position = self._position - (self.length - length)
+            self.length = length
+
     def reorder(self, rows: Sequence[int]) -> None:
         """Make row i what row `rows[i]` was: as many rows as are named, a row as often as it is."""
         if not all(0 <= row < self._rows for row in rows):
@@ -120,8 +180,14 @@ class KVCache:
         for layer, (keys, values) in enumerate(self._buffers):  # in turn: one layer is held twice
             self._buffers[layer] = keys.take(chosen), values.take(chosen)
         self._rows = len(rows)
-        if self._padding is not None and self.visible is not None:
+        if self._seen is not None and self._padding is not None and self.visible is not None:
+            self._seen = self._seen[list(rows)]
             self._padding, self.visible = self._padding.take(chosen), self.visible.take(chosen)
+
+    def _see(self, seen: npt.NDArray[np.bool_], padding: npt.NDArray[np.integer]) -> None:
+        backend = self._position.backend
+        self._seen, self.visible = seen, tensor(seen, backend)
+        self._padding = tensor(padding, backend, backend.index_dtype)
 
     def _check_room(self, count: int) -> None:
         if self.length + count > self.capacity:

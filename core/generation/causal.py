@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
 from tfx.core.backend import Backend
+from tfx.core.cache import HOLES
 from tfx.core.creation import tensor
 from tfx.core.dtypes import DType
 from tfx.core.errors import NonFiniteError
@@ -26,6 +28,18 @@ class Cache(Protocol):
 
     def reorder(self, rows: Sequence[int]) -> None:
         """Make row i what row `rows[i]` was, with as many rows as are named."""
+
+
+@runtime_checkable
+class Rewinding(Cache, Protocol):
+    """A cache that can forget the last tokens, as speculation needs it to."""
+
+    def rewind(self, counts: Sequence[int]) -> int:
+        """Row i forgets the last `counts[i]` of its tokens.
+
+        Returns how much of the capacity is taken then. What one row forgets and another does not
+        may stay taken, as padding.
+        """
 
 
 class CausalModel(Protocol):
@@ -54,80 +68,188 @@ class CausalModel(Protocol):
         """
 
 
-class Batch:
-    """Texts in progress: prompts read by a model in one pass, going on token by token.
+@runtime_checkable
+class Verifying(CausalModel, Protocol):
+    """A causal model that can judge several tokens in one pass; its caches are `Rewinding`."""
 
-    Prompts of different lengths are padded on the left, so that all end together. When the model's
-    positions are full, what each text still has in view (`window_start`) is read anew.
+    def each_logits(self, ids: Tensor, cache: Any) -> Tensor:
+        """Read ids as `logits` does; the logits (batch, T, vocab_size) behind each of them."""
 
-    Args:
-        model: what reads them.
-        prompts: ids of each, none of them empty.
-        max_new_tokens: how many tokens may be added to each; the last of them is not read.
+
+@dataclass
+class _Text:
+    """One text of a batch, and how much of it the model has read. All counts are from its start.
 
     Attributes:
-        logits: for the next token of each text, float32 or float64 (texts, vocabulary).
+        ids: its tokens, and behind them, while they are not contradicted, guesses.
+        length: how many of the ids are its tokens.
+        limit: how many it may have.
+        begin: the cache has what comes from here on,
+        held: to here,
+        right: and to here it is right.
+        read: how long the text was when the model last read.
+    """
+
+    ids: Ids
+    length: int
+    limit: int
+    begin: int = 0
+    held: int = 0
+    right: int = 0
+    read: int = 0
+
+    def append(self, token: int) -> None:
+        if self.length < self.right and self.ids[self.length] != token:
+            self.right = self.length
+        self.make_room(1)
+        self.ids[self.length] = token
+        self.length += 1
+
+    def make_room(self, count: int) -> None:
+        short = self.length + count - len(self.ids)
+        if short > 0:
+            self.ids = np.pad(self.ids, (0, max(short, len(self.ids))))
+
+
+class Batch:
+    """Texts in progress: prompts read by a model in one pass, going on by a token or by several.
+
+    In the cache all end together: what is shorter is padded on the left. With the tokens that are
+    new, guesses may be read at what comes next; what proves wrong is forgotten by the next pass.
+    When the model's positions are full, what each text still has in view (`window_start`) is read
+    anew.
+
+    Args:
+        model: what reads them; one that is `Verifying`, where there will be guesses.
+        prompts: ids of each, none of them empty.
+        max_new_tokens: how many tokens may be added to each; the last of them is not read.
+        guesses: the most that will be read at a time; with any, tokens can be taken back too.
+
+    Attributes:
+        logits: (texts, 1 + guesses, vocabulary), float32 or float64: behind the last token of each
+            text as it was read, and behind each guess.
     """
 
     logits: Row
 
     def __init__(
-        self, model: CausalModel, prompts: Sequence[Sequence[int]], max_new_tokens: int
+        self,
+        model: CausalModel,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        guesses: int = 0,
     ) -> None:
         self._model = model
-        self._length = longest = max(map(len, prompts))
-        self._padding = [longest - len(prompt) for prompt in prompts]
-        self._longest = longest + max_new_tokens
-        self._ids = np.zeros((len(prompts), longest + min(max_new_tokens, ROOM)), np.int64)
-        for row, padding, prompt in zip(self._ids, self._padding, prompts, strict=True):
-            row[padding:longest] = prompt
+        self._guesses = guesses
+        room = min(max_new_tokens, ROOM)
+        self._texts = [
+            _Text(np.pad(np.asarray(ids, np.int64), (0, room)), len(ids), len(ids) + max_new_tokens)
+            for ids in prompts
+        ]
         self._begin()
 
     def ids(self, row: int) -> Ids:
         """The tokens of one text, prompt and all."""
-        return self._ids[row, self._padding[row] : self._length]
+        text = self._texts[row]
+        return text.ids[: text.length]
+
+    @property
+    def texts(self) -> list[Ids]:
+        """The tokens of each text."""
+        return [self.ids(row) for row in range(len(self._texts))]
+
+    @property
+    def guessed(self) -> int:
+        """How many guesses the model has read behind each text."""
+        return len(self.logits[0]) - 1
+
+    @property
+    def room(self) -> int:
+        """How many guesses can be right in some text: all that may come before its last token."""
+        return max(text.limit - text.length for text in self._texts) - 1
+
+    def behind(self, row: int) -> Row | None:
+        """The logits behind the last token of a text; None where the model has not read it."""
+        text = self._texts[row]
+        ahead = text.length - text.read
+        known = ahead < self.logits.shape[1] and (not ahead or text.length <= text.right)
+        return self.logits[row, ahead] if known else None
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with text `rows[i]` in place i; what is named twice goes on twice."""
-        if list(rows) == list(range(len(self._padding))):
+        if list(rows) == list(range(len(self._texts))):
             return
         self._cache.reorder(rows)
-        self._padding = [self._padding[row] for row in rows]
-        self._ids = self._ids[list(rows)]
+        self._texts = [replace(self._texts[row], ids=self._texts[row].ids.copy()) for row in rows]
         self.logits = self.logits[list(rows)]
 
-    def append(self, tokens: Sequence[int]) -> None:
-        """Add one token to each text, and read them."""
-        if self._length == self._ids.shape[1]:
-            self._ids = np.pad(self._ids, [(0, 0), (0, self._length)])
-        self._ids[:, self._length] = tokens
-        self._length += 1
-        if self._taken < self._model.max_positions:
-            self._read(self._ids[:, self._length - 1 : self._length])
-        else:
-            self._begin()
+    def append(self, row: int, token: int) -> None:
+        """Add a token to a text; it is read by the next `read`, if it was not guessed."""
+        self._texts[row].append(token)
+
+    def cut(self, row: int, length: int) -> None:
+        """Take back what a text has beyond `length` tokens."""
+        self._texts[row].length = length
+
+    def read(self, guesses: Sequence[Sequence[int]] = ()) -> None:
+        """Read what is new in each text, and behind it what is guessed to come next.
+
+        Guesses that there are no positions for are left out.
+        """
+        new = max(1, *(text.length - text.right for text in self._texts))
+        longest = max(text.length - text.begin for text in self._texts)
+        width = max(map(len, guesses), default=0)
+        width = min(width, max(self._model.max_positions - longest, 0))
+        known = [text.length - new for text in self._texts]
+        if longest > self._model.max_positions or any(
+            count < text.begin for count, text in zip(known, self._texts, strict=True)
+        ):
+            return self._begin()
+        wrong = [text.held - count for count, text in zip(known, self._texts, strict=True)]
+        if any(wrong):
+            self._taken = self._cache.rewind(wrong)
+        if self._taken + new + width > self._capacity:
+            return self._begin()
+        for text, guessed in zip(self._texts, guesses, strict=False):
+            text.make_room(width)
+            text.ids[text.length : text.length + width] = 0
+            text.ids[text.length : text.length + min(width, len(guessed))] = guessed[:width]
+        views = [text.ids[text.length - new : text.length + width] for text in self._texts]
+        self._read(np.stack(views), width)
 
     def _begin(self) -> None:
         """Read what each text has in view, after nothing."""
-        texts = [self.ids(row) for row in range(len(self._padding))]
         positions = self._model.max_positions
-        views = [text[window_start(len(text), positions) :] for text in texts]
+        for text in self._texts:
+            text.begin = window_start(text.length, positions)
+        views = [text.ids[text.begin : text.length] for text in self._texts]
         longest = max(map(len, views))
-        to_read = self._longest - self._length - 1
-        self._cache = self._model.start(len(views), min(longest + to_read, positions))
-        self._cache.pad_left([longest - len(view) for view in views])
+        to_read = max(text.limit - text.length for text in self._texts) - 1
+        self._capacity = min(longest + to_read, positions)
+        if self._guesses and len(views) > 1:
+            self._capacity += HOLES + self._guesses
         self._taken = 0
+        self._cache: Any = self._model.start(len(views), self._capacity)
+        self._cache.pad_left([longest - len(view) for view in views])
         self._read(np.stack([np.pad(view, (longest - len(view), 0)) for view in views]))
 
-    def _read(self, ids: Ids) -> None:
+    def _read(self, ids: Ids, guesses: int = 0) -> None:
         backend = self._model.backend
         self._taken += ids.shape[1]
-        logits = self._model.logits(tensor(ids, backend, backend.index_dtype), self._cache)
+        read = tensor(ids, backend, backend.index_dtype)
+        if guesses:
+            verifying = cast(Verifying, self._model)
+            logits = verifying.each_logits(read, self._cache)[:, -1 - guesses :]
+        else:
+            logits = self._model.logits(read, self._cache)[:, None]
         if logits.dtype.itemsize < 4:
             logits = logits.cast(DType.float32)
         self.logits = logits.numpy()
         if not np.isfinite(self.logits.max(-1)).all():
             raise NonFiniteError("the logits are not finite: the model's parameters are too large")
+        for text in self._texts:
+            text.read = text.length
+            text.held = text.right = text.length + guesses
 
 
 def window_start(length: int, positions: int) -> int:

@@ -16,15 +16,15 @@ from tfx.core.errors import OptionError, UsageError
 from tfx.core.generation.beams import BeamSearch
 from tfx.core.generation.causal import Batch, CausalModel
 from tfx.core.generation.logits import (
+    Chooser,
     Logprob,
-    choose,
     constrained,
     log_softmax,
     logprob,
     nothing_left,
-    uniform,
 )
 from tfx.core.generation.options import GenerationOptions
+from tfx.core.generation.speculation import Ahead, Speculation
 from tfx.core.generation.stopping import Decoder, Ending, FinishReason
 
 
@@ -71,6 +71,7 @@ def generate(
     decode: Decoder | None = None,
     on_token: Callable[[Token], None] | None = None,
     seeds: Sequence[int] | None = None,
+    speculation: Speculation | None = None,
 ) -> list[list[Text]]:
     """The texts that follow each prompt, `num_samples` of them.
 
@@ -81,16 +82,18 @@ def generate(
         decode: from token ids to text, for stop strings and the results' text.
         on_token: called with every token as soon as it is known.
         seeds: of each prompt's draws, in place of the one of `options` for all.
+        speculation: reads tokens ahead of what is known; the texts are the same, and sooner there.
 
     Raises:
         UsageError: before any work, for a prompt that is empty, has unknown ids, or does not fit
-            the model together with `max_new_tokens`; later, when every token is forbidden.
+            the model together with `max_new_tokens`, and for speculation that is not to be had;
+            later, when every token is forbidden.
         NonFiniteError: the model gave logits that are not finite.
     """
     options = options or GenerationOptions()
     texts = [[_empty(options) for _ in range(options.num_samples)] for _ in prompts]
     ending = Ending(options, decode)
-    for token in stream(model, prompts, options, decode, seeds):
+    for token in stream(model, prompts, options, decode, seeds, speculation):
         if on_token:
             on_token(token)
         text = texts[token.prompt][token.sample]
@@ -109,6 +112,7 @@ def stream(
     options: GenerationOptions | None = None,
     decode: Decoder | None = None,
     seeds: Sequence[int] | None = None,
+    speculation: Speculation | None = None,
 ) -> Iterator[Token]:
     """Every token as soon as it is known, those of several texts in turn; see `generate`.
 
@@ -117,12 +121,15 @@ def stream(
     """
     options = options or GenerationOptions()
     _check(model, prompts, options)
+    if speculation is not None:
+        speculation.check(model, options)
     ending = Ending(options, decode)
     if not prompts:
         return iter(())
     if options.num_beams > 1:
         return _search(model, prompts, options, ending)
-    return _sample(model, prompts, options, ending, seeds or [options.seed] * len(prompts))
+    seeds = seeds or [options.seed] * len(prompts)
+    return _sample(model, prompts, options, ending, seeds, speculation or Speculation(length=0))
 
 
 def _sample(
@@ -131,32 +138,40 @@ def _sample(
     options: GenerationOptions,
     ending: Ending,
     seeds: Sequence[int],
+    speculation: Speculation,
 ) -> Iterator[Token]:
-    """Each text's next token by itself, the likeliest or one drawn."""
-    batch = Batch(model, prompts, options.max_new_tokens)
+    """Each text's next token by itself, the likeliest or one drawn; as many as are known behind one
+    pass, before the next."""
     places = [(p, s) for p in range(len(prompts)) for s in range(options.num_samples)]
-    batch.keep([prompt for prompt, _ in places])
+    choosers = [Chooser(options, seeds[p], s, len(prompts[p])) for p, s in places]
+    batch = Batch(model, prompts, options.max_new_tokens, speculation.most)
+    rows = [prompt for prompt, _ in places]
+    batch.keep(rows)
+    ahead = Ahead(speculation, batch, prompts, rows, choosers)
     chosen: list[list[int]] = [[] for _ in places]
-    step = 0
     while True:
         going = []
         for row, (prompt, sample) in enumerate(places):
-            logits, new = batch.logits[row], chosen[row]
-            scores = constrained(logits, batch.ids(row), step, options)
-            number = uniform(seeds[prompt], sample, step) if options.temperature else 0.0
-            new.append(choose(scores, options, number))
-            asked = options.logprobs
-            likely = None if asked is None else logprob(logits, new[-1], asked)
-            reason = ending.reason(new)
-            yield Token(prompt, sample, new[-1], likely, reason)
+            new, reason, known = chosen[row], None, len(chosen[row])
+            while reason is None and (logits := batch.behind(row)) is not None:
+                new.append(choosers[row](logits, batch.ids(row)))
+                batch.append(row, new[-1])
+                asked = options.logprobs
+                likely = None if asked is None else logprob(logits, new[-1], asked)
+                reason = ending.reason(new)
+                yield Token(prompt, sample, new[-1], likely, reason)
+            ahead.learn(row, new[known:])
             if reason is None:
                 going.append(row)
         if not going:
             return
-        places, chosen = [places[row] for row in going], [chosen[row] for row in going]
-        batch.keep(going)
-        batch.append([new[-1] for new in chosen])
-        step += 1
+        places, choosers, chosen = (
+            [places[row] for row in going],
+            [choosers[row] for row in going],
+            [chosen[row] for row in going],
+        )
+        ahead.keep(going)
+        ahead.read()
 
 
 def _search(
@@ -175,12 +190,13 @@ def _search(
     ]
     step = 0
     while searches:
-        log_probs = log_softmax(batch.logits)
+        logits = batch.logits[:, 0]
+        log_probs = log_softmax(logits)
         scores = [constrained(row, batch.ids(i), step, options) for i, row in enumerate(log_probs)]
         rows, tokens, going = [], [], []
         for i, (prompt, search) in enumerate(searches):
             here = slice(i * count, (i + 1) * count)
-            search.advance(np.stack(scores[here]), batch.logits[here])
+            search.advance(np.stack(scores[here]), logits[here])
             if search.over:
                 yield from _found(prompt, search, ending)
                 continue
@@ -190,7 +206,9 @@ def _search(
         searches = going
         if searches:
             batch.keep(rows)
-            batch.append(tokens)
+            for row, token in enumerate(tokens):
+                batch.append(row, token)
+            batch.read()
         step += 1
 
 

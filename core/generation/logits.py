@@ -51,6 +51,31 @@ def choose(row: Row, options: GenerationOptions, uniform: float) -> int:
     return draw(filtered(row, options), uniform, options)
 
 
+@dataclass(frozen=True)
+class Chooser:
+    """How one text's tokens are chosen. A token depends on the logits, the text and its place in it
+    alone, whenever it is chosen, and by whichever model.
+
+    Attributes:
+        options: what may be chosen, and how.
+        seed: of the prompt's draws.
+        sample: which of the prompt's texts it is.
+        prompt: how many tokens it began with.
+    """
+
+    options: GenerationOptions
+    seed: int
+    sample: int
+    prompt: int
+
+    def __call__(self, logits: Row, ids: Ids) -> int:
+        """The token after `ids`, the text so far, by the logits behind it."""
+        new = len(ids) - self.prompt
+        scores = constrained(logits, ids, new, self.options)
+        number = uniform(self.seed, self.sample, new) if self.options.temperature else 0.0
+        return choose(scores, self.options, number)
+
+
 def filtered(row: Row, options: GenerationOptions) -> Row:
     """The row that a token is drawn from: temperature, top-k, top-p and min-p, in this order."""
     if options.temperature != 1:
