@@ -66,6 +66,7 @@ class KVCache:
         new._position = next(values)
         new._padding = None if self._padding is None else next(values)
         new.visible = None if self.visible is None else next(values)
+        new._seen = self._seen
         return new
 
     def become(self, other: KVCache, length: int) -> None:

@@ -85,6 +85,8 @@ class GradientError(TfxError):
 
 class CaptureError(TfxError):
     """A function cannot be captured, or its replay is not what the function computes."""
+
+
 class OnlyOnTape(GradientError):
     """The library's own autograd cannot follow; tfx's tape can, and does where that is allowed."""
 

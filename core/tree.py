@@ -28,7 +28,8 @@ def leaves(nest: Any) -> list[Tensor]:
     if isinstance(nest, list | tuple):
         return [leaf for part in nest for leaf in leaves(part)]
     if hasattr(nest, "tree_leaves"):  # isinstance takes microseconds with a protocol
-        return nest.tree_leaves()
+        parts: list[Tensor] = nest.tree_leaves()
+        return parts
     raise _no_nest(nest)
 
 

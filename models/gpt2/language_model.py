@@ -99,13 +99,17 @@ class LanguageModel:
     def _reading(self) -> Reading:
         return Reading(self._read)
 
+    @cached_property
+    def _verifying(self) -> Reading:
+        return Reading(lambda ids, cache: logits(self.params, self.config, ids, Pass(cache)))
+
     def _read(self, ids: Tensor, cache: KVCache) -> Tensor:
         hidden = trunk(self.params, self.config, ids, Pass(cache))
         return head(self.params, hidden[:, -1])
 
     def each_logits(self, ids: Tensor, cache: KVCache) -> Tensor:
         """The same for every one of the ids: scores (B, T, V) of what follows each."""
-        return logits(self.params, self.config, ids, Pass(cache))
+        return self._verifying(ids, cache)
 
     def all_logits(self, ids: Tensor, visible: Tensor | None = None) -> Tensor:
         """Scores (B, T, V) of what follows each of the ids (B, T).

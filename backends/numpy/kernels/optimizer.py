@@ -26,7 +26,7 @@ def _euclidean_norm(B: Backend, space: Workspace, x: Array) -> tuple[Array, None
         calls.append((np.copyto, (copy, x)))
         x = copy
     flat = x.reshape(-1)
-    count, rest = divmod(flat.size, _ROW)
+    count = flat.size // _ROW
     if count:
         rows, end = flat[: count * _ROW].reshape(count, _ROW), flat[count * _ROW :]
         sums = space.scratch((count + 1,), x.dtype)

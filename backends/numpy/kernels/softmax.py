@@ -58,6 +58,4 @@ def pull_softmax(space: Workspace, y: Array, g: Array, g_x: Array) -> Calls:
     ]
 
 
-SOFTMAX = planned(
-    "softmax", _softmax, _softmax_vjp, lambda B, x: x.size > 0 < x.ndim and floats(x)
-)
+SOFTMAX = planned("softmax", _softmax, _softmax_vjp, lambda B, x: x.size > 0 < x.ndim and floats(x))

@@ -1,4 +1,4 @@
-"""L5: how a backend behaves around its results: transfers, repeats, threads, instances, chance, capture."""
+"""L5: how a backend behaves around its results: transfers, repeats, threads, chance, capture."""
 
 from __future__ import annotations
 
