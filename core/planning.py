@@ -21,6 +21,10 @@ Plan = Callable[..., tuple[Any, Any, Sequence[Call]]]
 them, filled once the calls were made. Arguments are read by the calls alone: while planning, they
 have a shape, a dtype and a place, but no values yet."""
 
+PrimitivePlan = Callable[..., tuple[Any, Sequence[Call]] | None]
+"""The same for a primitive, `(B, space, *raw, **params) -> (out, calls)`; None where the primitive
+itself is to be called, and its result copied."""
+
 PlanVjp = Callable[..., tuple[Sequence[Any], Sequence[Call]]]
 """`(B, space, g, out, saved, *raw, **params) -> (gradients, calls)`, as `Fused.vjp` has them."""
 

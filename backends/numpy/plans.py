@@ -1,7 +1,7 @@
 """Each primitive over settled memory: NumPy calls that write where they are told.
 
-A plan gives `(out, None, calls)` as `tfx.core.planning` has it, or None for what it leaves to the
-primitive itself, whose result is then copied.
+A plan gives `(out, calls)`, or None for what it leaves to the primitive itself, whose result is
+then copied.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from tfx.backends.numpy.kernels.arrays import LIMITS, Array
 from tfx.core.backend import Backend
 from tfx.core.capture.memory import owner
 from tfx.core.dtypes import DType
-from tfx.core.planning import Call, Plan, Workspace
+from tfx.core.planning import Call, PrimitivePlan, Workspace
 
-Planned = tuple[Array, None, Sequence[Call]] | None
+Planned = tuple[Array, Sequence[Call]] | None
 
 
 # ---- elementwise -----------------------------------------------------------------------------
 
 
-def _elementwise(ufunc: Callable[..., Any], dtype: Any = None) -> Plan:
+def _elementwise(ufunc: Callable[..., Any], dtype: Any = None) -> PrimitivePlan:
     def plan(B: Backend, space: Workspace, *args: Any) -> Planned:
         arrays = _weak_as_arrays(args)
         shape = np.broadcast_shapes(*(x.shape for x in arrays))
         kind = dtype or arrays[0].dtype
         out = _over(space, shape, kind, arrays)
-        return out, None, [(ufunc, (*arrays, out))]
+        return out, [(ufunc, (*arrays, out))]
 
     return plan
 
@@ -42,7 +42,7 @@ def _weak_as_arrays(args: Sequence[Any]) -> list[Array]:
     """The arguments, numbers as arrays of the dtype beside them: NumPy would convert them anew in
     every call."""
     dtype = next(x.dtype for x in args if isinstance(x, np.ndarray))
-    return [x if isinstance(x, np.ndarray) else np.asarray(x, dtype) for x in args]
+    return [np.asarray(x, x.dtype if isinstance(x, np.ndarray) else dtype) for x in args]
 
 
 def _over(space: Workspace, shape: tuple[int, ...], dtype: Any, args: Sequence[Array]) -> Array:
@@ -50,26 +50,27 @@ def _over(space: Workspace, shape: tuple[int, ...], dtype: Any, args: Sequence[A
     for x in args:
         if x.shape == shape and x.dtype == dtype and space.may_overwrite(x):
             return x
-    return space.result(shape, dtype)
+    out: Array = space.result(shape, dtype)
+    return out
 
 
 def _pow(B: Backend, space: Workspace, x: Array, *, exponent: float) -> Planned:
     out = _over(space, x.shape, x.dtype, [x])
     if exponent == 2:
-        return out, None, [(np.square, (x, out))]
+        return out, [(np.square, (x, out))]
     if exponent in (0.5, -0.5):
         calls: list[Call] = [(np.sqrt, (x, out))]
         if exponent < 0:
             calls.append((np.reciprocal, (out, out)))
-        return out, None, calls
-    return out, None, [(np.power, (x, np.asarray(exponent, x.dtype), out))]
+        return out, calls
+    return out, [(np.power, (x, np.asarray(exponent, x.dtype), out))]
 
 
 def _cast(B: Any, space: Workspace, x: Array, *, dtype: DType) -> Planned:
     if DType.bfloat16 in (dtype, B.dtype(x)):
         return None
     out = space.result(x.shape, B.native(dtype))
-    return out, None, [(np.copyto, (out, x, "unsafe"))]
+    return out, [(np.copyto, (out, x, "unsafe"))]
 
 
 def _where(B: Backend, space: Workspace, condition: Array, x: Any, y: Any) -> Planned:
@@ -77,7 +78,7 @@ def _where(B: Backend, space: Workspace, condition: Array, x: Any, y: Any) -> Pl
     shape = np.broadcast_shapes(condition.shape, x.shape, y.shape)
     out = _over(space, shape, y.dtype, [y])
     calls: list[Call] = [] if out is y else [(np.copyto, (out, y))]
-    return out, None, [*calls, (np.copyto, (out, x, "same_kind", condition))]
+    return out, [*calls, (np.copyto, (out, x, "same_kind", condition))]
 
 
 # ---- reductions and products -----------------------------------------------------------------
@@ -93,21 +94,21 @@ def _sum(
     if x.dtype == np.float16:
         return None
     out = space.result(_reduced(x, axis, keepdims), x.dtype)
-    return out, None, [(np.add.reduce, (x, axis, x.dtype, out, keepdims))]
+    return out, [(np.add.reduce, (x, axis, x.dtype, out, keepdims))]
 
 
 def _max(
     B: Backend, space: Workspace, x: Array, *, axis: tuple[int, ...], keepdims: bool
 ) -> Planned:
     out = space.result(_reduced(x, axis, keepdims), x.dtype)
-    return out, None, [(np.maximum.reduce, (x, axis, None, out, keepdims))]
+    return out, [(np.maximum.reduce, (x, axis, None, out, keepdims))]
 
 
 def _argmax(B: Any, space: Workspace, x: Array, *, axis: int) -> Planned:
     if B.native(B.index_dtype) != np.intp:
         return None
     out = space.result(x.shape[:axis] + x.shape[axis + 1 :], np.intp)
-    return out, None, [(np.argmax, (x, axis, out))]
+    return out, [(np.argmax, (x, axis, out))]
 
 
 def _matmul(B: Backend, space: Workspace, x: Array, y: Array) -> Planned:
@@ -116,15 +117,15 @@ def _matmul(B: Backend, space: Workspace, x: Array, y: Array) -> Planned:
     leading = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
     out = space.result((*leading, x.shape[-2], y.shape[-1]), x.dtype)
     plain = x.ndim == y.ndim == 2 and out.flags.c_contiguous
-    return out, None, [(np.dot if plain else np.matmul, (x, y, out))]
+    return out, [(np.dot if plain else np.matmul, (x, y, out))]
 
 
 # ---- shape: views, which cost nothing -----------------------------------------------------------
 
 
-def _view(name: str) -> Plan:
+def _view(name: str) -> PrimitivePlan:
     def plan(B: Backend, space: Workspace, x: Array, **params: Any) -> Planned:
-        return getattr(B, name)(x, **params), None, []
+        return getattr(B, name)(x, **params), []
 
     return plan
 
@@ -132,16 +133,16 @@ def _view(name: str) -> Plan:
 def _reshape(B: Backend, space: Workspace, x: Array, *, shape: tuple[int, ...]) -> Planned:
     seen = x.reshape(shape)
     if owner(seen) == owner(x):
-        return seen, None, []
+        return seen, []
     out = space.result(shape, x.dtype)
-    return out, None, [(np.copyto, (out.reshape(x.shape), x))]
+    return out, [(np.copyto, (out.reshape(x.shape), x))]
 
 
 def _concat(B: Backend, space: Workspace, *xs: Array, axis: int) -> Planned:
     shape = list(xs[0].shape)
     shape[axis] = sum(x.shape[axis] for x in xs)
     out = space.result(tuple(shape), xs[0].dtype)
-    return out, None, [(np.concatenate, (xs, axis, out))]
+    return out, [(np.concatenate, (xs, axis, out))]
 
 
 def _pad(
@@ -150,7 +151,7 @@ def _pad(
     shape = tuple(n + a + b for n, (a, b) in zip(x.shape, widths, strict=True))
     out = space.result(shape, x.dtype)
     inside = out[tuple(slice(a, a + n) for n, (a, _) in zip(x.shape, widths, strict=True))]
-    return out, None, [(np.copyto, (out, np.asarray(value, x.dtype))), (np.copyto, (inside, x))]
+    return out, [(np.copyto, (out, np.asarray(value, x.dtype))), (np.copyto, (inside, x))]
 
 
 # ---- index --------------------------------------------------------------------------------------
@@ -158,7 +159,7 @@ def _pad(
 
 def _take(B: Backend, space: Workspace, x: Array, indices: Array, *, axis: int) -> Planned:
     out = space.result(x.shape[:axis] + indices.shape + x.shape[axis + 1 :], x.dtype)
-    return out, None, [(np.take, (x, indices, axis, out, "clip"))]
+    return out, [(np.take, (x, indices, axis, out, "clip"))]
 
 
 def _scatter_add(
@@ -168,7 +169,7 @@ def _scatter_add(
     out = _over(space, x.shape, x.dtype, [x] if apart else [])
     calls: list[Call] = [] if out is x else [(np.copyto, (out, x))]
     where = (slice(None),) * axis + (indices,)
-    return out, None, [*calls, (np.add.at, (out, where, updates))]
+    return out, [*calls, (np.add.at, (out, where, updates))]
 
 
 def _write(
@@ -179,10 +180,10 @@ def _write(
     before = (slice(None),) * axis
     if isinstance(start, int):
         place = out[(*before, slice(start, start + slab.shape[axis]))]
-        return out, None, [*calls, (np.copyto, (place, slab))]
+        return out, [*calls, (np.copyto, (place, slab))]
     if slab.shape[axis] == 1 and buffer.ndim > 1:
-        return out, None, [*calls, (_put, (out.swapaxes(0, axis), start, slab.swapaxes(0, axis)))]
-    return out, None, [*calls, (_write_at, (out, before, start, slab.shape[axis], slab))]
+        return out, [*calls, (_put, (out.swapaxes(0, axis), start, slab.swapaxes(0, axis)))]
+    return out, [*calls, (_write_at, (out, before, start, slab.shape[axis], slab))]
 
 
 def _put(rows: Array, start: Array, slab: Array) -> None:
@@ -194,7 +195,7 @@ def _write_at(out: Array, before: tuple[slice, ...], start: Array, count: int, s
     out[(*before, slice(at, at + count))] = slab
 
 
-PLANS: dict[str, Plan] = {
+PLANS: dict[str, PrimitivePlan] = {
     "cast": _cast,
     "neg": _elementwise(np.negative),
     "exp": _elementwise(np.exp),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import threading
@@ -83,10 +82,10 @@ class Captured(Generic[T]):
     """What `jit` gives: called like the function."""
 
     def __init__(self, fn: Callable[..., T], donate_argnums: Sequence[int] = ()) -> None:
-        functools.update_wrapper(self, fn, updated=())
         self._fn = fn
+        self._name = getattr(fn, "__name__", type(fn).__name__)
         self._donated = frozenset(donate_argnums)
-        self._kept: dict[Any, _Kept] = {}
+        self._kept: dict[Any, _Kept[T]] = {}
         self._seen: dict[Any, int] = {}
         self._memory = Memory()
         self._lock = threading.RLock()
@@ -119,7 +118,7 @@ class Captured(Generic[T]):
         """What was captured, in words: for each kind of arguments, the calls of a replay, what was
         left out, and the memory that they work on."""
         replays = [kept.replay or kept.reason for kept in self._kept.values()]
-        return explained(self.__name__, replays)
+        return explained(self._name, replays)
 
     def _first(self, key: Any, args: Sequence[Any], leaves: Sequence[Tensor]) -> T:
         """Run what has no replay yet, and see to it that it has one the next time."""
@@ -137,7 +136,7 @@ class Captured(Generic[T]):
                 values = iter([Tensor(x, backend) for x in raw])
                 out = self._fn(*(tree.like(x, values) if _is_nest(x) else x for x in args))
         except NotCapturable as reason:
-            self._kept[key] = _Kept(None, str(reason))
+            self._kept[key] = _Kept(backend, reason=str(reason))
             return self._fn(*args)
         outputs = tree.leaves(out)
         expected = [x.data for x in outputs]
@@ -146,11 +145,11 @@ class Captured(Generic[T]):
         homes = self._homes(args, outputs, leaves)
         replay = replay_of(program, homes, self._memory)
         form = tree.like(out, map(_standing_for, outputs))
-        kept = self._kept[key] = _Kept(replay, "", form, backend)
+        kept = self._kept[key] = _Kept(backend, replay, form=form)
         if recorder.before:  # the function wrote to an input, which may be one of its outputs
             expected = [_copied(x, backend) for x in expected]
         found = replay(replay.restored(raw, recorder.before))
-        check_replay(self.__name__, backend, expected, found)
+        check_replay(self._name, backend, expected, found)
         return kept.result(found)
 
     def _homes(
@@ -158,7 +157,7 @@ class Captured(Generic[T]):
     ) -> dict[int, int]:
         """Which outputs take over the memory of which inputs: of those that are given up, the first
         of the same shape and dtype that is left."""
-        free = []
+        free: list[int] = []
         position = 0
         for i, x in enumerate(args):
             count = len(tree.leaves(x)) if _is_nest(x) else 0
@@ -177,16 +176,24 @@ class Captured(Generic[T]):
 
 @dataclass(slots=True)
 class _Kept(Generic[T]):
-    """What is known of one kind of arguments: how to replay it, or why it is not."""
+    """What is known of one kind of arguments: how to replay it, or why it is not.
 
-    replay: Replay | None
-    reason: str
+    Attributes:
+        replay: None where there is none.
+        reason: why.
+        form: the nest that the function gave, of tensors that stand for others.
+    """
+
+    backend: Backend
+    replay: Replay | None = None
+    reason: str = ""
     form: T | None = None
-    backend: Backend | None = None
 
     def result(self, raw: Sequence[Array]) -> T:
         """The outputs in the nest that the function gave."""
-        return tree.like(self.form, (Tensor(x, self.backend) for x in raw))
+        backend = self.backend
+        found: T = tree.like(self.form, iter([Tensor(x, backend) for x in raw]))
+        return found
 
 
 @contextmanager

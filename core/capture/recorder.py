@@ -35,11 +35,14 @@ class NotCapturable(Exception):
     """The function does what no list of calls can do again, and rightly so; says what."""
 
 
-_NATIVE = NotCapturable("differentiates by the library's own autograd")
-_READS = CaptureError(
-    "a captured function reads a value on the host (item(), numpy(), a condition on a tensor): a "
-    "replay would not; return it, or take the function out of tfx.jit"
-)
+_REFUSED = {
+    "value_and_grad": (NotCapturable, "differentiates by the library's own autograd"),
+    "to_numpy": (
+        CaptureError,
+        "a captured function reads a value on the host (item(), numpy(), a condition on a tensor): "
+        "a replay would not; return it, or take the function out of tfx.jit",
+    ),
+}
 
 
 @dataclass(slots=True)
@@ -84,14 +87,14 @@ class Recorder:
             names = [name for name in PRIMITIVES if name not in _NOT_RECORDED]
             for name in names:
                 setattr(backend, name, self._primitive(name, getattr(backend, name)))
-            backend.to_numpy = self._refused(backend.to_numpy, _READS)
-            backend.value_and_grad = self._refused(backend.value_and_grad, _NATIVE)
+            for name, (error, why) in _REFUSED.items():
+                setattr(backend, name, self._refused(getattr(backend, name), error, why))
             backend.fused = {name: self._kernel(kernel) for name, kernel in fused.items()}
             try:
                 yield
             finally:
                 backend.fused = fused
-                for name in (*names, "to_numpy", "value_and_grad"):
+                for name in (*names, *_REFUSED):
                     delattr(backend, name)
 
     def program(self, outputs: Sequence[Array]) -> Program:
@@ -177,11 +180,13 @@ class Recorder:
 
         return replace(kernel, forward=forward, vjp=vjp if kernel.vjp else None)
 
-    def _refused(self, original: Callable[..., Any], error: Exception) -> Callable[..., Any]:
+    def _refused(
+        self, original: Callable[..., Any], error: type[Exception], why: str
+    ) -> Callable[..., Any]:
         def call(*args: Any, **params: Any) -> Any:
             if self._elsewhere():
                 return original(*args, **params)
-            raise error
+            raise error(why)
 
         return call
 

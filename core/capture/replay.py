@@ -52,7 +52,7 @@ class Home:
 
     def admits(self, x: HostArray) -> bool:
         """Bring an input home; False where another still lives there."""
-        guest = self._guest and self._guest()
+        guest = self._living()
         if guest is x:
             return True
         if guest is not None:
@@ -61,9 +61,12 @@ class Home:
             np.copyto(self.array, x)
         return True
 
+    def _living(self) -> HostArray | None:
+        return None if self._guest is None else self._guest()
+
     def key(self) -> HostArray:
         """What the caller gets: the same view as long as it is in use."""
-        guest = self._guest and self._guest()
+        guest = self._living()
         if guest is None:
             guest = self.array.view()
             self._guest = weakref.ref(guest)
@@ -181,7 +184,9 @@ class Settled:
 
 def row_of(calls: Sequence[Call]) -> Callable[[], None]:
     """One function that makes all calls, one after the other."""
-    lines, scope, names = [], {}, {}
+    lines: list[str] = []
+    scope: dict[str, Any] = {}
+    names: dict[int, str] = {}
 
     def name(x: Any) -> str:
         if id(x) not in names:

@@ -44,7 +44,7 @@ class Layout:
     ) -> None:
         self._program = program
         self._arena = arena
-        self._backend = program.backend
+        self._backend: Any = program.backend
         self.calls: list[PlannedCall] = []
         self._place: dict[Value, HostArray] = dict(zip(program.inputs, places, strict=True))
         self._pieces: dict[int, HostArray] = {}  # of the arena, by owner
@@ -291,7 +291,11 @@ def _gathered(program: Program) -> dict[Value, tuple[Call, int]]:
     made = {value: call for call in program.calls for value in call.gives()}
     found: dict[Value, tuple[Call, int]] = {}
     for call in program.calls:
-        if call.kernel is None and call.name == "concat" and len(call.results[0].shape) == 1:
+        if (
+            call.kernel is None
+            and call.name == "concat"
+            and [len(v.shape) for v in call.gives()] == [1]
+        ):
             start = 0
             for part in call.args:
                 source, maker = part, made.get(part)
@@ -320,7 +324,7 @@ def _planned_primitive(
     if plan is not None:
         found = plan(backend, space, *args, **call.params)
         if found is not None:
-            out, _, calls = found
+            out, calls = found
             return [out], calls
     out = space.like(call.results[0], 0)
     return [out], [(_fill, (out, partial(getattr(backend, call.name), *args, **call.params)))]
