@@ -4,6 +4,6 @@ A function runs once under a `Recorder`; the `Program` it came to is simplified,
 memory that is settled beforehand where the backend plans its calls, and replayed.
 """
 
-from tfx.core.capture.jit import Captured, eager, jit
+from tfx.core.capture.captured import Captured, eager, jit
 
 __all__ = ["Captured", "eager", "jit"]

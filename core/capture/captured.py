@@ -17,6 +17,7 @@ from tfx.core.capture.nearness import check_replay
 from tfx.core.capture.recorder import NotCapturable, Recorder
 from tfx.core.capture.replay import Memory, Replay, replay_of
 from tfx.core.capture.simplify import without_dead_calls
+from tfx.core.dtypes import DType
 from tfx.core.fused import runs_composed
 from tfx.core.tape import recording
 from tfx.core.tensor import Tensor
@@ -232,7 +233,7 @@ def _apart(raw: Sequence[Array], backend: Backend) -> list[Array]:
 def _standing_for(x: Tensor) -> Tensor:
     """A tensor of the same shape and dtype, of one number in memory where the library can."""
     backend = x.backend
-    zero = backend.full(shape=(), value=0, dtype=x.dtype)
+    zero = backend.full(shape=(), value=x.dtype is not DType.bool and 0, dtype=x.dtype)
     return Tensor(backend.broadcast_to(zero, shape=x.shape), backend)
 
 

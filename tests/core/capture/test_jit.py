@@ -1,0 +1,322 @@
+"""What a captured function computes is what it computes: on every backend, with whatever comes."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tfx.core import nn
+from tfx.core.autograd import value_and_grad
+from tfx.core.backend import Backend
+from tfx.core.capture import Captured, eager, jit
+from tfx.core.capture.program import Call, Program, Value
+from tfx.core.capture.replay import replay_of
+from tfx.core.creation import arange, full, tensor
+from tfx.core.dtypes import DType
+from tfx.core.errors import CaptureError
+from tfx.core.fused import composed
+from tfx.core.optim import AdamW, TrainState
+from tfx.core.parameters import Parameters
+from tfx.core.schedules import cosine
+from tfx.core.tensor import Tensor
+
+
+def on(backend: Backend, *numbers: float) -> Tensor:
+    return tensor(np.array(numbers, np.float32), backend)
+
+
+class Counted:
+    """A function that counts how often Python runs it."""
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self.fn, self.times = fn, 0
+
+    def __call__(self, *args: Any) -> Any:
+        self.times += 1
+        return self.fn(*args)
+
+
+# ---- when it is recorded -------------------------------------------------------------------------
+
+
+def test_python_runs_once_for_each_kind_of_arguments(backend: Backend) -> None:
+    fn = Counted(lambda x, n=1: x * n + 1)
+    captured = jit(fn)
+    for numbers in ((1.0,), (2.0,), (3.0, 4.0), (5.0, 6.0), (7.0,)):
+        assert captured(on(backend, *numbers)).tolist() == [x + 1 for x in numbers]
+    assert fn.times == 2
+    assert captured(on(backend, 1.0), 3).tolist() == [4.0]
+    assert captured(on(backend, 2.0), 3).tolist() == [7.0]
+    assert fn.times == 3
+    captured(tensor(np.array([1], np.int32), backend))
+    assert fn.times == 4
+
+
+def test_forms_of_nests_are_told_apart(backend: Backend) -> None:
+    captured = jit(lambda nest: nest["a"] - nest["b"])
+    one, two = on(backend, 1.0), on(backend, 2.0)
+    assert captured({"a": one, "b": two}).tolist() == [-1.0]
+    assert captured({"b": two, "a": one}).tolist() == [-1.0]
+    assert captured({"b": one, "a": two}).tolist() == [1.0]
+
+
+def test_two_backends_are_two_programs(backend: Backend) -> None:
+    from tfx.testing.strict import StrictBackend
+
+    captured = jit(lambda x: x + x)
+    other = StrictBackend()
+    assert captured(on(backend, 1.0)).backend is backend
+    assert captured(on(other, 2.0)).backend is other
+    assert captured(on(backend, 4.0)).tolist() == [8.0]
+
+
+def test_composed_forms_are_captured_by_themselves(backend: Backend) -> None:
+    captured = jit(nn.softmax)
+    x = on(backend, 1.0, 2.0)
+    with composed():
+        expected = captured(x).tolist()
+    np.testing.assert_allclose(captured(x).tolist(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("way", ["eager", "tape"])
+def test_it_steps_aside(backend: Backend, way: str) -> None:
+    fn = Counted(lambda x: (x * x).sum())
+    captured = jit(fn)
+    x = on(backend, 3.0)
+    for _ in range(2):
+        if way == "eager":
+            with eager():
+                assert captured(x).item() == 9.0
+        else:
+            _, slope = value_and_grad(captured, autograd="core")(x)
+            assert slope.tolist() == [6.0]
+    assert fn.times == 2
+    assert not captured.is_replayed
+
+
+def test_one_inside_another_is_a_part_of_it(backend: Backend) -> None:
+    inner = Counted(lambda x: x * 2)
+    captured = jit(inner)
+    outer = jit(lambda x: captured(x) + 1)
+    assert [outer(on(backend, x)).item() for x in (1.0, 2.0, 3.0)] == [3.0, 5.0, 7.0]
+    assert inner.times == 1
+
+
+def test_no_more_programs_than_there_is_room_for(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tfx.core.capture.captured.PROGRAMS", 2)
+    monkeypatch.setattr("tfx.core.capture.captured.PATIENCE", 3)
+    fn = Counted(lambda x: x + 1)
+    captured = jit(fn)
+    for count in (1, 2, 3, 3, 3, 3, 3, 2, 1):
+        assert captured(full((count,), 1.0, backend)).tolist() == [2.0] * count
+    # 1 and 2 at once; 3 twice computed, then in the place of 1, which was used longest ago;
+    # 2 still replays, 1 is computed.
+    assert fn.times == 2 + 3 + 1
+
+
+# ---- what it may not do --------------------------------------------------------------------------
+
+
+def test_reading_a_value_is_refused_in_one_line(backend: Backend) -> None:
+    captured = jit(lambda x: x * x.sum().item())
+    with pytest.raises(CaptureError, match=r"reads a value on the host") as caught:
+        captured(on(backend, 1.0))
+    assert "\n" not in str(caught.value)
+    assert on(backend, 2.0).item() == 2.0  # the backend is as it was
+
+
+def test_a_replay_that_differs_is_refused(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_one_call_more(program: Program, *rest: Any) -> Any:
+        (output,) = program.outputs
+        spoiled = Value(output.shape, output.dtype)
+        program.calls.append(Call("add", (output, 1), {}, (spoiled,)))
+        program.outputs = [spoiled]
+        return replay_of(program, *rest)
+
+    monkeypatch.setattr("tfx.core.capture.captured.replay_of", with_one_call_more)
+    captured = jit(lambda x: x + 1)
+    with pytest.raises(CaptureError, match=r"output 0 of '<lambda>', float32\(1,\), is another"):
+        captured(on(backend, 1.0))
+
+
+def test_native_autograd_is_left_to_the_library() -> None:
+    pytest.importorskip("torch")
+    from tfx.backends.torch.backend import TorchBackend
+
+    backend = TorchBackend()
+    captured = jit(lambda x: value_and_grad(lambda y: (y * y).sum())(x)[1])
+    assert [captured(on(backend, x)).item() for x in (1.0, 2.0)] == [2.0, 4.0]
+    assert not captured.is_replayed
+    assert "own autograd" in captured.explain()
+
+
+# ---- memory --------------------------------------------------------------------------------------
+
+
+def test_outputs_stay_what_they_are(backend: Backend) -> None:
+    captured = jit(lambda x: (x + 1, x, full((1,), 7.0, x.backend)))
+    first = captured(on(backend, 1.0))
+    second = captured(on(backend, 2.0))
+    assert [x.item() for x in first] == [2.0, 1.0, 7.0]
+    assert [x.item() for x in second] == [3.0, 2.0, 7.0]
+
+
+def test_arguments_stay_what_they_are(backend: Backend) -> None:
+    captured = jit(lambda x, y: (x * y).exp() + x)
+    x, y = on(backend, 1.0), on(backend, 0.0)
+    for _ in range(3):
+        captured(x, y)
+    assert (x.item(), y.item()) == (1.0, 0.0)
+
+
+def test_the_same_tensor_twice(backend: Backend) -> None:
+    captured = jit(lambda x, y: x - y)
+    x = on(backend, 1.0)
+    assert captured(x, x).item() == 0.0
+    assert captured(x, on(backend, 3.0)).item() == -2.0
+
+
+def test_large_arguments_from_elsewhere_each_time(backend: Backend) -> None:
+    captured = jit(lambda x: x.reshape(512, -1).sum(1))
+    for i in range(3):
+        assert captured(full((1 << 19,), float(i), backend)).tolist() == [1024.0 * i] * 512
+
+
+def state_step(backend: Backend, clip: float | None = 0.5) -> tuple[Any, Any]:
+    """A small training step, and the state it begins with."""
+    rng = np.random.default_rng(0)
+    host = {"w": rng.normal(size=(3, 4)), "b": rng.normal(size=4), "unused": rng.normal(size=2)}
+    params = Parameters.from_host(host, backend, DType.float32)
+    optimizer = AdamW(cosine(20, 0.1), params, decay=0.01, grad_clip=clip)
+    differentiate = value_and_grad(
+        lambda p, x, y: nn.cross_entropy(nn.linear(x, p["w"], p["b"], activation="gelu"), y).mean(),
+        autograd="core",
+    )
+
+    def step(state: TrainState, x: Tensor, y: Tensor) -> tuple[TrainState, Tensor, Tensor]:
+        loss, grads = differentiate(state.params, x, y)
+        state, norm = optimizer.update(state, loss, state.params.flatten(grads))
+        return state, loss, norm
+
+    return TrainState.start(params), step
+
+
+def batches(backend: Backend, *counts: int) -> Iterator[tuple[Tensor, Tensor]]:
+    rng = np.random.default_rng(1)
+    for n in counts:
+        x = tensor(rng.normal(size=(n, 3)).astype(np.float32), backend)
+        yield x, tensor(rng.integers(0, 4, n), backend, backend.index_dtype)
+
+
+def trained(step: Any, state: TrainState, backend: Backend, *counts: int) -> list[Any]:
+    losses = []
+    for batch in batches(backend, *counts):
+        state, loss, norm = step(state, *batch)
+        losses.append((loss.item(), norm.item()))
+    return [np.array(losses), state.params.flat.numpy(), state.m.numpy(), int(state.step.item())]
+
+
+@pytest.mark.parametrize("donated", [(), (0,)])
+def test_a_training_step_with_batches_of_many_sizes(
+    backend: Backend, donated: tuple[int, ...]
+) -> None:
+    counts = (2, 3, 2, 2, 5, 3, 3, 2, 5, 5)
+    state, step = state_step(backend)
+    expected = trained(step, state, backend, *counts)
+    state, step = state_step(backend)
+    captured = jit(step, donate_argnums=donated)
+    found = trained(captured, state, backend, *counts)
+    assert captured.is_replayed
+    for here, there in zip(found, expected, strict=True):
+        np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-6)
+
+
+def test_a_step_without_health_changes_nothing(backend: Backend) -> None:
+    state, step = state_step(backend)
+    captured = jit(step, donate_argnums=(0,))
+    (good,) = batches(backend, 2)
+    state, _, _ = captured(state, *good)
+    before = state.params.flat.numpy(), state.m.numpy(), state.v.numpy(), state.step.item()
+    bad = tensor(np.full((2, 3), np.nan, np.float32), backend)
+    with np.errstate(all="ignore"):
+        state, loss, _ = captured(state, bad, good[1])
+    assert np.isnan(loss.item()) and not state.healthy.item()
+    after = state.params.flat.numpy(), state.m.numpy(), state.v.numpy(), state.step.item()
+    for here, there in zip(after, before, strict=True):
+        np.testing.assert_array_equal(here, there)
+
+
+def test_two_states_in_turn_do_not_disturb_each_other(backend: Backend) -> None:
+    (batch,) = batches(backend, 3)
+    state, step = state_step(backend)
+    captured = jit(step, donate_argnums=(0,))
+    alone = trained(captured, state, backend, 3, 3, 3)[1]
+    one, _ = state_step(backend)
+    two, _ = state_step(backend)
+    kept: list[Any] = []
+    for data in batches(backend, 3, 3, 3):
+        one, _, _ = captured(one, *data)
+        two, _, _ = captured(two, *batch)
+        kept.append(two)
+    np.testing.assert_allclose(one.params.flat.numpy(), alone, rtol=1e-5)
+    assert not np.allclose(two.params.flat.numpy(), alone)
+
+
+def test_a_state_that_is_let_go_makes_room(backend: Backend) -> None:
+    state, step = state_step(backend)
+    captured = jit(step, donate_argnums=(0,))
+    first = trained(captured, state, backend, 2, 2)
+    again, _ = state_step(backend)
+    second = trained(captured, again, backend, 2, 2)
+    np.testing.assert_array_equal(first[1], second[1])
+
+
+def test_what_is_captured_goes_with_the_function(backend: Backend) -> None:
+    held = Counted(lambda x: x + 1)
+    captured: Captured[Any] | None = jit(held)
+    assert captured is not None
+    captured(on(backend, 1.0))
+    gone = weakref.ref(held)
+    del held, captured
+    gc.collect()
+    assert gone() is None
+
+
+def test_threads_take_turns(backend: Backend) -> None:
+    captured = jit(lambda x: (x * 2).exp().sum())
+    found: dict[int, float] = {}
+
+    def work(i: int) -> None:
+        x = full((8,), i / 10, backend)
+        for _ in range(20):
+            found[i] = captured(x).item()
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i in range(4):
+        assert found[i] == pytest.approx(8 * np.exp(i / 5), rel=1e-5)
+
+
+# ---- what it says --------------------------------------------------------------------------------
+
+
+def test_explain_shows_the_plan(backend: Backend) -> None:
+    captured = jit(lambda x: ((x + 1) * (x + 1), x.exp())[0] + arange(2, x.backend).cast("float32"))
+    assert captured.explain() == "<lambda>: nothing captured yet"
+    captured(on(backend, 1.0, 2.0))
+    text = captured.explain()
+    assert "(float32[2]) -> (float32[2])" in text
+    assert "1 shared" in text and "1 dead" in text and "1 folded" in text
