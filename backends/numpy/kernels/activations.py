@@ -39,7 +39,8 @@ def _number(value: float, like: Array) -> Array:
 
 
 def _like(space: Workspace, x: Array) -> Array:
-    return space.scratch(x.shape, x.dtype)
+    room: Array = space.scratch(x.shape, x.dtype)
+    return room
 
 
 # ---- x (1 + tanh(u)) / 2, u = sqrt(2 / pi) (x + 0.044715 x**3) ---------------------------------

@@ -45,12 +45,14 @@ class Scores:
     @property
     def in_one(self) -> bool:
         """Whether all scores are few enough to be one tile."""
-        return math.prod(self.q.shape[:-1]) * self.k.shape[-2] <= _TILE
+        rows, keys = self.q.shape[:-1], self.k.shape[-2:-1]
+        return math.prod(rows + keys) <= _TILE
 
     @property
     def _at_once(self) -> int:
         """How many queries of a head are in a tile."""
-        return min(self.q.shape[-2], max(_FEWEST, _TILE // self.k.shape[-2]))
+        queries: int = self.q.shape[-2]
+        return min(queries, max(_FEWEST, _TILE // self.k.shape[-2]))
 
     def room(self, memory: Memory, extra: Memory) -> _Room:
         """For the largest tile; that of the numbers in between is `extra`."""

@@ -21,11 +21,11 @@ def softmax_into(x: Array, out: Array, top: Array) -> None:
     """exp(x) / sum(exp(x)) over the last axis of `x`, which may be `out`; zeros where every x is
     -inf. `top` is room for a number a row, its last axis 1."""
     limits = LIMITS[x.dtype]
-    np.maximum.reduce(x, -1, None, top, True, limits.min)
+    np.maximum.reduce(x, -1, out=top, keepdims=True, initial=limits.min)
     np.subtract(x, top, out)
     np.exp(out, out)
     # Beside exp(0) = 1, the smallest number is nothing; it is there for rows without any.
-    np.add.reduce(out, -1, None, top, True, limits.smallest_normal)
+    np.add.reduce(out, -1, out=top, keepdims=True, initial=limits.smallest_normal)
     np.divide(out, top, out)
 
 

@@ -103,10 +103,10 @@ def _many_losses(
 
     def compute() -> None:
         for x, e, sums, largest in blocks:
-            np.maximum.reduce(x, -1, None, largest, True)
+            np.maximum.reduce(x, -1, out=largest, keepdims=True)
             np.subtract(x, largest, e)
             np.exp(e, e)
-            np.add.reduce(e, -1, None, sums, True)
+            np.add.reduce(e, -1, out=sums, keepdims=True)
         picked = rows[every, targets.reshape(-1)] - top[:, 0]
         np.subtract(np.log(total[:, 0]).reshape(losses.shape), picked.reshape(losses.shape), losses)
 
@@ -154,7 +154,8 @@ def _spread(
 ) -> Array:
     """A number for each row in all of it; the one number, where it is the same for all."""
     if not any(g.strides) and g.size:
-        return g[(0,) * g.ndim + (...,)]
+        one: Array = g[(0,) * g.ndim + (...,)]
+        return one
     wide = space.scratch(shape, g.dtype)
     calls.append(product(column, filled((1, shape[1]), 1.0, g.dtype), wide))
     return wide
