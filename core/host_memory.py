@@ -7,7 +7,6 @@ step is no more than a step had in use at its height.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -46,10 +45,12 @@ def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     >>> empty((1000000,), np.float64).ctypes.data == where
     True
     """
-    kind = np.dtype(dtype)
-    size = math.prod(shape) * kind.itemsize
+    fresh = np.empty(shape, dtype)
+    size = fresh.nbytes
     if size < LARGE:
-        return np.empty(shape, kind)
+        return fresh
+    kind = fresh.dtype
+    del fresh  # not a page of it was touched
     try:
         memory = _free.pop()
     except IndexError:

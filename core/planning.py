@@ -53,10 +53,7 @@ class FreshMemory:
     def result(self, shape: tuple[int, ...], dtype: Any, of: int = 0) -> Array:
         return host_memory.empty(shape, dtype)
 
-    def saved(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        return host_memory.empty(shape, dtype)
-
-    scratch = saved
+    saved = scratch = staticmethod(host_memory.empty)
 
     def may_overwrite(self, x: Array, of: int = 0) -> bool:
         return False

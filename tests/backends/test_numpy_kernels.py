@@ -43,10 +43,10 @@ def test_tiles_leave_out_what_nobody_sees(monkeypatch: pytest.MonkeyPatch) -> No
     in_tiles(monkeypatch, queries=2)
     looked_at = 0
 
-    def counted(x: Any, out: Any, top: Any) -> None:
+    def counted(x: Any, out: Any) -> None:
         nonlocal looked_at
         looked_at += x.size
-        softmax_into(x, out, top)
+        softmax_into(x, out)
 
     monkeypatch.setattr(score_tiles, "softmax_into", counted)
     x = tensor(np.ones((1, 8, 4)), B)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -58,46 +58,42 @@ def _constant(x: Array) -> Array:
 # ---- rows -------------------------------------------------------------------------------------
 
 
-def row_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """(..., n) as (rows, n), or as (n,) where there is one row: with axes of length 1, and with
-    operands of other axes than their own, NumPy's calls take up to three times as long."""
-    size = 1
-    for n in shape[:-1]:
-        size *= n
-    return shape[-1:] if size == 1 else (size, shape[-1])
-
-
 def as_rows(space: Workspace, calls: Calls, x: Array) -> Array:
-    """(..., n) as (rows, n) or (n,); copied, by a call, where there is no such view."""
-    shape = row_shape(x.shape)
-    if x.shape == shape:
-        return x
-    if x.flags.c_contiguous:
-        return x.reshape(shape)
+    """(..., n) as (rows, n), or as (n,) where there is one row: with axes of length 1, and with
+    operands of other axes than their own, NumPy's calls take up to three times as long. Copied, by
+    a call, where there is no such view."""
     try:
-        return x.reshape(shape, copy=False)
+        return _rows(x)
     except ValueError:
         copy = space.scratch(x.shape, x.dtype)
         calls.append((np.copyto, (copy, x)))
-        return copy.reshape(shape)
+        return _rows(copy)
+
+
+def result_rows(
+    space: Workspace, shape: tuple[int, ...], dtype: Any, of: int = 0
+) -> tuple[Array, Array, Sequence[Call]]:
+    """Memory for a result, the same memory as rows, and what to call when they are filled."""
+    out = space.result(shape, dtype, of)
+    try:
+        return out, _rows(out), ()
+    except ValueError:  # rows that do not lie at equal distances
+        rows = space.saved(shape, dtype)
+        return out, _rows(rows), ((np.copyto, (out, rows)),)
+
+
+def _rows(x: Array) -> Array:
+    """A view; a ValueError where there is none."""
+    axes, n = x.ndim, x.shape[-1]
+    if axes < 3 and x.size != n:
+        return x
+    shape = -1 if x.size == n else (-1, n)
+    return x.reshape(shape) if x.flags.c_contiguous else x.reshape(shape, copy=False)
 
 
 def as_matrix(rows: Array) -> Array:
     """(n,) as (1, n)."""
     return rows if rows.ndim == 2 else rows[None]
-
-
-def result_rows(
-    space: Workspace, shape: tuple[int, ...], dtype: Any, of: int = 0
-) -> tuple[Array, Array, Calls]:
-    """Memory for a result, the same memory as rows, and what to call when they are filled."""
-    out = space.result(shape, dtype, of)
-    flat = row_shape(shape)
-    try:
-        return out, out if flat == shape else out.reshape(flat, copy=False), []
-    except ValueError:  # rows that do not lie at equal distances
-        rows = space.saved(flat, dtype)
-        return out, rows, [(np.copyto, (out, rows.reshape(shape)))]
 
 
 # ---- products and sums ------------------------------------------------------------------------
@@ -115,13 +111,15 @@ def row_sums(memory: Memory, rows: Array, each: float) -> tuple[Array, Call]:
 
     As a product, which is NumPy's quickest sum. In small arrays, each sum stands in all of its row.
     """
-    *count, n = rows.shape
-    if count and count[0] * n * n <= _FEW_PRODUCTS:
-        sums = memory(rows.shape, rows.dtype)
-        return sums, (rows.dot, (filled((n, n), each, rows.dtype), sums))
-    sums = memory(rows.shape[:-1], rows.dtype)
-    call = rows.dot, (filled((n,), each, rows.dtype), sums)
-    return (sums[:, None] if count else sums), call
+    n, dtype = rows.shape[-1], rows.dtype
+    if rows.ndim == 1:
+        total = memory((), dtype)
+        return total, (rows.dot, (filled((n,), each, dtype), total))
+    if rows.size * n <= _FEW_PRODUCTS:
+        sums = memory(rows.shape, dtype)
+        return sums, (rows.dot, (filled((n, n), each, dtype), sums))
+    column = memory((len(rows), 1), dtype)
+    return column, (rows.dot, (filled((n, 1), each, dtype), column))
 
 
 def column_sums(rows: Array, out: Array) -> Call:

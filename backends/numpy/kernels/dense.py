@@ -52,7 +52,7 @@ def _linear(
         before = value
     if residual is not None:
         calls.append((np.add, (before, as_rows(space, calls, residual), y)))
-    return out, kept, calls + last
+    return out, kept, [*calls, *last]
 
 
 def _linear_vjp(
@@ -85,7 +85,7 @@ def _linear_vjp(
     if b is not None:
         g_b = space.result(b.shape, x.dtype, 2)
         calls.append(column_sums(g_rows, g_b))
-    return (g_x, g_w, g_b, None if residual is None else g), calls + last
+    return (g_x, g_w, g_b, None if residual is None else g), [*calls, *last]
 
 
 def _can_linear(

@@ -72,7 +72,6 @@ def _weigh(
 ) -> Callable[[], None]:
     """Fills in the softmax of scores; with a number of queries to a head, the causal one."""
     total, (summed, (ones, _)) = row_sums(space.scratch, weights, 1.0)
-    top = space.scratch((len(scores), 1), scores.dtype)
     flat = scores.reshape(-1)
     safe = _SAFE[scores.dtype]
     seen = None if queries is None else _seen(scores.shape, queries, scores.dtype)
@@ -87,7 +86,7 @@ def _weigh(
         else:
             if seen is not None:
                 np.copyto(scores, -np.inf, where=seen == 0)
-            softmax_into(scores, weights, top)
+            softmax_into(scores, weights)
 
     return weigh
 

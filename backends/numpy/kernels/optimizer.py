@@ -21,6 +21,7 @@ _ROW = 1 << 14  # so many squares are added up one by one: sums of more would lo
 def _euclidean_norm(B: Backend, space: Workspace, x: Array) -> tuple[Array, None, Calls]:
     calls: Calls = []
     norm = space.result((), x.dtype)
+    square = space.scratch((), x.dtype)
     if not x.flags.c_contiguous:
         copy = space.scratch(x.shape, x.dtype)
         calls.append((np.copyto, (copy, x)))
@@ -33,11 +34,11 @@ def _euclidean_norm(B: Backend, space: Workspace, x: Array) -> tuple[Array, None
         calls += (
             (np.vecdot, (rows, rows, sums[:count])),
             (end.dot, (end, sums[count, ...])),
-            (np.add.reduce, (sums, 0, None, norm)),
+            (np.add.reduce, (sums, 0, None, square)),
         )
     else:
-        calls.append((flat.dot, (flat, norm)))
-    calls.append((np.sqrt, (norm, norm)))
+        calls.append((flat.dot, (flat, square)))
+    calls.append((np.sqrt, (square, norm)))
     return norm, None, calls
 
 

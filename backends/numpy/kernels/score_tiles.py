@@ -23,11 +23,16 @@ _ALL: Cut = (...,)
 
 
 class _Room(NamedTuple):
-    """Memory for the scores of one tile, flat."""
+    """Memory for one tile of scores, flat."""
 
     weights: Array
     used: Array | None  # the weights times the factor, where there is one
-    top: Array  # a number a row
+
+    def parts(self, shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """Weights of that shape before and after the factor."""
+        size = math.prod(shape)
+        weights = self.weights[:size].reshape(shape)
+        return weights, weights if self.used is None else self.used[:size].reshape(shape)
 
 
 @dataclass(slots=True)
@@ -41,25 +46,23 @@ class Scores:
     offset: Array | None  # the first query's position among the keys, read when it is needed
     visible: Array | None  # both (..., T, S)
     factor: Array | None
+    in_one: bool = False  # whether all scores are few enough to be one tile
 
-    @property
-    def in_one(self) -> bool:
-        """Whether all scores are few enough to be one tile."""
-        rows, keys = self.q.shape[:-1], self.k.shape[-2:-1]
-        return math.prod(rows + keys) <= _TILE
+    def __post_init__(self) -> None:
+        self.in_one = math.prod(self.q.shape[:-1]) * self.k.shape[-2] <= _TILE
 
     @property
     def _at_once(self) -> int:
         """How many queries of a head are in a tile."""
-        queries: int = self.q.shape[-2]
-        return min(queries, max(_FEWEST, _TILE // self.k.shape[-2]))
+        queries, keys = self.q.shape[-2], self.k.shape[-2]
+        found: int = min(queries, max(_FEWEST, _TILE // keys))
+        return found
 
-    def room(self, memory: Memory, extra: Memory) -> _Room:
-        """For the largest tile; that of the numbers in between is `extra`."""
+    def room(self, memory: Memory) -> _Room:
+        """For the largest tile."""
         rows = math.prod(self.q.shape[:-1]) if self.in_one else self._at_once
         size, dtype = (rows * self.k.shape[-2],), self.q.dtype
-        used = None if self.factor is None else memory(size, dtype)
-        return _Room(memory(size, dtype), used, extra((rows,), dtype))
+        return _Room(memory(size, dtype), None if self.factor is None else memory(size, dtype))
 
     def tiles(self) -> Iterable[tuple[Cut, Cut]]:
         """Cuts of the scores, each with that of the keys which its queries may see.
@@ -90,9 +93,10 @@ class Scores:
 
     def weights(self, cut: Cut, seen: Cut, room: _Room) -> tuple[Array, Array]:
         """The weights of a tile before and after the factor."""
-        weights, used, top = self.views(cut, seen, room)
-        *_, queries, keys = weights.shape
-        np.matmul(self.q[cut], self.k[seen].mT, weights)
+        q, k = self.q if cut is _ALL else self.q[cut], self.k[seen]
+        queries, keys = q.shape[-2], k.shape[-2]
+        weights, used = room.parts((*q.shape[:-1], keys))
+        np.matmul(q, k.mT, weights)
         np.multiply(weights, self.scale, weights)
         if self.causal:
             first = self._first() + (0 if cut is _ALL else cut[-1].start)
@@ -100,18 +104,14 @@ class Scores:
                 np.copyto(weights, -np.inf, where=_unseen(queries, keys, first))
         if self.visible is not None:
             np.copyto(weights, -np.inf, where=~self.visible[cut][..., :keys])
-        softmax_into(rows := weights.reshape(-1, keys), rows, top)
+        softmax_into(rows := weights.reshape(-1, keys), rows)
         if self.factor is not None:
             np.multiply(weights, self.factor[cut][..., :keys], used)
         return weights, used
 
-    def views(self, cut: Cut, seen: Cut, room: _Room) -> tuple[Array, Array, Array]:
-        """A tile's weights before and after the factor, and a number for each of their rows."""
-        shape = (*self.q[cut].shape[:-1], self.k[seen].shape[-2])
-        size = math.prod(shape)
-        weights = room.weights[:size].reshape(shape)
-        used = weights if room.used is None else room.used[:size].reshape(shape)
-        return weights, used, room.top[: size // shape[-1], None]
+    def kept(self, seen: Cut, room: _Room) -> tuple[Array, Array]:
+        """The weights that `weights` left in the room for all scores."""
+        return room.parts((*self.q.shape[:-1], self.k[seen].shape[-2]))
 
 
 def _unseen(queries: int, keys: int, first: int) -> Array:
@@ -150,7 +150,7 @@ def attend(
     shape = (*q.shape[:-1], k.shape[-2])
     visible, factor = (None if x is None else np.broadcast_to(x, shape) for x in (visible, factor))
     scores = Scores(q, k, filled((), scale, q.dtype), causal, offset, visible, factor)
-    room = scores.room(space.saved if scores.in_one else space.scratch, space.scratch)
+    room = scores.room(space.saved if scores.in_one else space.scratch)
 
     def compute() -> None:
         for cut, seen in scores.tiles():
@@ -171,7 +171,7 @@ def pull(
     scores, kept, heads = saved
     grads = g_q, g_k, g_v = [space.result(x.shape, x.dtype, i) for i, x in enumerate((q, k, v))]
     g, out, values, q_heads, k_heads, v_heads = (_split(x, heads) for x in (g, out, v, *grads))
-    room = kept or scores.room(space.scratch, space.scratch)
+    room = kept or scores.room(space.scratch)
     one = slice(None) if kept else (0,) * (k_heads.ndim - 2)
     by_weights = space.scratch(room.weights.shape, q.dtype)
     by_keys = space.scratch(k_heads[one].shape, q.dtype)
@@ -181,8 +181,7 @@ def pull(
         g_k.fill(0)
         g_v.fill(0)
         for cut, seen in scores.tiles():
-            views = scores.views(cut, seen, room) if kept else scores.weights(cut, seen, room)
-            weights, used = views[:2]
+            weights, used = scores.kept(seen, kept) if kept else scores.weights(cut, seen, room)
             keys = weights.shape[-1]
             g_rows = g[cut]
             v_heads[seen] += np.matmul(used.mT, g_rows, by_values[..., :keys, :])

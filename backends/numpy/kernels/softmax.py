@@ -17,25 +17,24 @@ from tfx.core.backend import Backend
 from tfx.core.planning import Workspace, planned
 
 
-def softmax_into(x: Array, out: Array, top: Array) -> None:
+def softmax_into(x: Array, out: Array) -> None:
     """exp(x) / sum(exp(x)) over the last axis of `x`, which may be `out`; zeros where every x is
-    -inf. `top` is room for a number a row, its last axis 1."""
+    -inf."""
     limits = LIMITS[x.dtype]
-    np.maximum.reduce(x, -1, out=top, keepdims=True, initial=limits.min)
+    top = np.maximum.reduce(x, -1, keepdims=True, initial=limits.min)
     np.subtract(x, top, out)
     np.exp(out, out)
     # Beside exp(0) = 1, the smallest number is nothing; it is there for rows without any.
-    np.add.reduce(out, -1, out=top, keepdims=True, initial=limits.smallest_normal)
-    np.divide(out, top, out)
+    total = np.add.reduce(out, -1, keepdims=True, initial=limits.smallest_normal)
+    np.divide(out, total, out)
 
 
 def _softmax(B: Backend, space: Workspace, x: Array) -> tuple[Array, None, Calls]:
     calls: Calls = []
     rows = as_rows(space, calls, x)
     out, y, last = result_rows(space, x.shape, x.dtype)
-    top = space.scratch((*rows.shape[:-1], 1), x.dtype)
-    calls.append((softmax_into, (rows, y, top)))
-    return out, None, calls + last
+    calls.append((softmax_into, (rows, y)))
+    return out, None, [*calls, *last]
 
 
 def _softmax_vjp(

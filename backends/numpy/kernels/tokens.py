@@ -146,7 +146,7 @@ def _cross_entropy_vjp(
             (np.multiply, (exps, share, rows)),
             (take_off, ()),
         )
-    return (g_logits, None), calls + last
+    return (g_logits, None), [*calls, *last]
 
 
 def _spread(
@@ -197,7 +197,7 @@ def _embedding_vjp(
 
 
 def _can_embed(B: Backend, table: Array, ids: Array) -> bool:
-    return table.ndim == 2 and ids.size > 0 and ids.dtype in INDICES and floats(table)
+    return table.ndim == 2 and table.size > 0 < ids.size and ids.dtype in INDICES and floats(table)
 
 
 CROSS_ENTROPY = planned("cross_entropy", _cross_entropy, _cross_entropy_vjp, _can_cross_entropy)
