@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from tfx.core import host_memory
 from tfx.core.errors import CheckpointError, NonFiniteError
 from tfx.core.evaluation import Evaluation
 from tfx.core.files import reason, shown
@@ -155,7 +156,11 @@ class Loop:
         """
         self._began = self._read_at = time.monotonic()
         done = first
-        with _interrupts(self._acknowledge) as interrupted, np.errstate(all="ignore"):
+        with (
+            _interrupts(self._acknowledge) as interrupted,
+            np.errstate(all="ignore"),
+            host_memory.retained(),
+        ):
             while done < last and not (interrupted.is_set() or self._exhausted()):
                 state, loss, norm = self.advance(state, done)
                 done += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -88,3 +90,59 @@ def test_no_more_is_kept_than_a_step_needs(nothing_free: list[Any]) -> None:
     arrays = [empty((LARGE,), np.uint8) for _ in range(SPARE + 3)]
     del arrays
     assert len(nothing_free) == SPARE
+
+
+# ---- all that is allocated -----------------------------------------------------------------------
+
+ROUNDS = """
+import resource
+import numpy as np
+from tfx.core.host_memory import retained
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for size in (70, 40):
+        np.ones(size << 20, np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def resident():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+
+print(faults(), faults(), resident())
+with retained():
+    with retained():
+        print(faults(), faults(), resident())
+    print(faults(), faults(), resident())
+print(faults(), faults(), resident())
+"""
+
+
+def rounds(**variables: str) -> list[tuple[int, int, int]]:
+    """Page faults of two rounds, and what is resident after them in kB: before, inside two, inside
+    one, afterwards."""
+    pytest.importorskip("resource")
+    environment = {"NUMPY_MADVISE_HUGEPAGE": "0", "PYTHONPATH": ":".join(sys.path), **variables}
+    done = subprocess.run(
+        [sys.executable, "-c", ROUNDS], capture_output=True, text=True, check=True, env=environment
+    )
+    lines = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
+    return [(first, second, kept) for first, second, kept in lines]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux's C library")
+def test_pages_are_touched_once_and_given_back_in_the_end() -> None:
+    if host_memory._glibc() is None:
+        pytest.skip("not glibc, or set up by the user")
+    before, inside, still, after = rounds()
+    assert before[1] > 10_000  # of 4 kB: everything anew
+    assert inside[1] < before[1] / 20 and still[0] < before[1] / 20
+    assert inside[2] > before[2] + 50_000
+    assert after[1] > before[1] / 2
+    assert after[2] < before[2] + 20_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux's C library")
+def test_an_allocator_that_the_user_set_up_stays_as_it_is() -> None:
+    before, inside, _, _ = rounds(MALLOC_MMAP_MAX_="65536")
+    assert inside[1] > before[1] / 2
