@@ -46,6 +46,9 @@ def evaluate(
     batch_size: Annotated[
         int | None, typer.Option(metavar="INT", min=1, help="Documents or windows at a time.")
     ] = None,
+    quantize: options.Quantize = None,
+    quantize_embeddings: options.QuantizeEmbeddings = None,
+    group_size: options.GroupSize = None,
     no_jit: options.NoJit = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -54,7 +57,15 @@ def evaluate(
     from tfx.core.recipe import EvalSettings, Evaluable
 
     settings = EvalSettings(
-        weights=weights, data=data, dtype=dtype, docs=docs, stride=stride, batch_size=batch_size
+        weights=weights,
+        data=data,
+        dtype=dtype,
+        docs=docs,
+        stride=stride,
+        batch_size=batch_size,
+        quantize=quantize,
+        quantize_embeddings=quantize_embeddings,
+        group_size=group_size,
     )
     with reporter(as_json) as report:
         recipe, library = start(model, backend, device, report)

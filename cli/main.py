@@ -27,6 +27,7 @@ COMMANDS = {
     "eval": "Measure the loss of a trained model on data.",
     "tokenizer": "Train a tokenizer, or turn text to token ids and back.",
     "convert": "Write a checkpoint as other programs read it.",
+    "quantize": "Write the weights of a model in fewer bits.",
     "conformance": "Say what is right about a backend, and what is not.",
     "compare": "Hold two backends against each other, layer by layer.",
     "backends": "List the backends, and say which can run here.",

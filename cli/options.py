@@ -175,6 +175,25 @@ Seed = Annotated[
 Weights = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Checkpoint to take the parameters from.")
 ]
+Quantize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SCHEME",
+        help="Keep the weights in fewer bits: int8, int4, float16 or bfloat16.",
+    ),
+]
+QuantizeEmbeddings = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SCHEME",
+        help="Those of tokens, and the head; none: as they are. Default: as the others, int8 for "
+        "int4.",
+    ),
+]
+GroupSize = Annotated[
+    int | None,
+    typer.Option(metavar="INT", min=1, help="Neighbours that share a scale; default: 64."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 NoJit = Annotated[
     bool,

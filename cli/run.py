@@ -14,6 +14,7 @@ from tfx.cli.prompts import json_lines, only_one, text_of
 from tfx.cli.report import reporter
 from tfx.cli.start import capturing, start
 from tfx.cli.stats import stats_line
+from tfx.core.dtypes import DType
 from tfx.core.errors import UsageError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -137,6 +138,18 @@ def run(
             help="Go on past the model's positions: when they are full, from their later half.",
         ),
     ] = None,
+    quantize: options.Quantize = None,
+    quantize_embeddings: options.QuantizeEmbeddings = None,
+    group_size: options.GroupSize = None,
+    kv_dtype: Annotated[
+        DType | None,
+        typer.Option(
+            metavar="DTYPE",
+            help="Of the keys and values that are kept: float16, bfloat16; default: as computed.",
+            parser=options.element_type,
+            autocompletion=options.complete_dtype,
+        ),
+    ] = None,
     stream: Annotated[
         bool, typer.Option("--stream/--no-stream", help="Print text as it comes, or at the end.")
     ] = True,
@@ -192,6 +205,10 @@ def run(
         stop=tuple(stop or ()),
         logprobs=logprobs,
         window=window,
+        quantize=quantize,
+        quantize_embeddings=quantize_embeddings,
+        group_size=group_size,
+        kv_dtype=kv_dtype,
     )
     with reporter(as_json, live=stream) as report:
         recipe, library = start(model, backend, device, report)

@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from tfx.core.backend import Backend
 from tfx.core.creation import arange, full, tensor
-from tfx.core.dtypes import DType
+from tfx.core.dtypes import HALVES, DType
 from tfx.core.errors import ShapeError
 from tfx.core.ops import causal_mask, concat
+from tfx.core.quantized import Half
 from tfx.core.tensor import Tensor
 
 HOLES = 64
@@ -31,6 +32,8 @@ class KVCache:
     Args:
         layers: how many layers keep keys and values.
         shape: of one layer's keys, and of its values: (..., positions, head size).
+        dtype: what they are kept in: that of the keys which will come, or float16 or bfloat16, of
+            which they come back as `Half` tensors.
 
     Attributes:
         capacity: how many positions there are.
@@ -107,9 +110,14 @@ class KVCache:
         self._check_room(count)
         axis, start = len(outside), self._position
         keys, values = self._buffers[layer]
+        dtype, kept = k.dtype, keys.dtype
+        if kept in HALVES:
+            k, v = k.cast(kept), v.cast(kept)
         keys, values = keys.write(k, start, axis), values.write(v, start, axis)
         self._buffers[layer] = keys, values
-        return keys, values, start
+        if kept is dtype:
+            return keys, values, start
+        return Half(keys, dtype), Half(values, dtype), start
 
     def advance(self, count: int) -> None:
         """Move past `count` tokens, once every layer has taken them."""

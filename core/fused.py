@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from tfx.core.backend import Backend, Fused
+from tfx.core.stored import Stored
 from tfx.core.tape import Alias, Node, recorded, recording
 from tfx.core.tensor import RecordingOps, Tensor, gradients
 from tfx.core.watching import told, watchers
@@ -77,6 +78,8 @@ def fused(definition: F) -> F:
             if not isinstance(x, Tensor):
                 raw.append(x)
                 continue
+            if type(x) is not Tensor and isinstance(x, Stored):
+                return x.called(call, name, i, args, options)
             if x.backend is not backend:
                 if backend is not None:  # two, which the composed form refuses
                     return definition(*args, **options)

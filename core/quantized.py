@@ -1,4 +1,4 @@
-"""Fused ops on weights that are stored in fewer bits than they are computed in.
+"""Weights that are stored in fewer bits than they are computed with: fused ops, and tensors.
 
 A quantized weight (m, n), rows being outputs, is whole numbers `q` and `scales` (m, groups): the n
 numbers of a row fall into groups of G = n / groups neighbours, and each number of a group is
@@ -14,11 +14,15 @@ need not make it: they may round otherwise, within the tolerances.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from tfx.core.checks import check_dtypes
 from tfx.core.dtypes import HALVES, DType
 from tfx.core.errors import DTypeError, ShapeError
 from tfx.core.fused import fused
-from tfx.core.nn import Activation, linear
+from tfx.core.nn import Activation, embedding, linear
 from tfx.core.ops import concat
+from tfx.core.stored import Stored
 from tfx.core.tensor import Tensor
 
 # ---- products ------------------------------------------------------------------------------------
@@ -152,3 +156,117 @@ def _check(q: Tensor, expected: DType, scales: Tensor, dtype: DType) -> None:
             f"numbers {q.shape} with scales {scales.shape}: expected one scale for each of the "
             "groups into which a row is divided"
         )
+
+
+# ---- tensors that are stored so ------------------------------------------------------------------
+
+
+class Quantized(Stored):
+    """A matrix of 8 or 4 bits a number, to be multiplied with or to be read by rows.
+
+    Args:
+        q, scales: as `linear_q8` or `linear_q4` take them; the dtype of `q` says which.
+        dtype: what it is computed with in.
+        inputs_first: it stands for (inputs, outputs), the transpose of what is stored.
+
+    >>> from tfx.backends.numpy.backend import NumpyBackend
+    >>> from tfx.core.creation import tensor
+    >>> B = NumpyBackend()
+    >>> q, scales = tensor([[2, -1], [0, 3]], B, "int8"), tensor([[0.5], [2.0]], B)
+    >>> w = Quantized(q, scales, DType.float32)
+    >>> w.tolist(), linear(tensor([1.0, 2.0], B), w, outputs_first=True).tolist()
+    ([[1.0, -0.5], [0.0, 6.0]], [0.0, 12.0])
+    """
+
+    __slots__ = ("inputs_first",)
+
+    def __init__(
+        self, q: Tensor, scales: Tensor, dtype: DType, *, inputs_first: bool = False
+    ) -> None:
+        rows, length = q.shape
+        shape = rows, length if q.dtype is DType.int8 else 2 * length
+        super().__init__((q, scales), shape[::-1] if inputs_first else shape, dtype)
+        self.inputs_first = inputs_first
+
+    @property
+    def bits(self) -> int:
+        return 8 if self.parts[0].dtype is DType.int8 else 4
+
+    def computed(self) -> Tensor:
+        q, scales = self.parts
+        weight = weight_from_q8 if self.bits == 8 else weight_from_q4
+        rows = weight(q, scales, self.dtype)
+        return rows.T if self.inputs_first else rows
+
+    def with_parts(self, parts: Sequence[Tensor]) -> Quantized:
+        return Quantized(parts[0], parts[1], self.dtype, inputs_first=self.inputs_first)
+
+
+class Half(Stored):
+    """A tensor of float16 or bfloat16, computed with in a wider dtype.
+
+    Args:
+        kept: of float16 or bfloat16.
+        dtype: what it is computed with in.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, kept: Tensor, dtype: DType) -> None:
+        super().__init__((kept,), kept.shape, dtype)
+
+    def computed(self) -> Tensor:
+        return widened(self.parts[0], self.dtype)
+
+    def with_parts(self, parts: Sequence[Tensor]) -> Half:
+        return Half(parts[0], self.dtype)
+
+
+def _linear_quantized(
+    x: Tensor,
+    w: Quantized,
+    b: Tensor | None = None,
+    residual: Tensor | None = None,
+    *,
+    activation: Activation | None,
+    outputs_first: bool,
+) -> Tensor:
+    if w.inputs_first is outputs_first:  # its rows are not what is asked for
+        y = w.computed()
+        return linear(x, y, b, residual, activation=activation, outputs_first=outputs_first)
+    check_dtypes("linear", x, w)
+    q, scales = w.parts
+    if w.bits == 8:
+        return linear_q8(x, q, scales, b, residual, activation=activation)
+    return linear_q4(x, q, scales, b, residual, activation=activation)
+
+
+def _linear_of_half(
+    x: Tensor,
+    w: Half,
+    b: Tensor | None = None,
+    residual: Tensor | None = None,
+    *,
+    activation: Activation | None,
+    outputs_first: bool,
+) -> Tensor:
+    check_dtypes("linear", x, w)
+    (kept,) = w.parts
+    return linear_half(x, kept, b, residual, activation=activation, outputs_first=outputs_first)
+
+
+def _embedding_quantized(table: Quantized, ids: Tensor) -> Tensor:
+    if table.inputs_first:
+        return embedding(table.computed(), ids)
+    q, scales = table.parts
+    if table.bits == 8:
+        return embedding_q8(q, scales, ids, dtype=table.dtype)
+    return embedding_q4(q, scales, ids, dtype=table.dtype)
+
+
+def _embedding_of_half(table: Half, ids: Tensor) -> Tensor:
+    return embedding_half(table.parts[0], ids, dtype=table.dtype)
+
+
+Quantized.FORMS = {("linear", 1): _linear_quantized, ("embedding", 0): _embedding_quantized}
+Half.FORMS = {("linear", 1): _linear_of_half, ("embedding", 0): _embedding_of_half}

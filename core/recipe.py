@@ -125,6 +125,10 @@ class RunSettings(Settings):
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
     window: bool | None = None
+    quantize: str | None = None
+    quantize_embeddings: str | None = None
+    group_size: int | None = None
+    kv_dtype: str | None = None
 
 
 @dataclass
@@ -137,6 +141,9 @@ class EvalSettings(Settings):
     docs: tuple[int, int] | None = None  # half open
     stride: int | None = None
     batch_size: int | None = None
+    quantize: str | None = None
+    quantize_embeddings: str | None = None
+    group_size: int | None = None
 
 
 @dataclass
@@ -146,6 +153,19 @@ class ConvertSettings(Settings):
     weights: Path | None
     out: Path
     dtype: str | None = None
+
+
+@dataclass
+class QuantizeSettings(Settings):
+    """The flags of `tfx quantize`."""
+
+    weights: Path | None
+    out: Path
+    quantize: str | None = None
+    quantize_embeddings: str | None = None
+    group_size: int | None = None
+    scale_dtype: str | None = None
+    data: Path | None = None
 
 
 @dataclass
@@ -220,6 +240,19 @@ class Convertible(Protocol):
     """
 
     def convert(self, settings: ConvertSettings, report: Reporter) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class Quantizable(Protocol):
+    """A recipe whose weights can be written in fewer bits, for `run` and `evaluate` to read.
+
+    With `settings.data`, both are held against each other on that text, on `backend`. Raises
+    `TfxError` for what the user can mend, and returns the object that `--json` prints.
+    """
+
+    def quantize(
+        self, settings: QuantizeSettings, backend: Backend, report: Reporter
+    ) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, Self, runtime_checkable
 
+from tfx.core.stored import Stored
 from tfx.core.tensor import Tensor
 
 
@@ -21,7 +22,7 @@ class Branch(Protocol):
 
 def leaves(nest: Any) -> list[Tensor]:
     """The tensors of a nest, dicts in their own order."""
-    if isinstance(nest, Tensor):
+    if isinstance(nest, Tensor) and not isinstance(nest, Stored):
         return [nest]
     if isinstance(nest, Mapping):
         return [leaf for part in nest.values() for leaf in leaves(part)]
@@ -52,7 +53,7 @@ def form(nest: Any, found: list[Tensor]) -> Any:
 
 def like(nest: Any, values: Iterator[Any]) -> Any:
     """A nest of the same form with other values at its leaves; mappings become dicts."""
-    if isinstance(nest, Tensor):
+    if isinstance(nest, Tensor) and not isinstance(nest, Stored):
         return next(values)
     if isinstance(nest, Mapping):
         return {name: like(part, values) for name, part in nest.items()}

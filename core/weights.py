@@ -71,6 +71,38 @@ class StoredTensor:
         )
 
 
+def as_stored(name: str, tensor: StoredTensor, dtype: DType) -> StoredTensor:
+    """A tensor as another dtype, rounded to nearest, ties to even.
+
+    Raises:
+        WeightsError: a finite number would become infinite.
+    """
+    if tensor.dtype is dtype:
+        return tensor
+    wide = tensor.array if tensor.dtype is DType.float64 else tensor.to_float32()
+    with np.errstate(over="ignore"):
+        single = wide.astype(np.float32, copy=False)
+        array = _bfloat16(single) if dtype is DType.bfloat16 else wide.astype(dtype.value)
+    converted = StoredTensor(dtype, array)
+    finite = np.isfinite(wide)
+    if not np.isfinite(converted.to_float32())[finite].all():
+        largest = float(np.abs(wide[finite]).max())
+        raise WeightsError(
+            f"{quoted(name)} has numbers up to {largest:.3g}, too large for {dtype}; "
+            "choose a wider dtype"
+        )
+    return converted
+
+
+def _bfloat16(numbers: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The upper halves of the words, rounded; a carry into the exponent is as it should be."""
+    words = np.ascontiguousarray(numbers).view(np.uint32)
+    rounded = words + (0x7FFF + (words >> 16 & 1))
+    nan = np.isnan(numbers)
+    rounded[nan] = words[nan] | 0x400000  # a NaN whose low half alone is set stays one
+    return (rounded >> 16).astype(np.uint16)
+
+
 class WeightFile(Mapping[str, StoredTensor]):
     """The tensors of a file by name, in the order of its header; made by `open_weights`.
 

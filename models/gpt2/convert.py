@@ -7,15 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tfx.core.dtypes import DType, as_dtype
 from tfx.core.errors import UsageError, WeightsError
 from tfx.core.files import open_regular, reason, shown
 from tfx.core.recipe import ConvertSettings, Reporter
-from tfx.core.weights import StoredTensor
-from tfx.core.wording import quoted
+from tfx.core.weights import StoredTensor, as_stored
 from tfx.models.gpt2.presets import Preset, find_weights
 from tfx.models.gpt2.weights import read_pretrained, refuse_occupied, write_pretrained
 
@@ -48,7 +44,7 @@ def convert(preset: Preset, settings: ConvertSettings, report: Reporter) -> dict
     refuse_occupied(settings.out)
     weights = find_weights(preset, settings.weights, report.note)
     model = read_pretrained(weights, report.note)
-    tensors: Mapping[str, StoredTensor] = model.tensors
+    tensors: Mapping[str, StoredTensor] = model.floats("tfx convert")
     if dtype is not None:
         tensors = {key: as_stored(key, tensor, dtype) for key, tensor in tensors.items()}
     copied = files_beside(model.path)
@@ -66,38 +62,6 @@ def convert(preset: Preset, settings: ConvertSettings, report: Reporter) -> dict
         "dtypes": dtypes,
         "files": files,
     }
-
-
-def as_stored(name: str, tensor: StoredTensor, dtype: DType) -> StoredTensor:
-    """A tensor as another dtype, rounded to nearest, ties to even.
-
-    Raises:
-        WeightsError: a finite number would become infinite.
-    """
-    if tensor.dtype is dtype:
-        return tensor
-    wide = tensor.array if tensor.dtype is DType.float64 else tensor.to_float32()
-    with np.errstate(over="ignore"):
-        single = wide.astype(np.float32, copy=False)
-        array = _bfloat16(single) if dtype is DType.bfloat16 else wide.astype(dtype.value)
-    converted = StoredTensor(dtype, array)
-    finite = np.isfinite(wide)
-    if not np.isfinite(converted.to_float32())[finite].all():
-        largest = float(np.abs(wide[finite]).max())
-        raise WeightsError(
-            f"{quoted(name)} has numbers up to {largest:.3g}, too large for {dtype}; "
-            "choose another --dtype"
-        )
-    return converted
-
-
-def _bfloat16(numbers: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """The upper halves of the words, rounded; a carry into the exponent is as it should be."""
-    words = np.ascontiguousarray(numbers).view(np.uint32)
-    rounded = words + (0x7FFF + (words >> 16 & 1))
-    nan = np.isnan(numbers)
-    rounded[nan] = words[nan] | 0x400000  # a NaN whose low half alone is set stays one
-    return (rounded >> 16).astype(np.uint16)
 
 
 def files_beside(path: Path) -> dict[str, bytes]:

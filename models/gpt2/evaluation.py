@@ -19,6 +19,7 @@ from tfx.core.errors import DataError, NonFiniteError, UsageError
 from tfx.core.files import shown
 from tfx.core.nn import cross_entropy
 from tfx.core.recipe import EvalSettings, Reporter
+from tfx.core.storage import Storage
 from tfx.core.tokenizer.corpus import read_texts
 from tfx.models.gpt2.data import characters_in
 from tfx.models.gpt2.language_model import LanguageModel
@@ -34,7 +35,16 @@ TOKENS_AT_ONCE = 2048
 LOGITS_AT_ONCE = 2**23
 """So many logits are in memory at a time."""
 
-_SETTINGS = {"weights", "data", "dtype", "stride", "batch_size"}
+_SETTINGS = {
+    "weights",
+    "data",
+    "dtype",
+    "stride",
+    "batch_size",
+    "quantize",
+    "quantize_embeddings",
+    "group_size",
+}
 
 
 def evaluate(
@@ -46,10 +56,11 @@ def evaluate(
         TfxError: the weights, the text or the flags will not do.
     """
     settings.refuse_unsupported(preset.name, _SETTINGS)
-    text = _text_in(settings.data)
+    text, storage = _text_in(settings.data), Storage.asked(settings)
     began = perf_counter()
     path = find_weights(preset, settings.weights, report.note)
-    model = LanguageModel.load(path, backend, report.note, as_dtype(settings.dtype or "float32"))
+    dtype = as_dtype(settings.dtype or "float32")
+    model = LanguageModel.load(path, backend, report.note, dtype, storage)
     loaded = perf_counter()
     stride = settings.stride or model.max_positions
     if stride > model.max_positions:
@@ -68,6 +79,7 @@ def evaluate(
         "device": backend.device,
         "dtype": str(model.dtype),
         "weights": str(path),
+        "weight_bytes": model.weight_bytes,
         "data": str(settings.data),
         "stride": stride,
         **asdict(measures),

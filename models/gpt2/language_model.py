@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,10 +14,11 @@ from tfx.core.dtypes import FLOATS, DType
 from tfx.core.errors import TokenizerError, UsageError
 from tfx.core.files import shown
 from tfx.core.generation.reading import Reading, room_for
-from tfx.core.parameters import borrowed
+from tfx.core.storage import Storage, bytes_of, placed
 from tfx.core.tensor import Tensor
 from tfx.core.tokenizer import ByteLevelBPE, load_tokenizer
 from tfx.core.wording import in_words
+from tfx.models.gpt2.layouts import forms, inputs_first
 from tfx.models.gpt2.model import Config, Params, Pass, head, logits, trunk
 from tfx.models.gpt2.weights import Pretrained, read_pretrained
 
@@ -32,11 +34,13 @@ class LanguageModel:
         config: sizes and options.
         params: by their names in a checkpoint.
         tokenizer: None where the checkpoint has none.
+        kv_dtype: what keys and values are cached in; None for what is computed in.
     """
 
     config: Config
     params: Params
     tokenizer: ByteLevelBPE | None = None
+    kv_dtype: DType | None = None
 
     @classmethod
     def load(
@@ -45,10 +49,12 @@ class LanguageModel:
         backend: Backend,
         note: Callable[[str], None],
         dtype: DType = DType.float32,
+        storage: Storage | None = None,
     ) -> LanguageModel:
         """The model in a folder or file; see `read_pretrained`.
 
-        Where the backend can compute on the host's memory, the file is mapped and not copied.
+        Where the backend can compute on the host's memory, the file is mapped and not copied. What
+        is to be kept otherwise, by `storage`, is made over tensor by tensor.
 
         Raises:
             TfxError: the checkpoint, its tokenizer or `dtype` will not do; says what and why.
@@ -57,7 +63,20 @@ class LanguageModel:
             known = ", ".join(sorted(FLOATS & backend.dtypes))
             raise UsageError(f"--dtype {dtype}: {backend} computes in {known}")
         found = read_pretrained(path, note)
-        params = borrowed(found.tensors, backend, dtype)
+        if storage is not None:
+            found.floats("--quantize")
+        params = {
+            name: placed(
+                name, found.tensors[name], form, backend, dtype, inputs_first=inputs_first(name)
+            )
+            for name, form in forms(found.config, storage).items()
+        }
+        if storage is not None:
+            wide = dtype.itemsize * sum(map(math.prod, found.config.shapes().values()))
+            note(
+                f"weights: {storage}, {bytes_of(params.values()) / 1e6:.2f} MB where {dtype} "
+                f"takes {wide / 1e6:.2f} MB"
+            )
         tokenizer = tokenizer_of(found)
         if tokenizer is not None and tokenizer.vocab_size + SPARE < found.config.vocab_size:
             note(
@@ -86,10 +105,16 @@ class LanguageModel:
     def max_positions(self) -> int:
         return self.config.n_positions
 
+    @property
+    def weight_bytes(self) -> int:
+        """The memory that the parameters take."""
+        return bytes_of(self.params.values())
+
     def start(self, batch: int, capacity: int) -> KVCache:
         """An empty cache for `batch` texts of `capacity` tokens, or of some more."""
         shape = (batch, room_for(capacity, self.max_positions), self.config.n_embd)
-        return KVCache(self.config.n_layer, shape, self.backend, self.dtype)
+        kept = self.kv_dtype or self.dtype
+        return KVCache(self.config.n_layer, shape, self.backend, kept)
 
     def logits(self, ids: Tensor, cache: KVCache) -> Tensor:
         """Read ids (B, T) after what the cache holds; scores (B, V) of what follows the last."""

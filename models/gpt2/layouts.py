@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from tfx.core.errors import CheckpointError, WeightsError
+from tfx.core.storage import Form, Storage
 from tfx.core.weights import StoredTensor
 from tfx.core.wording import quoted
 from tfx.models.gpt2.model import Config
@@ -64,6 +65,8 @@ class Arranged(Mapping[str, StoredTensor]):
             like = self._stored[self._sources[TOKENS].names[0]]
             return StoredTensor(like.dtype, np.zeros(shape, like.array.dtype))
         parts = [self._stored[part] for part in source.names]
+        if len(parts) == 1 and not source.turned:
+            return parts[0]
         arrays = [part.array.T if source.turned else part.array for part in parts]
         array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=-1)
         return StoredTensor(parts[0].dtype, array)
@@ -199,6 +202,29 @@ def _parts(name: str, names: Mapping[str, str]) -> tuple[str, ...]:
         return (names[name],)
     apart = [name.replace("c_attn", part) for part in _APART]
     return tuple(names[part] for part in apart) if all(part in names for part in apart) else ()
+
+
+def inputs_first(name: str) -> bool:
+    """Whether a matrix, by our name or the file's, is (inputs, outputs) in our form."""
+    return _PREFIX.sub("", name, count=1).startswith("h.")
+
+
+def forms(config: Config, storage: Storage | None) -> dict[str, Form]:
+    """What each tensor is kept as: those of matrices and token embeddings are for `storage` to say,
+    all others stay floats, positions among them.
+
+    Raises:
+        UsageError: a matrix does not suit the storage.
+    """
+    found: dict[str, Form] = dict.fromkeys(config.shapes())
+    if storage is None:
+        return found
+    for name, shape in config.shapes().items():
+        if name in (HEAD, TOKENS):
+            found[name] = storage.form(name, shape[1], embedding=True)
+        elif _is_matrix(name, shape):
+            found[name] = storage.form(name, shape[0], embedding=False)
+    return found
 
 
 def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:

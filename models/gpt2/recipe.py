@@ -1,4 +1,4 @@
-"""`tfx train | run | eval | convert | compare gpt2`, and the same for every other size."""
+"""`tfx train | run | eval | convert | quantize | compare gpt2`, and so for every other size."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from tfx.core.recipe import (
     ConvertSettings,
     EvalSettings,
     Example,
+    QuantizeSettings,
     Reporter,
     RunSettings,
     TrainSettings,
 )
-from tfx.models.gpt2 import convert, evaluation, example, running, training
+from tfx.models.gpt2 import convert, evaluation, example, quantize, running, training
 from tfx.models.gpt2.presets import PRESETS
 
 # NumPy would warn of overflows on stderr; what comes of them is found out and is an error.
@@ -52,6 +53,13 @@ class GPT2:
     def convert(self, settings: ConvertSettings, report: Reporter) -> dict[str, Any]:
         """Write a checkpoint as a Hugging Face folder."""
         return convert.convert(self._preset, settings, report)
+
+    @_quiet
+    def quantize(
+        self, settings: QuantizeSettings, backend: Backend, report: Reporter
+    ) -> dict[str, Any]:
+        """Write the weights in fewer bits, for `run` and `evaluate`."""
+        return quantize.quantize(self._preset, settings, backend, report)
 
     def example(
         self,

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from tfx.core.backend import Backend
+from tfx.core.dtypes import HALVES, DType, as_dtype
 from tfx.core.errors import CheckpointError, OptionError, TokenizerError, UsageError
 from tfx.core.files import reason, shown
 from tfx.core.generation import GenerationOptions, check_prompt, decoder, room_after
@@ -72,6 +74,24 @@ def options_from(settings: RunSettings) -> GenerationOptions:
 
 
 _SHARED = {f.name for f in fields(GenerationOptions)} & {f.name for f in fields(RunSettings)}
+
+
+def kv_dtype_from(settings: RunSettings, dtype: DType, backend: Backend) -> DType | None:
+    """What keys and values are to be cached in, for a model that computes in `dtype`.
+
+    Raises:
+        UsageError: that is no half, nor what is computed in, or the backend has no such dtype.
+    """
+    if settings.kv_dtype is None:
+        return None
+    kept = as_dtype(settings.kv_dtype)
+    known = sorted({dtype, *HALVES} & (backend.dtypes | backend.storage_dtypes))
+    if kept not in known:
+        raise UsageError(
+            f"--kv-dtype {kept}: expected one of {', '.join(known)} where {backend} computes in "
+            f"{dtype}"
+        )
+    return kept
 
 
 @contextmanager

@@ -24,10 +24,18 @@ from tfx.core.generation import (
     generate,
 )
 from tfx.core.recipe import Reporter, RunSettings
+from tfx.core.storage import Storage
 from tfx.core.tensor import Tensor
 from tfx.models.gpt2.language_model import LanguageModel
 from tfx.models.gpt2.presets import Preset, find_weights
-from tfx.models.gpt2.request import Request, eos_ids, in_flags, options_from, requests_from
+from tfx.models.gpt2.request import (
+    Request,
+    eos_ids,
+    in_flags,
+    kv_dtype_from,
+    options_from,
+    requests_from,
+)
 
 BATCH_SIZE = 8
 
@@ -49,12 +57,16 @@ def run(
             prompts are known to be good.
     """
     options = options_from(settings)
+    dtype, storage = as_dtype(settings.dtype or "float32"), Storage.asked(settings)
+    kv_dtype = kv_dtype_from(settings, dtype, backend)
     seed = settings.seed
     if seed is None and options.temperature:
         seed = secrets.randbelow(2**32)
     began = perf_counter()
     path = find_weights(preset, settings.weights, report.note)
-    model = LanguageModel.load(path, backend, report.note, as_dtype(settings.dtype or "float32"))
+    model = LanguageModel.load(path, backend, report.note, dtype, storage)
+    if kv_dtype is not None:
+        model = replace(model, kv_dtype=kv_dtype)
     timing = Timing(perf_counter() - began)
     options = replace(options, seed=seed or 0, eos_ids=eos_ids(model, path))
     requests = requests_from(settings, options, model)
@@ -65,6 +77,7 @@ def run(
         "backend": backend.name,
         "device": backend.device,
         "dtype": str(model.dtype),
+        "weight_bytes": model.weight_bytes,
         "seed": seed,
     }
     with in_flags(settings):

@@ -83,7 +83,9 @@ class Run:
         _refuse_vain_patience(options, corpus)
         if found is None:
             note("weights: random ones; --weights goes on from others")
-        weights = found.tensors if found else initial_weights(config, options.seed, dtype)
+        weights = (
+            found.floats("training") if found else initial_weights(config, options.seed, dtype)
+        )
         state = TrainState.start(Parameters.from_host(weights, backend, dtype))
         return cls(options, config, tokenizer, settings.data, corpus, state)
 

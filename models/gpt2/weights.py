@@ -13,15 +13,17 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tfx.core.checkpoint import SavedCheckpoint, find_checkpoint, load_checkpoint
-from tfx.core.errors import CheckpointError, WeightsError
+from tfx.core.errors import CheckpointError, UsageError, WeightsError
 from tfx.core.files import reason, replace_file, shown, sync_folder, unfinished_folder
 from tfx.core.json_file import read_object
+from tfx.core.quantized_file import KEY, apart, described, metadata, rejoined, storage_from
 from tfx.core.runs import BEST
 from tfx.core.shards import open_shards
+from tfx.core.storage import Storage
 from tfx.core.weights import StoredTensor, encoded_weights, open_weights
 from tfx.core.wording import quoted
 from tfx.models.gpt2.config import config_from, config_json
-from tfx.models.gpt2.layouts import HEAD, arranged, translated
+from tfx.models.gpt2.layouts import HEAD, arranged, inputs_first, translated
 from tfx.models.gpt2.model import Config
 
 NAME = "gpt2"
@@ -40,11 +42,26 @@ class Pretrained:
         config: what kind of GPT-2 it is.
         tensors: by the names and of the shapes of `config.shapes()`, in that order. They are
             views of the file, unless its layout is another one: then they are made when asked for.
+        storage: how it was quantized; None for floats.
     """
 
     path: Path
     config: Config
     tensors: Mapping[str, StoredTensor]
+    storage: Storage | None = None
+
+    def floats(self, purpose: str) -> Mapping[str, StoredTensor]:
+        """The tensors, for a purpose that needs them as they were trained.
+
+        Raises:
+            UsageError: they were quantized.
+        """
+        if self.storage is not None:
+            raise UsageError(
+                f"{shown(self.path)} is quantized ({self.storage}), which {purpose} cannot take; "
+                "give the weights it was made from"
+            )
+        return self.tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +101,14 @@ def pretrained_in(saved: SavedCheckpoint, note: Note) -> Pretrained:
 
 
 def _understood(found: _Found, note: Note) -> Pretrained:
-    words, biases = translated(found.config, found.origin, note)
+    given, weights, storage = dict(found.config), found.weights, None
+    if KEY in given:
+        storage = storage_from(given.pop(KEY), found.origin)
+        try:
+            weights = rejoined(weights, inputs_first)
+        except WeightsError as fault:
+            raise WeightsError(f"{shown(found.path)} is damaged: {fault}") from None
+    words, biases = translated(given, found.origin, note)
     config, unknown = config_from(words, found.origin)
     if unknown:
         more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
@@ -92,11 +116,11 @@ def _understood(found: _Found, note: Note) -> Pretrained:
         note(f"{found.origin}: tfx knows nothing of {keys}, and goes on without")
     try:
         config, tensors = arranged(
-            found.weights, config, biases, lambda line: note(f"{shown(found.path)}: {line}")
+            weights, config, biases, lambda line: note(f"{shown(found.path)}: {line}")
         )
     except WeightsError as fault:
         raise WeightsError(f"{shown(found.path)} does not fit {found.origin}: {fault}") from None
-    return Pretrained(found.path, config, tensors)
+    return Pretrained(found.path, config, tensors, storage)
 
 
 def _find(path: Path, note: Note) -> _Found:
@@ -177,6 +201,7 @@ def write_pretrained(
     config: Config,
     tensors: Mapping[str, NDArray[Any] | StoredTensor],
     tokenizer_files: Mapping[str, bytes] = {},
+    storage: Storage | None = None,
 ) -> None:
     """Write a Hugging Face folder that holds `GPT2LMHeadModel`; it is there whole or not at all.
 
@@ -185,6 +210,7 @@ def write_pretrained(
         config: written as `config.json`.
         tensors: what `config.shapes()` lists.
         tokenizer_files: contents by name, written beside it.
+        storage: how the tensors that are quantized came to be so.
 
     Raises:
         WeightsError: it cannot be written, or is not empty, or the tensors are others than
@@ -203,10 +229,12 @@ def write_pretrained(
         with unfinished_folder(folder) as temporary:
             for name, content in tokenizer_files.items():
                 replace_file(temporary / name, [content])
-            text = json.dumps(config_json(config), indent=2) + "\n"
+            about = config_json(config) | ({KEY: described(storage)} if storage else {})
+            text = json.dumps(about, indent=2) + "\n"
             replace_file(temporary / CONFIG, [text.encode()])
             # transformers refuses a file that does not say this.
-            replace_file(temporary / WEIGHTS, encoded_weights(named, {"format": "pt"}))
+            about = {"format": "pt"} | (metadata(storage) if storage else {})
+            replace_file(temporary / WEIGHTS, encoded_weights(apart(named), about))
             with suppress(FileNotFoundError):
                 folder.rmdir()
             os.rename(temporary, folder)

@@ -14,10 +14,10 @@ from tfx.core.checkpoint import Checkpoint, save_checkpoint
 from tfx.core.dtypes import DType
 from tfx.core.errors import UsageError, WeightsError
 from tfx.core.recipe import Convertible, ConvertSettings
-from tfx.core.weights import StoredTensor, open_weights, write_weights
+from tfx.core.weights import StoredTensor, as_stored, open_weights, write_weights
 from tfx.models.gpt2 import presets
 from tfx.models.gpt2.config import config_json
-from tfx.models.gpt2.convert import as_stored, convert
+from tfx.models.gpt2.convert import convert
 from tfx.models.gpt2.model import Config
 from tfx.models.gpt2.presets import BUNDLED, PRESETS
 from tfx.models.gpt2.weights import write_pretrained
