@@ -1,0 +1,338 @@
+"""`softmax`, and `attention` in two ways: one compiled function for few queries or short texts, and
+products by BLAS in tiles for many."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from tfx.backends.numba.arithmetic import exp, highest, row
+from tfx.backends.numba.arrays import look_at, reals, result, rows_of
+from tfx.backends.numba.compiling import (
+    Array,
+    Count,
+    Factors,
+    Heads,
+    Mask,
+    Position,
+    Real,
+    Rows,
+    shared,
+)
+from tfx.backends.numba.tiles import NO_MASK, Masks, Tiling, as_heads, no_factor
+from tfx.core.backend import Backend
+from tfx.core.planning import Call, Workspace, planned
+
+# ---- softmax -------------------------------------------------------------------------------------
+
+
+@shared
+def _softmax_rows(out: Rows, x: Rows) -> None:
+    real = x.dtype.type
+    for i in prange(x.shape[0]):
+        source, target = row(x, i), row(out, i)
+        top = highest(source)
+        total = real(0)
+        for j in range(len(source)):
+            e = exp(source[j] - top)
+            target[j] = e
+            total += e
+        # The largest term is exp(0) = 1: the bound matters only to rows that saw nothing.
+        share = real(1) / (real(0.5) if total < real(0.5) else total)
+        for j in range(len(source)):
+            target[j] *= share
+
+
+@shared
+def _softmax_pull(g_x: Rows, g: Rows, out: Rows) -> None:
+    real = g.dtype.type
+    for i in prange(g.shape[0]):
+        weights, slope, target = row(out, i), row(g, i), row(g_x, i)
+        mean = real(0)
+        for j in range(len(slope)):
+            mean += slope[j] * weights[j]
+        for j in range(len(slope)):
+            target[j] = weights[j] * (slope[j] - mean)
+
+
+def _plan_softmax(B: Backend, space: Workspace, x: Array) -> tuple[Array, None, list[Call]]:
+    calls: list[Call] = []
+    out, rows = result(space, x.shape, x.dtype), rows_of(x, space, calls)
+    calls.append((_softmax_rows.of(x.dtype, size=x.size), (out.target, rows)))
+    return out.array, None, [*calls, *out.last_calls()]
+
+
+def _plan_softmax_vjp(
+    B: Backend, space: Workspace, g: Array, out: Array, saved: None, x: Array
+) -> tuple[tuple[Array], list[Call]]:
+    calls: list[Call] = []
+    g_x = result(space, x.shape, x.dtype)
+    args = g_x.target, rows_of(g, space, calls), rows_of(out, space, calls)
+    calls.append((_softmax_pull.of(x.dtype, size=x.size), args))
+    return (g_x.array,), [*calls, *g_x.last_calls()]
+
+
+# ---- attention in one function -------------------------------------------------------------------
+
+
+@shared
+def _attend(
+    out: Heads,
+    weights: Heads,
+    q: Heads,
+    k: Heads,
+    v: Heads,
+    scale: Real,
+    first: Position,
+    causal: Count,
+    visible: Mask,
+    masked: Count,
+    factor: Factors,
+    factored: Count,
+) -> None:
+    real = q.dtype.type
+    heads, queries, keys = q.shape[1], q.shape[2], k.shape[2]
+    for n in prange(q.shape[0] * heads):
+        text, head = n // heads, n % heads
+        for i in range(queries):
+            seen = min(max(first[0] + i + 1, 0), keys) if causal else keys
+            scores = row(weights, (text, head, i))[:seen]
+            query = row(q, (text, head, i))
+            for s in range(seen):
+                key = row(k, (text, head, s))
+                score = real(0)
+                for c in range(len(query)):
+                    score += query[c] * key[c]
+                scores[s] = score * scale
+            if masked:
+                for s in range(seen):
+                    if not visible[text, head, i, s]:
+                        scores[s] = real(-np.inf)
+            top = highest(scores)
+            total = real(0)
+            for s in range(seen):
+                e = exp(scores[s] - top)
+                scores[s] = e
+                total += e
+            share = real(1) / (real(0.5) if total < real(0.5) else total)
+            for s in range(seen):
+                scores[s] *= share
+            target = row(out, (text, head, i))
+            target[:] = real(0)
+            for s in range(seen):
+                value = row(v, (text, head, s))
+                weight = scores[s] * factor[text, head, i, s] if factored else scores[s]
+                for c in range(len(target)):
+                    target[c] += weight * value[c]
+
+
+@shared
+def _attend_pull(
+    g_q: Heads,
+    g_k: Heads,
+    g_v: Heads,
+    g: Heads,
+    out: Heads,
+    weights: Heads,
+    q: Heads,
+    k: Heads,
+    v: Heads,
+    scale: Real,
+    first: Position,
+    causal: Count,
+    factor: Factors,
+    factored: Count,
+) -> None:
+    real = q.dtype.type
+    heads, queries, keys = q.shape[1], q.shape[2], k.shape[2]
+    for n in prange(q.shape[0] * heads):
+        text, head = n // heads, n % heads
+        for s in range(keys):
+            row(g_k, (text, head, s))[:] = real(0)
+            row(g_v, (text, head, s))[:] = real(0)
+        for i in range(queries):
+            seen = min(max(first[0] + i + 1, 0), keys) if causal else keys
+            slope, result = row(g, (text, head, i)), row(out, (text, head, i))
+            query, g_query = row(q, (text, head, i)), row(g_q, (text, head, i))
+            scores = row(weights, (text, head, i))
+            # The sum of weights times their gradients is that of outputs times theirs.
+            mean = real(0)
+            for c in range(len(slope)):
+                mean += slope[c] * result[c]
+            g_query[:] = real(0)
+            for s in range(seen):
+                value, g_value = row(v, (text, head, s)), row(g_v, (text, head, s))
+                key, g_key = row(k, (text, head, s)), row(g_k, (text, head, s))
+                times = factor[text, head, i, s] if factored else real(1)
+                along = real(0)
+                for c in range(len(slope)):
+                    along += slope[c] * value[c]
+                g_score = scores[s] * (along * times - mean) * scale
+                weight = scores[s] * times
+                for c in range(len(slope)):
+                    g_value[c] += weight * slope[c]
+                for c in range(len(query)):
+                    g_query[c] += g_score * key[c]
+                for c in range(len(query)):
+                    g_key[c] += g_score * query[c]
+
+
+# ---- plans ---------------------------------------------------------------------------------------
+
+_FEW = 8  # queries for which a key is read about as often as by a product
+_SHORT = 1 << 12  # multiplications for the scores of one head that are done before a product begins
+
+
+def _in_one(q: Array, k: Array) -> bool:
+    """Whether one function is quicker than products."""
+    queries, keys = q.shape[2], k.shape[2]
+    return queries <= _FEW or queries * keys * q.shape[3] <= _SHORT
+
+
+def _plan_attention(
+    B: Backend,
+    space: Workspace,
+    q: Array,
+    k: Array,
+    v: Array,
+    scale: float,
+    offset: Array | None,
+    visible: Array | None,
+    factor: Array | None,
+    *,
+    causal: bool,
+    heads: int | None,
+) -> tuple[Array, Array | None, list[Call]]:
+    calls: list[Call] = []
+    look = partial(as_heads, heads=heads)
+    out = result(space, (*q.shape[:-1], v.shape[-1]), q.dtype, look=look)
+    masks = _masks(q, k, heads, visible, factor, space, calls)
+    q, k, v = (look_at(x, look, space, calls) for x in (q, k, v))
+    if not _in_one(q, k):
+        tiling = Tiling(q, k, v, scale, causal, masks, space)
+        calls += tiling.forward(out.target, offset)
+        return out.array, None, [*calls, *out.last_calls()]
+    weights = space.saved((*q.shape[:3], k.shape[2]), q.dtype)
+    first = _START if offset is None else offset.reshape(1)
+    args = out.target, weights, q, k, v, scale, first, causal, *masks
+    calls.append((_attend.of(q.dtype, size=_reading(k)), args))
+    return out.array, weights, [*calls, *out.last_calls()]
+
+
+def _plan_attention_vjp(
+    B: Backend,
+    space: Workspace,
+    g: Array,
+    out: Array,
+    weights: Array | None,
+    q: Array,
+    k: Array,
+    v: Array,
+    scale: float,
+    offset: Array | None,
+    visible: Array | None,
+    factor: Array | None,
+    *,
+    causal: bool,
+    heads: int | None,
+) -> tuple[tuple[Array | None, ...], list[Call]]:
+    calls: list[Call] = []
+    look = partial(as_heads, heads=heads)
+    grads = [result(space, x.shape, x.dtype, of, look) for of, x in enumerate((q, k, v))]
+    masks = _masks(q, k, heads, visible, factor, space, calls)
+    g, out, q, k, v = (look_at(x, look, space, calls) for x in (g, out, q, k, v))
+    targets = [grad.target for grad in grads]
+    if weights is None:
+        tiling = Tiling(q, k, v, scale, causal, masks, space)
+        calls += tiling.backward(*targets, g, offset)
+    else:
+        first = _START if offset is None else offset.reshape(1)
+        args = *targets, g, out, weights, q, k, v, scale, first, causal, *masks[2:]
+        calls.append((_attend_pull.of(q.dtype, size=_reading(k)), args))
+    for grad in grads:
+        calls += grad.last_calls()
+    return (*(grad.array for grad in grads), None, None, None, None), calls
+
+
+_START = np.zeros(1, np.int64)
+
+
+def _reading(k: Array) -> int:
+    """How many numbers there may be to read, if all keys are seen."""
+    return 2 * k.size
+
+
+def _masks(
+    q: Array,
+    k: Array,
+    heads: int | None,
+    visible: Array | None,
+    factor: Array | None,
+    space: Workspace,
+    calls: list[Call],
+) -> Masks:
+    """What there is of both, as a compiled function takes it."""
+    *outside, queries, _ = q.shape
+    shape = (*outside, *(() if heads is None else (heads,)), queries, k.shape[-2])
+    form = math.prod(outside), heads or 1, queries, k.shape[-2]
+
+    def look(x: Array) -> Array | None:
+        spread = np.broadcast_to(x, shape)
+        found = spread.reshape(form)
+        return found if np.may_share_memory(found, x) else None
+
+    seen = NO_MASK if visible is None else look_at(visible, look, space, calls)
+    times = no_factor(q.dtype) if factor is None else look_at(factor, look, space, calls)
+    return seen, visible is not None, times, factor is not None
+
+
+_POSITION = np.dtype(np.int64)  # of an offset
+
+
+def _can_attend(
+    B: Backend,
+    q: Array,
+    k: Array,
+    v: Array,
+    scale: Any,
+    offset: Array | None,
+    visible: Array | None,
+    factor: Array | None,
+    *,
+    causal: bool,
+    heads: int | None,
+) -> bool:
+    if q.ndim < 2 or not q.size or not v.size:
+        return False
+    *outside, queries, width = q.shape
+    if not (
+        k.shape == (*outside, *k.shape[-2:-1], width)
+        and k.shape[:-1] == v.shape[:-1]
+        and (heads is None or width % heads == 0 == v.shape[-1] % heads)
+        and isinstance(scale, float)
+        and reals(q, k, v, factor)
+        and (offset is None or (offset.shape == () and offset.dtype == _POSITION))
+        and (visible is None or visible.dtype == np.bool_)
+    ):
+        return False
+    scores = (*outside, *(() if heads is None else (heads,)), queries, k.shape[-2])
+    return all(x is None or _broadcasts(x.shape, scores) for x in (visible, factor))
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    return len(shape) <= len(to) and all(
+        n in (1, m) for n, m in zip(shape[::-1], to[::-1], strict=False)
+    )
+
+
+SOFTMAX = planned(
+    "softmax",
+    _plan_softmax,
+    _plan_softmax_vjp,
+    lambda B, x: x.ndim > 0 and x.size > 0 and reals(x),
+)
+ATTENTION = planned("attention", _plan_attention, _plan_attention_vjp, _can_attend)

@@ -1,0 +1,207 @@
+"""Functions that Numba compiles when they are first wanted, and keeps on disk for the next process.
+
+A function is compiled for arguments of the types its annotations name, and for no others, so there
+is one piece of machine code for each dtype, however the arrays of a caller are laid out.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from numba import types
+from numba.core import event
+
+Array = npt.NDArray[Any]
+
+Row = Array
+"""Real numbers (n,), one beside the other."""
+
+Rows = Array
+"""Real numbers (rows, n): those of a row lie side by side, rows anywhere."""
+
+Heads = Array
+"""Real numbers (texts, heads, positions, n), those along the last axis side by side."""
+
+Mask = Array
+"""Booleans with the axes of `Heads`, any of them repeated."""
+
+Factors = Array
+"""Real numbers with the axes of `Heads`, any of them repeated."""
+
+Ids = Array
+"""int32 or int64 (n,), side by side."""
+
+Position = Array
+"""One int64, (1,)."""
+
+Flag = Array
+"""One bool, (1,)."""
+
+Real = float
+Count = int
+
+_TYPES: dict[str, Callable[[types.Type, types.Type], types.Type]] = {
+    "Row": lambda real, ids: types.Array(real, 1, "C"),
+    "Rows": lambda real, ids: types.Array(real, 2, "A"),
+    "Heads": lambda real, ids: types.Array(real, 4, "A"),
+    "Mask": lambda real, ids: types.Array(types.boolean, 4, "A"),
+    "Factors": lambda real, ids: types.Array(real, 4, "A"),
+    "Ids": lambda real, ids: types.Array(ids, 1, "C"),
+    "Position": lambda real, ids: types.Array(types.int64, 1, "C"),
+    "Flag": lambda real, ids: types.Array(types.boolean, 1, "C"),
+    "Real": lambda real, ids: real,
+    "Count": lambda real, ids: types.int64,
+}
+
+_INT64 = np.dtype(np.int64)
+
+_QUICK = {"error_model": "numpy", "fastmath": {"reassoc", "contract"}}
+"""Sums may be taken in any order; NaN and infinity stay what they are."""
+
+# Of all that `parallel` may do, the loops over `prange` alone.
+_LOOPS_ALONE = dict.fromkeys(
+    ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion"), False
+)
+
+MANY = 1 << 17
+"""Numbers from which on it pays to wake other threads."""
+
+
+class Compiled:
+    """A function with typed arguments, compiled for each dtype when that is first asked for.
+
+    Args:
+        function: its arguments are annotated with the names above; it returns nothing.
+        parallel: its loops over `numba.prange` may be shared among threads.
+    """
+
+    def __init__(self, function: Callable[..., None], parallel: bool = False) -> None:
+        self._function = function
+        self._parallel = parallel
+        self._kinds = [
+            str(parameter.annotation)
+            for parameter in inspect.signature(function).parameters.values()
+        ]
+        self._ready: dict[Any, Callable[..., None]] = {}
+
+    def of(
+        self, real: np.dtype[Any], ids: np.dtype[Any] = _INT64, size: int = 0
+    ) -> Callable[..., None]:
+        """The compiled function for real numbers and ids of these dtypes.
+
+        Args:
+            size: how many numbers there are to work on; from `MANY` on, by several threads.
+        """
+        shared = self._parallel and size >= MANY and threads() > 1
+        key = real, ids, shared
+        found = self._ready.get(key)
+        if found is None:
+            found = self._ready[key] = self._compile(real, ids, shared)
+        return found
+
+    def _compile(
+        self, real: np.dtype[Any], ids: np.dtype[Any], shared: bool
+    ) -> Callable[..., None]:
+        if shared:
+            _start_threads()
+        dtypes = numba.from_dtype(real), numba.from_dtype(ids)
+        signature = tuple(_TYPES[kind](*dtypes) for kind in self._kinds)
+        dispatcher = numba.njit(cache=True, parallel=_LOOPS_ALONE if shared else False, **_QUICK)(
+            self._function
+        )
+        _stamp(dispatcher)
+        with event.install_listener("numba:compile", _Notice(dispatcher)):
+            dispatcher.compile(signature)
+        # Called directly, it takes arrays as the signature has them, read-only ones too, which
+        # Numba's own look at the arguments would give a type, and code, of their own.
+        entry: Callable[..., None] = dispatcher.overloads[signature].entry_point
+        return entry
+
+
+F = TypeVar("F", bound=Callable[..., None])
+
+
+def compiled(function: F) -> Compiled:
+    """To be compiled for one thread."""
+    return Compiled(function)
+
+
+def shared(function: F) -> Compiled:
+    """To be compiled for one thread, and for several where arrays are large."""
+    return Compiled(function, parallel=True)
+
+
+helper = numba.njit(forceinline=True, **_QUICK)
+"""For functions that compiled ones call."""
+
+exact = numba.njit(forceinline=True, error_model="numpy", fastmath=False)
+"""For those whose sums are to be taken in the order in which they are written."""
+
+
+# ---- threads ------------------------------------------------------------------------------------
+
+
+@cache
+def threads() -> int:
+    """How many threads a function may use: NUMBA_NUM_THREADS, or fewer by OMP_NUM_THREADS."""
+    most: int = numba.config.NUMBA_NUM_THREADS
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return min(most, int(asked)) if asked.isdigit() and int(asked) > 0 else most
+
+
+@cache
+def _start_threads() -> None:
+    """Threads that wait asleep: between two of our loops, those of BLAS want the processors."""
+    name = "OMP_WAIT_POLICY"
+    before = os.environ.get(name)
+    os.environ.setdefault(name, "passive")
+    try:
+        numba.set_num_threads(threads())
+    finally:
+        if before is None:
+            del os.environ[name]
+
+
+# ---- the disk -----------------------------------------------------------------------------------
+
+
+class _Notice(event.Listener):  # type: ignore[misc]
+    """Says, once in a process, that something is compiled and where it is kept."""
+
+    said = False
+
+    def __init__(self, dispatcher: Any) -> None:
+        self._path = dispatcher.stats.cache_path
+
+    def on_start(self, event: Any) -> None:
+        if not _Notice.said:
+            _Notice.said = True
+            logging.getLogger("tfx").info(
+                "Numba compiles kernels for this machine, once each, and keeps them in %s",
+                self._path,
+            )
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+@cache
+def _newest_source() -> tuple[float, int]:
+    """When the files of this package last changed, and how large they are."""
+    files = [path.stat() for path in Path(__file__).parent.glob("*.py")]
+    return max(file.st_mtime for file in files), sum(file.st_size for file in files)
+
+
+def _stamp(dispatcher: Any) -> None:
+    """What was kept is good for as long as no file of this package changes: Numba looks at that of
+    the function alone, which may call what stands in another."""
+    dispatcher._cache._cache_file._source_stamp = _newest_source()
