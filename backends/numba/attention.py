@@ -280,13 +280,17 @@ def _masks(
     shape = (*outside, *(() if heads is None else (heads,)), queries, k.shape[-2])
     form = math.prod(outside), heads or 1, queries, k.shape[-2]
 
-    def look(x: Array) -> Array | None:
-        spread = np.broadcast_to(x, shape)
-        found = spread.reshape(form)
-        return found if np.may_share_memory(found, x) else None
+    def spread(x: Array) -> Array:
+        wide = np.broadcast_to(x, shape)
+        found = wide.reshape(form)
+        if np.may_share_memory(found, x):
+            return found
+        copy = space.scratch(shape, x.dtype)
+        calls.append((np.copyto, (copy, wide)))
+        return copy.reshape(form)
 
-    seen = NO_MASK if visible is None else look_at(visible, look, space, calls)
-    times = no_factor(q.dtype) if factor is None else look_at(factor, look, space, calls)
+    seen = NO_MASK if visible is None else spread(visible)
+    times = no_factor(q.dtype) if factor is None else spread(factor)
     return seen, visible is not None, times, factor is not None
 
 
