@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -132,6 +134,78 @@ def test_reordered_rows_go_on_from_where_they_were(
         assert chosen.length == fresh.length
 
 
+@pytest.mark.parametrize("padding", [[0, 0, 0], [2, 0, 5]], ids=str)
+@pytest.mark.parametrize("counts", [[2, 2, 2], [0, 1, 2], [2, 0, 1], [1, 2, 1], [0, 0, 0]], ids=str)
+def test_rows_forget_their_last_tokens(
+    counts: list[int], padding: list[int], backend: Backend
+) -> None:
+    """A row that forgets is what it would be had it never read the tokens; twice over."""
+    rng = np.random.default_rng(0)
+    texts = [[*rng.standard_normal((T - n, HEADS, SIZE))] for n in padding]
+    cache = KVCache(1, (3, HEADS, 30, SIZE), backend, DType.float64)
+    cache.pad_left(padding)
+    rows_of(cache, stacked(texts, T))
+    for _ in range(2):
+        new = rng.standard_normal((3, HEADS, 3, SIZE))
+        rows_of(cache, new)
+        for row, text in enumerate(texts):
+            text += [*new[row].swapaxes(0, 1)][: 3 - counts[row]]
+        assert cache.rewind(counts) == cache.length
+        last = rng.standard_normal((3, HEADS, 2, SIZE))
+        assert cache.positions(2).numpy().reshape(-1, 2)[:, 0].tolist() == (
+            [len(texts[0])] if cache.visible is None else [len(text) for text in texts]
+        )
+        together = rows_of(cache, last)
+        for row, text in enumerate(texts):
+            alone = KVCache(1, (1, HEADS, 30, SIZE), backend, DType.float64)
+            rows_of(alone, stacked([text], len(text)))
+            expected = rows_of(alone, last[row : row + 1])
+            np.testing.assert_allclose(together[row : row + 1], expected, rtol=1e-12)
+            text += [*last[row].swapaxes(0, 1)]
+
+
+def stacked(texts: list[list[HostArray]], length: int) -> HostArray:
+    """Texts of tokens (HEADS, SIZE), padded on the left: (rows, HEADS, length, SIZE)."""
+    padded = [[np.zeros((HEADS, SIZE))] * (length - len(text)) + text for text in texts]
+    return np.array(padded).swapaxes(1, 2)
+
+
+def test_what_is_lost_to_holes_is_won_back(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two rows that forget in turn take more than either of them is long, but not 18 positions."""
+    monkeypatch.setattr("tfx.core.cache.HOLES", 3)
+    rng = np.random.default_rng(0)
+    cache = KVCache(2, (2, HEADS, 17, SIZE), backend, DType.float64)
+    texts: list[list[HostArray]] = [[], []]
+    for step in range(9):
+        new = rng.standard_normal((2, HEADS, 2, SIZE))
+        cache.extend(1, tensor(new, backend), tensor(new, backend))
+        together = rows_of(cache, new)
+        counts = [step % 2, 1 - step % 2]
+        for row, text in enumerate(texts):
+            alone = KVCache(1, (1, HEADS, 30, SIZE), backend, DType.float64)
+            if text:
+                rows_of(alone, stacked([text], len(text)))
+            expected = rows_of(alone, new[row : row + 1])
+            np.testing.assert_allclose(together[row : row + 1], expected, rtol=1e-12)
+            text += [*new[row].swapaxes(0, 1)][: 2 - counts[row]]
+        assert cache.rewind(counts) < max(map(len, texts)) + 3
+    assert [len(text) for text in texts] == [14, 13]
+
+
+def test_a_cache_that_forgets_nothing_moves_nothing() -> None:
+    strict = StrictBackend()
+    cache = KVCache(1, (2, HEADS, 9, SIZE), strict, DType.float64)
+    cache.advance(5)
+    before = strict.transfers.copy()
+    assert cache.rewind([0, 0]) == 5
+    assert cache.rewind([2, 2]) == 3
+    assert cache.positions(1).shape == (1,)
+    assert cache.visible is None
+    assert strict.transfers == before
+
+
 def test_what_a_cache_of_rows_refuses(backend: Backend) -> None:
     cache = KVCache(1, (2, HEADS, 3, SIZE), backend, DType.float64)
     with pytest.raises(ShapeError, match="padding of 3 rows for a cache of 2 rows"):
@@ -141,3 +215,6 @@ def test_what_a_cache_of_rows_refuses(backend: Backend) -> None:
     cache.advance(1)
     with pytest.raises(ShapeError, match="that holds 1 tokens: expected one count a row, before"):
         cache.pad_left([0, 1])
+    for counts in ([0, 2], [-1, 0], [1]):
+        with pytest.raises(ShapeError, match=re.escape(f"cannot forget {counts}: expected one")):
+            cache.rewind(counts)

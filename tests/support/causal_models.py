@@ -73,6 +73,10 @@ class TinyGPT(LanguageModel):
         self.read.append(ids.shape)
         return super().logits(ids, cache)
 
+    def each_logits(self, ids: Tensor, cache: KVCache) -> Tensor:
+        self.read.append(ids.shape)
+        return super().each_logits(ids, cache)
+
 
 def plain_logits(w: Weights, heads: int, ids: Sequence[int]) -> npt.NDArray[np.float64]:
     """What the same GPT-2 gives behind one text, in float64: no cache, no batch, no tensors."""
