@@ -150,11 +150,29 @@ def run(
             autocompletion=options.complete_dtype,
         ),
     ] = None,
+    prompt_lookup: Annotated[
+        bool | None,
+        typer.Option(
+            "--prompt-lookup",
+            help="Guess tokens from where the text stood like this before, and verify several at "
+            "once: the same text, sooner where it repeats itself.",
+        ),
+    ] = None,
+    draft: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Guess tokens by a smaller model with the same tokens."),
+    ] = None,
+    num_draft_tokens: Annotated[
+        int | None,
+        typer.Option(
+            metavar="INT", min=1, help="Guess so many at a time; default: as many as pay here."
+        ),
+    ] = None,
     stream: Annotated[
         bool, typer.Option("--stream/--no-stream", help="Print text as it comes, or at the end.")
     ] = True,
     stats: Annotated[
-        bool, typer.Option("--stats", help="Tell times, speed and memory on stderr.")
+        bool, typer.Option("--stats", help="Tell times, speed, guesses and memory on stderr.")
     ] = False,
     no_jit: options.NoJit = False,
     as_json: options.AsJson = False,
@@ -209,6 +227,9 @@ def run(
         quantize_embeddings=quantize_embeddings,
         group_size=group_size,
         kv_dtype=kv_dtype,
+        prompt_lookup=prompt_lookup,
+        draft=draft,
+        num_draft_tokens=num_draft_tokens,
     )
     with reporter(as_json, live=stream) as report:
         recipe, library = start(model, backend, device, report)

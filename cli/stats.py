@@ -1,4 +1,4 @@
-"""`--stats`: how long things took, and how much memory."""
+"""`--stats`: how long things took, what came of guesses, and how much memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ def stats_line(timing: Mapping[str, float | None], memory: Mapping[str, int | No
 
     >>> stats_line({"load_s": 0.5, "prefill_s": None, "decode_tokens_per_s": 41.26}, {})
     'load 0.500 s | decode 41.3 tokens/s | peak memory not known'
+    >>> stats_line({"accepted_tokens": 8, "acceptance_rate": 0.8, "tokens_per_pass": 3.25}, {})
+    'accepted 8 tokens | acceptance 80% | 3.25 tokens a pass | peak memory not known'
     """
     shown = [_shown(name, value) for name, value in timing.items() if value is not None]
     return " | ".join([*shown, memory_line(memory)])
@@ -35,4 +37,10 @@ def _megabytes(count: int | None) -> str:
 def _shown(name: str, value: float) -> str:
     if name.endswith("_tokens_per_s"):
         return f"{name.removesuffix('_tokens_per_s')} {value:.1f} tokens/s"
+    if name.endswith("_tokens"):
+        return f"{name.removesuffix('_tokens')} {value:.0f} tokens"
+    if name.endswith("_rate"):
+        return f"{name.removesuffix('_rate')} {value:.0%}"
+    if name.endswith("_per_pass"):
+        return f"{value:.2f} {name.removesuffix('_per_pass')} a pass"
     return f"{name.removesuffix('_s')} {value:.3f} s"

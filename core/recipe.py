@@ -129,6 +129,9 @@ class RunSettings(Settings):
     quantize_embeddings: str | None = None
     group_size: int | None = None
     kv_dtype: str | None = None
+    prompt_lookup: bool | None = None
+    draft: str | None = None
+    num_draft_tokens: int | None = None
 
 
 @dataclass
@@ -210,8 +213,9 @@ class Recipe(Protocol):
     `--json` prints: JSON types and paths, every number finite. That of `train` names under
     `"out"` the folder of the run, where `metrics.jsonl` holds one object a line with at least
     `"step"` (from 1) and `"loss"`. That of `run` may say under `"timing"` how long things took, by
-    names in `_s` and `_tokens_per_s`, which `--stats` shows. To both, the command line adds
-    `"memory"`: `tfx.core.memory.peak_memory`.
+    names in `_s` and `_tokens_per_s`, and what came of guesses, by names in `_tokens`, `_rate` and
+    `_per_pass`; `--stats` shows them. To both, the command line adds `"memory"`:
+    `tfx.core.memory.peak_memory`.
     """
 
     name: str

@@ -47,15 +47,17 @@ PRESETS = {
 }
 
 
-def find_weights(preset: Preset, asked: Path | None, note: Callable[[str], None]) -> Path:
-    """The folder or file of the weights: what was asked for, a path, a preset's name or a
+def find_weights(
+    preset: Preset, asked: Path | None, note: Callable[[str], None], flag: str = "--weights"
+) -> Path:
+    """The folder or file of the weights: what was asked for by `flag`, a path, a preset's name or a
     repository on the Hub, else the preset's own. What begins with a folder that is here is a path,
     though it lead nowhere.
 
     Raises:
         HubError: a repository that cannot be had; says what to do instead.
     """
-    instead = "give a folder with --weights DIR"
+    instead = f"give a folder with {flag} DIR"
     if asked is not None and not asked.exists() and str(asked) in PRESETS:
         preset, asked = PRESETS[str(asked)], None
     if asked is None:

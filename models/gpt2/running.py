@@ -14,12 +14,13 @@ from typing import Any
 from tfx.core.backend import Backend
 from tfx.core.dtypes import as_dtype
 from tfx.core.generation import (
-    CausalModel,
     Growing,
     Logprob,
+    Speculation,
     Text,
     Token,
     Turns,
+    Verifying,
     decoder,
     generate,
 )
@@ -36,6 +37,7 @@ from tfx.models.gpt2.request import (
     options_from,
     requests_from,
 )
+from tfx.models.gpt2.speculating import check_speculation, speculation_from
 
 BATCH_SIZE = 8
 
@@ -59,6 +61,7 @@ def run(
     options = options_from(settings)
     dtype, storage = as_dtype(settings.dtype or "float32"), Storage.asked(settings)
     kv_dtype = kv_dtype_from(settings, dtype, backend)
+    check_speculation(settings)
     seed = settings.seed
     if seed is None and options.temperature:
         seed = secrets.randbelow(2**32)
@@ -67,7 +70,7 @@ def run(
     model = LanguageModel.load(path, backend, report.note, dtype, storage)
     if kv_dtype is not None:
         model = replace(model, kv_dtype=kv_dtype)
-    timing = Timing(perf_counter() - began)
+    timing = Timing(perf_counter() - began, speculation_from(settings, preset, model, report))
     options = replace(options, seed=seed or 0, eos_ids=eos_ids(model, path))
     requests = requests_from(settings, options, model)
     if seed != settings.seed:
@@ -152,7 +155,7 @@ def _finite(x: float) -> float | None:
 class Clocked:
     """A causal model that notes in `calls` when it was asked for logits."""
 
-    def __init__(self, model: CausalModel) -> None:
+    def __init__(self, model: Verifying) -> None:
         self.backend = model.backend
         self.vocab_size = model.vocab_size
         self.max_positions = model.max_positions
@@ -164,13 +167,21 @@ class Clocked:
         self.calls.append(perf_counter())
         return self._model.logits(ids, cache)
 
+    def each_logits(self, ids: Tensor, cache: Any) -> Tensor:
+        self.calls.append(perf_counter())
+        return self._model.each_logits(ids, cache)
+
 
 @dataclass
 class Timing:
-    """Seconds in all. Reading the prompts ends when their first new tokens are read: those count as
-    prompt, the others as decoded."""
+    """Seconds in all, and what came of guesses.
+
+    Reading the prompts ends when their first new tokens are read: those count as prompt, the others
+    as decoded.
+    """
 
     load_s: float
+    speculation: Speculation | None = None
     prefill_s: float = 0.0
     decode_s: float = 0.0
     prompt_tokens: int = 0
@@ -188,7 +199,9 @@ class Timing:
         seeds = [request.options.seed for request in requests]
         clocked = Clocked(model)
         began = perf_counter()
-        texts = generate(clocked, prompts, requests[0].options, decode, on_token, seeds)
+        texts = generate(
+            clocked, prompts, requests[0].options, decode, on_token, seeds, self.speculation
+        )
         ended = perf_counter()
         first_read = clocked.calls[1] if len(clocked.calls) > 1 else ended
         self.prefill_s += first_read - began
@@ -199,12 +212,23 @@ class Timing:
 
     def described(self) -> dict[str, float | None]:
         """As JSON has it."""
-        return {
+        times = {
             "load_s": self.load_s,
             "prefill_s": self.prefill_s,
             "decode_s": self.decode_s,
             "prompt_tokens_per_s": _rate(self.prompt_tokens, self.prefill_s),
             "decode_tokens_per_s": _rate(self.decoded_tokens, self.decode_s),
+        }
+        guesses = self.speculation
+        if guesses is None:
+            return times
+        return times | {
+            "draft_s": guesses.draft_s,
+            "verify_s": guesses.verify_s,
+            "drafted_tokens": guesses.drafted_tokens,
+            "accepted_tokens": guesses.accepted_tokens,
+            "acceptance_rate": guesses.acceptance_rate,
+            "tokens_per_pass": guesses.tokens_per_pass,
         }
 
 

@@ -174,11 +174,14 @@ def test_run_passes_every_flag_on(invoke: Any) -> None:
         "num_samples": 5,
         "seed": 0,
         "logprobs": 0,
+        "draft": "d",
+        "num_draft_tokens": 3,
     }
     args = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
-    done = invoke("run", "echo", *args, "--stop", "a", "--stop", "b", "--window", "--json")
-    assert given(done) == flags | {"stop": ["a", "b"], "window": True}
-    others = {"stop", "window", "prompt_ids", "prompts", "batch_size"}
+    switches = ("--stop", "a", "--stop", "b", "--window", "--prompt-lookup")
+    done = invoke("run", "echo", *args, *switches, "--json")
+    assert given(done) == flags | {"stop": ["a", "b"], "window": True, "prompt_lookup": True}
+    others = {"stop", "window", "prompt_lookup", "prompt_ids", "prompts", "batch_size"}
     assert {f.name for f in fields(RunSettings)} == {*flags, *others}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -116,6 +117,22 @@ def test_stats_and_a_seed_go_to_stderr(invoke: Any, folder: Path) -> None:
     assert again.stdout == done.stdout
     names = [part.split()[0] for part in stats.split(" | ")]
     assert names == ["load", "prefill", "decode", "prompt", "decode", "peak"]
+
+
+def test_guesses_are_counted_on_stderr(invoke: Any) -> None:
+    tiny = ("run", "gpt2-tiny", "-b", "numpy", "\nROMEO:\n", "--temperature", 0)
+    ahead = invoke(*tiny, "--prompt-lookup", "--num-draft-tokens", 4, "--stats")
+    assert ahead.stdout == invoke(*tiny).stdout
+    said = ahead.stderr.split(" | ")[5:-1]
+    patterns = [r"draft \d\.\d{3} s", r"verify \d\.\d{3} s", r"drafted (\d+) tokens"]
+    patterns += [r"accepted (\d+) tokens", r"acceptance (\d+)%", r"(\d\.\d\d) tokens a pass"]
+    found = [re.fullmatch(*pair) for pair in zip(patterns, said, strict=True)]
+    drafted, accepted, share, per_pass = (float(match[1]) for match in found[2:] if match)
+    assert 0 < accepted < drafted
+    assert share == round(100 * accepted / drafted)
+    assert per_pass > 2
+    refused = invoke(*tiny, "--num-draft-tokens", 0)
+    assert refused.exit_code == 2
 
 
 # ---- what goes in --------------------------------------------------------------------------------

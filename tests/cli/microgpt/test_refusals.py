@@ -27,6 +27,8 @@ USAGE = {
     "--stop x": ["--stop"],
     "--num-beams 2": ["--num-beams"],
     "--window": ["microgpt has no use for --window"],
+    "--prompt-lookup": ["microgpt has no use for --prompt-lookup"],
+    "--draft x": ["microgpt has no use for --draft"],
     "--prompt-ids 1": ["microgpt has no use for --prompt-ids"],
     "--no-repeat-ngram-size 2": ["microgpt has no use for --no-repeat-ngram-size"],
     "--early-stopping false": ["microgpt has no use for --early-stopping"],
