@@ -75,6 +75,12 @@ def snapshot(repo: str, note: Callable[[str], None], revision: str | None = None
     return folder
 
 
+def is_cached(repo: str) -> bool:
+    """Whether the cache has a repository's model, so that `snapshot` would have to fetch at most
+    its tokenizer."""
+    return _has_model(_cached(_cache() / f"models--{repo.replace('/', '--')}", "main"))
+
+
 # ---- the cache -----------------------------------------------------------------------------------
 
 

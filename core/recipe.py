@@ -181,6 +181,22 @@ class CompareSettings(Settings):
     seed: int | None = None
 
 
+Part = Literal["load", "prefill", "decode", "train"]
+"""Of a model's work: getting ready, reading a prompt, writing token by token, a training step."""
+
+
+@dataclass
+class BenchSettings(Settings):
+    """The flags of `tfx bench` that are the model's business."""
+
+    weights: Path | None = None
+    dtype: str | None = None
+    prompt_tokens: int | None = None
+    max_new_tokens: int | None = None
+    batch_size: int | None = None
+    block_size: int | None = None
+
+
 class Reporter(Protocol):
     """Where a recipe's words go. The command line's writes text, or nothing under `--json`."""
 
@@ -287,3 +303,51 @@ class Comparable(Protocol):
         backend: Backend,
         note: Callable[[str], None] = ...,
     ) -> Example: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """A piece of a model's work, to be done again and again by the clock.
+
+    Attributes:
+        what: what a step is, in a few words.
+        dtype: what is computed in.
+        run: takes what `prepare` gave, and does all steps to the end: no result is still under way
+            on a device when it returns.
+        prepare: what comes before, and is not timed.
+        steps: how many like steps there are in a run.
+        tokens: how many are read or written in a run; 0 where nobody counts in tokens.
+    """
+
+    what: str
+    dtype: str
+    run: Callable[[Any], object]
+    prepare: Callable[[], Any] = lambda: None
+    steps: int = 1
+    tokens: int = 0
+
+
+@runtime_checkable
+class Benchable(Protocol):
+    """A recipe whose work can be timed. The settings that are not given have defaults.
+
+    Both methods raise `TfxError` for what the user can mend; `note` is called with a line that the
+    user should know.
+    """
+
+    def weights_to_bench(
+        self, settings: BenchSettings, folder: Path, note: Callable[[str], None]
+    ) -> Path:
+        """Where the weights are that `load`, `prefill` and `decode` take: those that were asked
+        for, else the model's own if they are here, else random ones, written into the empty
+        `folder`. Nothing is fetched."""
+
+    def work(
+        self,
+        part: Part,
+        settings: BenchSettings,
+        backend: Backend,
+        note: Callable[[str], None] = ...,
+    ) -> Work:
+        """One part of the work. `settings.weights` is given but for `train`, which makes a new
+        model where it is not."""

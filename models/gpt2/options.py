@@ -96,7 +96,7 @@ class Options:
             "block_size": config.n_positions,
         }
         options = cls(**derived | given)
-        options._check(config)
+        options.check(config)
         return options
 
     def with_settings(self, settings: TrainSettings, config: Config) -> Options:
@@ -106,10 +106,11 @@ class Options:
             UsageError: values that do not go together.
         """
         options = replace(self, **_given(settings))
-        options._check(config)
+        options.check(config)
         return options
 
-    def _check(self, config: Config) -> None:
+    def check(self, config: Config) -> None:
+        """Raise `UsageError` for values that do not go together, or not with the model."""
         if not 1 <= self.block_size <= config.n_positions:
             raise UsageError(
                 f"block_size={self.block_size}: expected 1 to {config.n_positions}, "

@@ -1,25 +1,29 @@
-"""`tfx train | run | eval | convert | quantize | compare gpt2`, and so for every other size."""
+"""`tfx train | run | eval | convert | quantize | compare | bench gpt2`, and every other size."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfx.core.backend import Backend
 from tfx.core.recipe import (
+    BenchSettings,
     CompareSettings,
     ConvertSettings,
     EvalSettings,
     Example,
+    Part,
     QuantizeSettings,
     Reporter,
     RunSettings,
     TrainSettings,
+    Work,
 )
-from tfx.models.gpt2 import convert, evaluation, example, quantize, running, training
+from tfx.models.gpt2 import bench, convert, evaluation, example, quantize, running, training
 from tfx.models.gpt2.presets import PRESETS
 
 # NumPy would warn of overflows on stderr; what comes of them is found out and is an error.
@@ -69,6 +73,23 @@ class GPT2:
     ) -> Example:
         """The loss of a sentence."""
         return example.example(self._preset, settings, backend, note)
+
+    def weights_to_bench(
+        self, settings: BenchSettings, folder: Path, note: Callable[[str], None]
+    ) -> Path:
+        """The weights to time; random ones where the preset's were never fetched."""
+        return bench.weights_to_bench(self._preset, settings, folder, note)
+
+    @_quiet
+    def work(
+        self,
+        part: Part,
+        settings: BenchSettings,
+        backend: Backend,
+        note: Callable[[str], None] = lambda line: None,
+    ) -> Work:
+        """Opening the weights, reading a prompt, writing tokens, or training."""
+        return bench.work(part, self._preset, settings, backend, note)
 
 
 gpt2_tiny = partial(GPT2, "gpt2-tiny")

@@ -122,11 +122,11 @@ def _loop(
     def save(state: TrainState, done: int) -> None:
         save_checkpoint(out, run.checkpoint(state, done))
 
-    advance = _step(run, schedule)
+    advance = step_of(run, schedule)
     return Loop(advance, save, metrics, report, schedule, options.save_every, evaluation)
 
 
-def _step(
+def step_of(
     run: Run, schedule: Table
 ) -> Callable[[TrainState, int], tuple[TrainState, Tensor, Tensor]]:
     """One training step, as `Loop.advance` wants it."""

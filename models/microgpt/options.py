@@ -52,10 +52,11 @@ class Options:
         if "grad_clip" in given:
             given["grad_clip"] = given["grad_clip"] or None  # 0 is no cap
         chosen = replace(self, **given, **_parsed(settings.overrides))
-        chosen._check()
+        chosen.check()
         return chosen
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise `UsageError` for values that do not go together."""
         for name in ("n_layer", "n_embd", "n_head", "block_size"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}={getattr(self, name)}: must be at least 1")

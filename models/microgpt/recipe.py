@@ -1,43 +1,44 @@
-"""`tfx train | run | eval | compare microgpt`."""
+"""`tfx train | run | eval | compare | bench microgpt`."""
 
 from __future__ import annotations
 
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tfx.core.autograd import value_and_grad
 from tfx.core.backend import Backend
 from tfx.core.capture import jit
 from tfx.core.checkpoint import SavedCheckpoint, load_checkpoint, restore_random, save_checkpoint
 from tfx.core.errors import NonFiniteError, UsageError
-from tfx.core.optim import AdamW, TrainState
+from tfx.core.optim import TrainState
 from tfx.core.recipe import (
+    BenchSettings,
     CompareSettings,
     EvalSettings,
     Example,
+    Part,
     Reporter,
     RunSettings,
     TrainSettings,
+    Work,
     check_autograd,
     spelled,
 )
 from tfx.core.runs import claim_run_dir, newest_run
 from tfx.core.schedules import linear
-from tfx.core.tensor import Tensor
 from tfx.core.training import Loop, Metrics
-from tfx.models.microgpt import example
-from tfx.models.microgpt.model import Params, loss
+from tfx.models.microgpt import bench, example
+from tfx.models.microgpt.model import loss
 from tfx.models.microgpt.options import Options
 from tfx.models.microgpt.run import NAME, Model, Run, options_of, shuffled, state_of, trained_on
 from tfx.models.microgpt.sampling import Sampler
+from tfx.models.microgpt.training import step_of
 
 _TRAIN = Options.FLAGS | {"data", "out", "resume", "overrides"}
 # What a resumed run may have otherwise than before.
@@ -178,6 +179,23 @@ class MicroGPT:
         """The loss of the first document."""
         return example.example(settings, backend, note)
 
+    def weights_to_bench(
+        self, settings: BenchSettings, folder: Path, note: Callable[[str], None]
+    ) -> Path:
+        """The weights to time: random ones unless others are asked for."""
+        return bench.weights_to_bench(settings, folder, note)
+
+    @_quiet
+    def work(
+        self,
+        part: Part,
+        settings: BenchSettings,
+        backend: Backend,
+        note: Callable[[str], None] = lambda line: None,
+    ) -> Work:
+        """Opening the weights, reading a prompt, writing names, or training."""
+        return bench.work(part, settings, backend, note)
+
 
 def _begin_or_resume(settings: TrainSettings, backend: Backend, report: Reporter) -> Run:
     if settings.resume is None:
@@ -208,40 +226,11 @@ def _begin_or_resume(settings: TrainSettings, backend: Backend, report: Reporter
 def _loop(run: Run, out: Path, metrics: Metrics, report: Reporter) -> Loop:
     options = run.options
     schedule = linear(options.steps, options.lr, options.min_lr, options.warmup_steps)
-    optimizer = AdamW(
-        schedule,
-        run.model.params,
-        beta1=options.beta1,
-        beta2=options.beta2,
-        eps=options.eps,
-        decay=options.weight_decay,
-        grad_clip=options.grad_clip,
-    )
-    at_once = options.batch_size * options.grad_accum
-
-    def mean_loss(p: Params, documents: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        losses = [loss(p, run.model.config, ids, targets) for ids, targets in documents]
-        return losses[0] if at_once == 1 else sum(losses[1:], losses[0]) * (1 / at_once)
-
-    differentiate = value_and_grad(mean_loss, autograd=options.autograd)
-
-    @partial(jit, donate_argnums=(0,))
-    def learn(
-        state: TrainState, documents: Sequence[tuple[Tensor, Tensor]]
-    ) -> tuple[TrainState, Tensor, Tensor]:
-        value, grads = differentiate(state.params, documents)
-        state, norm = optimizer.update(state, value, state.params.flatten(grads))
-        return state, value, norm
-
-    def advance(state: TrainState, step: int) -> tuple[TrainState, Tensor, Tensor]:
-        turns = range(step * at_once, (step + 1) * at_once)
-        texts = [run.documents[turn % len(run.documents)] for turn in turns]
-        return learn(state, [run.model.windows(text) for text in texts])
 
     def save(state: TrainState, done: int) -> None:
         save_checkpoint(out, run.checkpoint(state, done))
 
-    return Loop(advance, save, metrics, report, schedule, options.save_every)
+    return Loop(step_of(run, schedule), save, metrics, report, schedule, options.save_every)
 
 
 def _print_samples(
