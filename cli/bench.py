@@ -195,7 +195,7 @@ def shown(number: float) -> str:
     >>> shown(0.012345), shown(12.345), shown(1234.5)
     ('0.0123', '12.3', '1234')
     """
-    return f"{number:.0f}" if number >= 100 else f"{number:#.3g}"
+    return f"{number:.0f}" if number >= 99.95 else f"{number:#.3g}"
 
 
 # ---- the picture ---------------------------------------------------------------------------------
