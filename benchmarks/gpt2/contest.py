@@ -32,10 +32,18 @@ class Peer:
     Attributes:
         prepare: makes the model ready; returns what does one round of work.
         needs: the distributions it cannot do without; their versions are shown.
+        environment: variables that its process has besides ours.
+        exact: whether it does the same work as the other exact ones, to the last token.
     """
 
     prepare: Callable[[argparse.Namespace], Round]
     needs: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    exact: bool = True
+
+
+class NotAvailable(Exception):
+    """What a peer is to be timed at cannot be had here; says why."""
 
 
 @dataclass
@@ -46,6 +54,7 @@ class Contestant:
     process: subprocess.Popen[str]
     about: dict[str, Any] = field(default_factory=dict)
     rates: list[float] = field(default_factory=list)
+    memory: list[int] = field(default_factory=list)
 
     def hear(self) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -60,6 +69,7 @@ class Contestant:
         self.process.stdin.flush()
         heard = self.hear()
         self.rates.append(heard["rate"])
+        self.memory.append(heard["memory"])
         return list(heard["check"])
 
 
@@ -93,18 +103,22 @@ def run(
     pythons = dict(pair.split("=", 1) for pair in args.python)
     contest, skipped = [], {}
     for name in args.only or peers:
-        python = pythons.get(name, sys.executable)
+        python = next((p for who, p in pythons.items() if name.startswith(who)), sys.executable)
         missing = lacking(python, peers[name].needs)
         if missing:
             skipped[name] = f"{python} has no {', '.join(missing)}"
             continue
         command = [python, sys.argv[0], "--peer", name, *sys.argv[1:]]
         pipe = subprocess.PIPE
-        process = subprocess.Popen(
-            command, env=environment(), stdin=pipe, stdout=pipe, text=True, bufsize=1
-        )
-        contest.append(Contestant(name, process))
-        contest[-1].about = contest[-1].hear()  # one after the other: making ready takes memory
+        kept = {**environment(), **peers[name].environment}
+        process = subprocess.Popen(command, env=kept, stdin=pipe, stdout=pipe, text=True, bufsize=1)
+        contestant = Contestant(name, process)
+        about = contestant.hear()  # one after the other: making ready takes memory
+        if "skipped" in about:
+            skipped[name] = about["skipped"]
+            continue
+        contestant.about = about
+        contest.append(contestant)
     checks: dict[str, list[float]] = {}
     for number in range(args.rounds + 1):
         print("warming up" if number == 0 else f"round {number} of {args.rounds}", file=sys.stderr)
@@ -112,29 +126,43 @@ def run(
             checks[peer.name] = peer.round()
             if number == 0:
                 peer.rates.clear()
+                peer.memory.clear()
     for peer in contest:
         assert peer.process.stdin is not None
         peer.process.stdin.close()
         peer.process.wait()
-    report(args, contest, skipped, checks, references, unit, tolerance)
+    exact = {name: check for name, check in checks.items() if peers[name].exact}
+    report(args, contest, skipped, exact, references, unit, tolerance)
 
 
 def serve(peer: Peer, args: argparse.Namespace) -> None:
     """A peer's process: a line of JSON when it is ready, and one for each line it is told."""
     replies, sys.stdout = sys.stdout, sys.stderr  # whatever else a library prints
-    go = peer.prepare(args)
+    try:
+        go = peer.prepare(args)
+    except NotAvailable as why:
+        print(json.dumps({"skipped": str(why)}), file=replies, flush=True)
+        return
     versions = {name: importlib.metadata.version(name) for name in peer.needs}
     about = {"python": platform.python_version(), **versions, "threads": threads()}
     print(json.dumps(about), file=replies, flush=True)
     for _ in sys.stdin:
         rate, check = go()
-        print(json.dumps({"rate": rate, "check": check}), file=replies, flush=True)
+        found = {"rate": rate, "check": check, "memory": peak_memory()}
+        print(json.dumps(found), file=replies, flush=True)
 
 
 def threads() -> int:
     """How many threads this process has; those of the libraries' pools are among them."""
     tasks = Path("/proc/self/task")
     return len(list(tasks.iterdir())) if tasks.exists() else 0
+
+
+def peak_memory() -> int:
+    """The most memory that this process has had so far, in bytes; 0 where Linux does not say."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def lacking(python: str, distributions: Sequence[str]) -> list[str]:
@@ -173,27 +201,34 @@ def report(
     against = [name for name in references if name in rates]
     host = machine()
     print(", ".join(f"{name} {value}" for name, value in host.items()))
-    settings = {k: v for k, v in vars(args).items() if k not in ("peer", "json", "python", "only")}
+    hidden = ("peer", "json", "python", "only")
+    settings = {k: v for k, v in vars(args).items() if k not in hidden and v is not None}
     print(", ".join(f"{name} {value}" for name, value in settings.items()))
     heads = "".join(f"{'/ ' + name:>30}" for name in against)
-    print(f"\n{'':<26}{unit:>10}{'min-max':>16}{heads}")
+    print(f"\n{'':<28}{unit:>10}{'min-max':>16}{'peak MB':>9}{heads}")
     for peer in contest:
         low, high = min(peer.rates), max(peer.rates)
         ratios = "".join(f"{ratio(peer.rates, rates[name]):>30.2f}" for name in against)
         spread = f"{low:.1f}-{high:.1f}"
-        print(f"{peer.name:<26}{statistics.median(peer.rates):>10.1f}{spread:>16}{ratios}")
+        rate, memory = statistics.median(peer.rates), max(peer.memory) / 1e6
+        print(f"{peer.name:<28}{rate:>10.1f}{spread:>16}{memory:>9.0f}{ratios}")
     for name, why in skipped.items():
-        print(f"{name:<26}skipped: {why}")
+        print(f"{name:<28}skipped: {why}")
     print()
     for peer in contest:
         print(f"{peer.name}: {', '.join(f'{k} {v}' for k, v in peer.about.items())}")
     tell_differences(checks, tolerance)
     if args.json:
-        rows = [
-            {"name": p.name, "about": p.about, unit: p.rates, "check": checks[p.name]}
-            for p in contest
-        ]
-        found = {"machine": host, "settings": settings, "peers": rows, "skipped": skipped}
+        rows = {
+            p.name: {"about": p.about, "rate": p.rates, "peak_bytes": p.memory} for p in contest
+        }
+        found = {
+            "machine": host,
+            "settings": settings,
+            "unit": unit,
+            "peers": rows,
+            "skipped": skipped,
+        }
         args.json.write_text(json.dumps(found, indent=2, default=str) + "\n")
 
 
@@ -203,6 +238,8 @@ def ratio(mine: Sequence[float], other: Sequence[float]) -> float:
 
 def tell_differences(checks: Mapping[str, list[float]], tolerance: float) -> None:
     """Rates are worth comparing only where all have done the same work."""
+    if not checks:
+        return
     (first, expected), *others = checks.items()
     for name, found in others:
         apart = [i for i, (a, b) in enumerate(zip(expected, found, strict=True))

@@ -1,7 +1,9 @@
 """Greedy text from one prompt, token by token: tokens a second after the first.
 
-Everybody has the same random GPT-2 in float32 and gives the same tokens. transformers runs twice,
-by `generate` and by the shortest loop that one can write around its model.
+Everybody has the same random GPT-2. Those that keep it in float32 give the same tokens; the others
+have quantized it, each in its own way. transformers runs twice, by `generate` and by the shortest
+loop that one can write around its model. Two peers are no programs that write text: the shortest
+loop that NumPy can be used in, and the rate at which the same bytes pass through `np.dot`.
 """
 
 from __future__ import annotations
@@ -12,8 +14,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import bare_numpy
+import tfx_peers
 from contest import Peer, Round, run
-from random_gpt2 import Llama, add_size, prompt_ids, tfx_model, transformers_model
+from random_gpt2 import SIZES, Llama, add_size, prompt_ids, random_weights, transformers_model
+from tfx_peers import KERNELS, peer
 
 SPREAD = 0.2
 
@@ -31,10 +36,10 @@ def timed(tokens: Callable[[], Iterator[int]]) -> Round:
     return go
 
 
-def tfx(backend: str, args: argparse.Namespace) -> Round:
+def tfx(backend: str, args: argparse.Namespace, quantize: str | None = None) -> Round:
     from tfx.core.generation import GenerationOptions, stream
 
-    model = tfx_model(backend, args.size, SPREAD)
+    model = tfx_peers.model(backend, args.size, SPREAD, quantize)
     prompt = prompt_ids(args.size, args.prompt)
     options = GenerationOptions(max_new_tokens=args.tokens)
 
@@ -93,8 +98,41 @@ def transformers_loop(args: argparse.Namespace) -> Round:
     return timed(tokens)
 
 
-def llama_cpp(args: argparse.Namespace) -> Round:
-    model = Llama(args.size, SPREAD, args.prompt + args.tokens)
+def plain_torch(args: argparse.Namespace) -> Round:
+    import torch
+    from plain_torch import GPT2
+
+    model = GPT2(**SIZES[args.size])
+    model.take(random_weights(args.size, SPREAD))
+    prompt = torch.tensor([prompt_ids(args.size, args.prompt)])
+
+    def tokens() -> Iterator[int]:
+        with torch.inference_mode():
+            cache, ids = model.start(args.prompt + args.tokens), prompt
+            for _ in range(args.tokens):
+                ids = model.next(ids, cache).argmax(-1, keepdim=True)
+                yield int(ids)
+
+    return timed(tokens)
+
+
+def bare_loop(args: argparse.Namespace) -> Round:
+    sizes, weights = SIZES[args.size], random_weights(args.size, SPREAD)
+    prompt = prompt_ids(args.size, args.prompt)
+    return timed(lambda: bare_numpy.tokens(weights, sizes["n_head"], prompt, args.tokens))
+
+
+def gemv(args: argparse.Namespace) -> Round:
+    """What a token would take if it were one product of a row and all that it must read."""
+    weights = random_weights(args.size, SPREAD)
+    read = sum(array.nbytes for name, array in weights.items() if name != "wpe.weight")
+    sizes, seen = SIZES[args.size], args.prompt + args.tokens // 2  # positions, on average
+    read += 2 * sizes["n_layer"] * seen * sizes["n_embd"] * 4
+    return bare_numpy.bandwidth(read)
+
+
+def llama_cpp(kind: str, args: argparse.Namespace) -> Round:
+    model = Llama(args.size, SPREAD, args.prompt + args.tokens, kind)
     prompt = prompt_ids(args.size, args.prompt)
 
     def tokens() -> Iterator[int]:
@@ -107,12 +145,22 @@ def llama_cpp(args: argparse.Namespace) -> Round:
     return timed(tokens)
 
 
+LLAMA = ("llama-cpp-python", "gguf", "numpy")
+
 PEERS = {
     "transformers generate": Peer(transformers_generate, ("transformers", "torch")),
     "transformers forward loop": Peer(transformers_loop, ("transformers", "torch")),
-    "tfx numpy": Peer(partial(tfx, "numpy"), ("tfx-lm", "numpy")),
-    "tfx torch": Peer(partial(tfx, "torch"), ("tfx-lm", "torch")),
-    "llama.cpp F32": Peer(llama_cpp, ("llama-cpp-python", "gguf", "numpy")),
+    "plain torch": Peer(plain_torch, ("torch",)),
+    "bare NumPy loop": Peer(bare_loop, ("numpy",)),
+    "gemv bandwidth": Peer(gemv, ("numpy",), exact=False),
+    "llama.cpp F32": Peer(partial(llama_cpp, "F32"), LLAMA),
+    "llama.cpp Q8_0": Peer(partial(llama_cpp, "Q8_0"), LLAMA, exact=False),
+    "llama.cpp Q4_0": Peer(partial(llama_cpp, "Q4_0"), LLAMA, exact=False),
+    "tfx numpy": peer(tfx, "numpy"),
+    KERNELS: peer(tfx, "numpy", kernels=True),
+    f"{KERNELS} int8": peer(partial(tfx, quantize="int8"), "numpy", kernels=True, exact=False),
+    f"{KERNELS} int4": peer(partial(tfx, quantize="int4"), "numpy", kernels=True, exact=False),
+    "tfx torch": peer(tfx, "torch"),
 }
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from functools import partial
 
+import tfx_peers
 from contest import Peer, Round, run
-from random_gpt2 import Llama, add_size, prompt_ids, tfx_model, transformers_model
+from random_gpt2 import Llama, add_size, prompt_ids, transformers_model
+from tfx_peers import KERNELS, peer
 
 SPREAD = 0.2
 
@@ -29,7 +30,7 @@ def timed(count: int, read: Callable[[], int]) -> Round:
 def tfx(backend: str, args: argparse.Namespace) -> Round:
     from tfx.core.generation import GenerationOptions, stream
 
-    model = tfx_model(backend, args.size, SPREAD)
+    model = tfx_peers.model(backend, args.size, SPREAD)
     prompt = prompt_ids(args.size, args.prompt)
     options = GenerationOptions(max_new_tokens=1)
     return timed(args.prompt, lambda: next(stream(model, [prompt], options)).id)
@@ -76,8 +77,9 @@ def llama_cpp(args: argparse.Namespace) -> Round:
 PEERS = {
     "transformers generate": Peer(transformers_generate, ("transformers", "torch")),
     "transformers forward": Peer(transformers_forward, ("transformers", "torch")),
-    "tfx numpy": Peer(partial(tfx, "numpy"), ("tfx-lm", "numpy")),
-    "tfx torch": Peer(partial(tfx, "torch"), ("tfx-lm", "torch")),
+    "tfx numpy": peer(tfx, "numpy"),
+    KERNELS: peer(tfx, "numpy", kernels=True),
+    "tfx torch": peer(tfx, "torch"),
     "llama.cpp F32": Peer(llama_cpp, ("llama-cpp-python", "gguf", "numpy")),
 }
 

@@ -12,6 +12,7 @@ import numpy as np
 
 SIZES = {
     "124M": {"vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12},
+    "tiny": {"vocab_size": 768, "n_positions": 256, "n_embd": 128, "n_layer": 4, "n_head": 4},
     "1M": {"vocab_size": 1024, "n_positions": 1024, "n_embd": 128, "n_layer": 4, "n_head": 4},
 }
 
@@ -36,18 +37,6 @@ def random_weights(size: str, spread: float) -> dict[str, Any]:
 def prompt_ids(size: str, count: int) -> list[int]:
     ids = np.random.default_rng(1).integers(0, SIZES[size]["vocab_size"], count)
     return [int(i) for i in ids]
-
-
-def tfx_model(backend: str, size: str, spread: float) -> Any:
-    import tfx
-    from tfx.core.dtypes import DType
-    from tfx.core.parameters import borrowed
-    from tfx.models.gpt2.language_model import LanguageModel
-    from tfx.models.gpt2.model import Config
-
-    weights = random_weights(size, spread)
-    params = borrowed(weights, tfx.backend(backend), DType.float32)
-    return LanguageModel(Config(**SIZES[size], eos_token_id=None), params)
 
 
 def transformers_model(size: str, spread: float) -> Any:
@@ -105,9 +94,16 @@ def write_gguf(path: str, size: str, spread: float) -> None:
 
 
 class Llama:
-    """llama.cpp through its C interface, with as many threads as there are cores."""
+    """llama.cpp through its C interface, with as many threads as there are cores.
 
-    def __init__(self, size: str, spread: float, capacity: int) -> None:
+    Args:
+        size: of the model.
+        spread: of its weights.
+        capacity: how many tokens its cache has room for.
+        kind: what the weights are stored as: F32, Q8_0 or Q4_0, as llama.cpp itself quantizes them.
+    """
+
+    def __init__(self, size: str, spread: float, capacity: int, kind: str = "F32") -> None:
         import os
         import tempfile
 
@@ -120,6 +116,8 @@ class Llama:
         with tempfile.TemporaryDirectory() as folder:
             path = f"{folder}/model.gguf"
             write_gguf(path, size, spread)
+            if kind != "F32":
+                path = self._quantized(path, kind)
             how = llama_cpp.llama_model_default_params()
             how.use_mmap = False
             self._model = llama_cpp.llama_model_load_from_file(path.encode(), how)
@@ -129,6 +127,14 @@ class Llama:
         settings.type_k = settings.type_v = 0  # float32, as the others keep them
         self._context = llama_cpp.llama_init_from_model(self._model, settings)
         self._vocab_size = SIZES[size]["vocab_size"]
+
+    def _quantized(self, path: str, kind: str) -> str:
+        how = self._lib.llama_model_quantize_default_params()
+        how.ftype = getattr(self._lib, f"LLAMA_FTYPE_MOSTLY_{kind}")
+        smaller = f"{path}.{kind}"
+        if self._lib.llama_model_quantize(path.encode(), smaller.encode(), how):
+            raise RuntimeError(f"llama.cpp could not quantize to {kind}")
+        return smaller
 
     def forget(self) -> None:
         self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), True)

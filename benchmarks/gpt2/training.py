@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from contest import Peer, Round, run
 from random_gpt2 import SIZES, add_size, random_weights
+from tfx_peers import KERNELS, peer
 
 SPREAD = 0.02
-BATCHES = {"124M": (2, 256), "1M": (16, 128)}
+BATCHES = {"124M": (4, 256), "1M": (16, 128), "tiny": (16, 128)}
 LR, BETAS, DECAY, CLIP = 6e-4, (0.9, 0.95), 0.1, 1.0
 
 
@@ -104,15 +105,16 @@ def tfx(backend: str, args: argparse.Namespace) -> Round:
 PEERS = {
     "plain torch": Peer(partial(plain_torch, None), ("torch",)),
     "plain torch, fused AdamW": Peer(partial(plain_torch, True), ("torch",)),
-    "tfx torch": Peer(partial(tfx, "torch"), ("tfx-lm", "torch")),
-    "tfx numpy": Peer(partial(tfx, "numpy"), ("tfx-lm", "numpy")),
+    "tfx numpy": peer(tfx, "numpy"),
+    KERNELS: peer(tfx, "numpy", kernels=True),
+    "tfx torch": peer(tfx, "torch"),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_size(parser)
-    parser.add_argument("--steps", type=int, default=2, help="in a round (default 2)")
+    parser.add_argument("--steps", type=int, default=1, help="in a round (default 1)")
     run(parser, PEERS, list(PEERS)[:2], "tokens/s", tolerance=1e-2)
 
 

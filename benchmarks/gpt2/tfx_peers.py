@@ -1,0 +1,88 @@
+"""The peers that are tfx: NumPy alone, with Numba's kernels, torch; whole or quantized weights."""
+
+from __future__ import annotations
+
+import inspect
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from contest import NotAvailable, Peer
+from random_gpt2 import SIZES, random_weights
+
+ALONE = {"TFX_DISABLE_PLUGINS": "numba"}
+"""What leaves tfx without Numba's kernels."""
+
+KERNELS = "tfx numpy + numba"
+
+
+def model(backend: str, size: str, spread: float, quantize: str | None = None) -> Any:
+    """A random GPT-2 that is ready to use.
+
+    Raises:
+        NotAvailable: this tfx cannot quantize.
+    """
+    import tfx
+    from tfx.core.dtypes import DType
+    from tfx.core.parameters import borrowed
+    from tfx.models.gpt2.language_model import LanguageModel
+    from tfx.models.gpt2.model import Config
+
+    weights, config = random_weights(size, spread), Config(**SIZES[size], eos_token_id=None)
+    if quantize is None:
+        params = borrowed(weights, tfx.backend(backend), DType.float32)
+        return LanguageModel(config, params)
+    from tfx.core.weights import StoredTensor
+    from tfx.models.gpt2.weights import write_pretrained
+
+    refuse_quantized(LanguageModel.load)
+    stored = {name: StoredTensor(DType.float32, array) for name, array in weights.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model"
+        write_pretrained(path, config, stored, {})
+        load: Any = LanguageModel.load
+        return load(path, tfx.backend(backend), print, quantize=quantize)
+
+
+def trained(backend: str, quantize: str | None = None) -> Any:
+    """The GPT-2 that comes with tfx, ready to use.
+
+    Raises:
+        NotAvailable: this tfx cannot quantize.
+    """
+    import tfx
+    from tfx.models.gpt2.language_model import LanguageModel
+    from tfx.models.gpt2.presets import BUNDLED
+
+    load: Any = LanguageModel.load
+    if quantize is None:
+        return load(BUNDLED, tfx.backend(backend), print)
+    refuse_quantized(load)
+    return load(BUNDLED, tfx.backend(backend), print, quantize=quantize)
+
+
+def refuse_quantized(load: Callable[..., Any]) -> None:
+    if "quantize" not in inspect.signature(load).parameters:
+        raise NotAvailable("this tfx cannot quantize")
+
+
+def refuse_without_kernels() -> None:
+    """Raise `NotAvailable` where Numba's kernels are no part of this tfx."""
+    if "numba" not in {point.name for point in entry_points(group="tfx")}:
+        raise NotAvailable("this tfx has no kernels by Numba")
+
+
+def peer(
+    prepare: Callable[..., Any], backend: str, *, kernels: bool = False, exact: bool = True
+) -> Peer:
+    """A peer that calls `prepare(backend, args)`, with Numba's kernels or surely without."""
+
+    def ready(args: Any) -> Any:
+        if kernels:
+            refuse_without_kernels()
+        return prepare(backend, args)
+
+    needs = ("tfx-lm", backend, *(("numba",) if kernels else ()))
+    return Peer(ready, needs, {} if kernels else ALONE, exact)
