@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import statistics
 import subprocess
 import sys
@@ -41,7 +43,9 @@ def seconds(command: list[str]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=15, help="rounds (default 15)")
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every rate here as well")
+    args = parser.parse_args()
+    repeats = args.repeats
 
     commands = number_of_commands()
     with tempfile.TemporaryDirectory() as folder:
@@ -68,6 +72,15 @@ def main() -> None:
         low, middle, high = (1e3 * f(found) for f in (min, statistics.median, max))
         ratio = statistics.median(a / b for a, b in zip(found, baseline, strict=True))
         print(f"{name:<30}{middle:>7.0f}{f'{low:.0f}-{high:.0f}':>13}{ratio:>8.2f}")
+    if args.json:
+        found = {
+            "machine": {"cores": os.cpu_count()},
+            "settings": {"commands": commands, "rounds": repeats},
+            "unit": "runs/s",
+            "peers": {name: {"rate": [1 / t for t in found]} for name, found in times.items()},
+            "skipped": {},
+        }
+        args.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":
