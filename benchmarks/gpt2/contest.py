@@ -205,15 +205,15 @@ def report(
     settings = {k: v for k, v in vars(args).items() if k not in hidden and v is not None}
     print(", ".join(f"{name} {value}" for name, value in settings.items()))
     heads = "".join(f"{'/ ' + name:>30}" for name in against)
-    print(f"\n{'':<28}{unit:>10}{'min-max':>16}{'peak MB':>9}{heads}")
+    print(f"\n{'':<34}{unit:>10}{'min-max':>16}{'peak MB':>9}{heads}")
     for peer in contest:
         low, high = min(peer.rates), max(peer.rates)
         ratios = "".join(f"{ratio(peer.rates, rates[name]):>30.2f}" for name in against)
         spread = f"{low:.1f}-{high:.1f}"
         rate, memory = statistics.median(peer.rates), max(peer.memory) / 1e6
-        print(f"{peer.name:<28}{rate:>10.1f}{spread:>16}{memory:>9.0f}{ratios}")
+        print(f"{peer.name:<34}{rate:>10.1f}{spread:>16}{memory:>9.0f}{ratios}")
     for name, why in skipped.items():
-        print(f"{name:<28}skipped: {why}")
+        print(f"{name:<34}skipped: {why}")
     print()
     for peer in contest:
         print(f"{peer.name}: {', '.join(f'{k} {v}' for k, v in peer.about.items())}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import tempfile
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -27,45 +26,46 @@ def model(backend: str, size: str, spread: float, quantize: str | None = None) -
     import tfx
     from tfx.core.dtypes import DType
     from tfx.core.parameters import borrowed
+    from tfx.core.weights import StoredTensor
     from tfx.models.gpt2.language_model import LanguageModel
     from tfx.models.gpt2.model import Config
+    from tfx.models.gpt2.weights import write_pretrained
 
     weights, config = random_weights(size, spread), Config(**SIZES[size], eos_token_id=None)
     if quantize is None:
-        params = borrowed(weights, tfx.backend(backend), DType.float32)
-        return LanguageModel(config, params)
-    from tfx.core.weights import StoredTensor
-    from tfx.models.gpt2.weights import write_pretrained
-
-    refuse_quantized(LanguageModel.load)
+        return LanguageModel(config, borrowed(weights, tfx.backend(backend), DType.float32))
     stored = {name: StoredTensor(DType.float32, array) for name, array in weights.items()}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model"
         write_pretrained(path, config, stored, {})
-        load: Any = LanguageModel.load
-        return load(path, tfx.backend(backend), print, quantize=quantize)
+        return loaded(path, backend, quantize)
 
 
-def trained(backend: str, quantize: str | None = None) -> Any:
-    """The GPT-2 that comes with tfx, ready to use.
+def trained(backend: str) -> Any:
+    """The GPT-2 that comes with tfx, ready to use."""
+    from tfx.models.gpt2.presets import BUNDLED
 
-    Raises:
-        NotAvailable: this tfx cannot quantize.
-    """
+    return loaded(BUNDLED, backend)
+
+
+def loaded(path: Path, backend: str, quantize: str | None = None) -> Any:
+    """As `tfx run --weights PATH --quantize ...` loads it."""
     import tfx
     from tfx.models.gpt2.language_model import LanguageModel
-    from tfx.models.gpt2.presets import BUNDLED
 
     load: Any = LanguageModel.load
     if quantize is None:
-        return load(BUNDLED, tfx.backend(backend), print)
-    refuse_quantized(load)
-    return load(BUNDLED, tfx.backend(backend), print, quantize=quantize)
+        return load(path, tfx.backend(backend), ignore)
+    try:
+        from tfx.core.storage import Storage
+    except ImportError:
+        raise NotAvailable("this tfx cannot quantize") from None
+    embeddings = "int8" if quantize == "int4" else quantize
+    return load(path, tfx.backend(backend), ignore, storage=Storage(quantize, embeddings))
 
 
-def refuse_quantized(load: Callable[..., Any]) -> None:
-    if "quantize" not in inspect.signature(load).parameters:
-        raise NotAvailable("this tfx cannot quantize")
+def ignore(line: str) -> None:
+    pass
 
 
 def refuse_without_kernels() -> None:
