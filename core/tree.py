@@ -40,14 +40,14 @@ def form(nest: Any, found: list[Tensor]) -> Any:
     if isinstance(nest, Tensor):
         found.append(nest)
         return None
-    if isinstance(nest, Mapping):
-        return dict, *((name, form(part, found)) for name, part in nest.items())
-    if isinstance(nest, list | tuple):
-        return type(nest), *[form(part, found) for part in nest]
     if hasattr(nest, "tree_leaves"):
         parts = nest.tree_leaves()
         found.extend(parts)
         return type(nest), len(parts)
+    if isinstance(nest, list | tuple):
+        return type(nest), *[form(part, found) for part in nest]
+    if isinstance(nest, Mapping):
+        return dict, *[(name, form(part, found)) for name, part in nest.items()]
     return nest
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,13 +51,13 @@ class Call:
     forward: Call | None = None
     several: bool = False
 
-    def reads(self) -> Iterator[Value]:
+    def reads(self) -> list[Value]:
         """The values among its arguments."""
-        return (x for x in self.args if isinstance(x, Value))
+        return [x for x in self.args if isinstance(x, Value)]
 
-    def gives(self) -> Iterator[Value]:
+    def gives(self) -> list[Value]:
         """The values among its results."""
-        return (x for x in self.results if x is not None)
+        return [x for x in self.results if x is not None]
 
 
 @dataclass(eq=False)

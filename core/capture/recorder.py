@@ -7,11 +7,11 @@ why a training step is recorded whole. What is written down are the calls that r
 from __future__ import annotations
 
 import math
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from threading import Lock, get_ident
 from typing import Any
 
 from tfx.core.backend import PRIMITIVES, Array, Backend, Fused
@@ -28,7 +28,9 @@ kept where the function means to compute them anew, as it does when it saves mem
 _NOT_RECORDED = {"asarray", "to_numpy", "full", "arange"}  # they take no array of the backend
 _VIEWS = {name for name, group in PRIMITIVES.items() if group == "shape"} - {"concat", "pad"}
 
-_one_at_a_time = threading.Lock()
+_NUMBERS = (int, float, bool)
+
+_one_at_a_time = Lock()
 
 
 class NotCapturable(Exception):
@@ -70,7 +72,7 @@ class Recorder:
         self._known: dict[int, tuple[Callable[[], Any], Value]] = {}
         self._alike: dict[Any, Value] = {}
         self._busy = False
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
         self._notes = dict.fromkeys(("recorded", "folded", "shared"), 0)
         self.inputs = [Value(backend.shape(x), backend.dtype(x)) for x in inputs]
         self._positions = {value: i for i, value in enumerate(self.inputs)}
@@ -106,7 +108,7 @@ class Recorder:
 
     def _elsewhere(self) -> bool:
         """Whether a call is none of ours: another thread's, or one that a call makes in turn."""
-        return self._busy or threading.get_ident() != self._thread
+        return self._busy or get_ident() != self._thread
 
     def _carried_out(self, function: Callable[..., Any], *args: Any, **params: Any) -> Any:
         self._busy = True
@@ -117,12 +119,16 @@ class Recorder:
 
     def _primitive(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **params: Any) -> Any:
-            if self._elsewhere():
+            if self._busy or get_ident() != self._thread:
                 return original(*args, **params)
-            values = tuple(map(self._value, args))
+            values = tuple([self._value(x) for x in args])
             if name == "write":
                 values = (self._writable(args[0], values[0]), *values[1:])
-            result = self._carried_out(original, *args, **params)
+            self._busy = True
+            try:
+                result = original(*args, **params)
+            finally:
+                self._busy = False
             self._note(name, args, values, params, result)
             return result
 
@@ -134,11 +140,12 @@ class Recorder:
         if name == "write":
             self._add(Call(name, values, params, (self._result(result),)))
             return
-        if any(result is x for x in args):  # as a cast to the same dtype gives
+        if result is args[0]:  # as a cast to the same dtype gives
             return
-        count = math.prod(self._backend.shape(result))
+        shape = self._backend.shape(result)
+        count = math.prod(shape)
         view = name in _VIEWS
-        if all(map(_is_constant, values)) and (view or count <= FOLDED):
+        if (view or count <= FOLDED) and all(map(_is_constant, values)):
             self._notes["folded"] += 1
             self._know(result, self._constant(result))
             return
@@ -193,11 +200,11 @@ class Recorder:
     # ---- which value an array is -----------------------------------------------------------------
 
     def _value(self, x: Any) -> Argument:
-        if x is None or type(x) in (int, float, bool):
-            return x
         found = self._known.get(id(x))
         if found is not None and found[0]() is x:
             return found[1]
+        if x is None or type(x) in _NUMBERS:
+            return x
         value = self._constant(x)
         self._know(x, value)
         return value

@@ -52,21 +52,17 @@ class Home:
 
     def admits(self, x: HostArray) -> bool:
         """Bring an input home; False where another still lives there."""
-        guest = self._living()
-        if guest is x:
-            return True
-        if guest is not None:
-            return False
-        if not same_place(self.array, x):
-            np.copyto(self.array, x)
+        guest = None if self._guest is None else self._guest()
+        if guest is not x:
+            if guest is not None:
+                return False
+            if not same_place(self.array, x):
+                np.copyto(self.array, x)
         return True
-
-    def _living(self) -> HostArray | None:
-        return None if self._guest is None else self._guest()
 
     def key(self) -> HostArray:
         """What the caller gets: the same view as long as it is in use."""
-        guest = self._living()
+        guest = None if self._guest is None else self._guest()
         if guest is None:
             guest = self.array.view()
             self._guest = weakref.ref(guest)

@@ -49,12 +49,16 @@ class Layout:
         self._place: dict[Value, HostArray] = dict(zip(program.inputs, places, strict=True))
         self._pieces: dict[int, HostArray] = {}  # of the arena, by owner
         self._live: Counter[int] = Counter()  # values that are still to be read, by owner
+        self._owner: dict[Value, int] = {}  # of the memory where a value lies
         self._uses = Counter(program.outputs)
+        uses = self._uses
         for call in program.calls:
-            self._uses.update(call.reads())
-        for value in program.inputs:
-            if self._uses[value]:
-                self._live[owner(self._place[value])] += 1
+            for value in call.reads():
+                uses[value] += 1
+        for value, place in self._place.items():
+            self._owner[value] = owner(place)
+            if uses[value]:
+                self._live[self._owner[value]] += 1
         self._home_of = {
             program.outputs[out]: program.inputs[position] for out, position in homes.items()
         }
@@ -86,15 +90,15 @@ class Layout:
         for value, array in zip(call.results, results, strict=True):
             if value is not None:
                 self._place[value] = array
+                which = self._owner[value] = owner(array)
                 if self._uses[value]:
-                    self._live[owner(array)] += 1
-        for piece in space.given_back():
-            self._arena.release(piece)
+                    self._live[which] += 1
+        self._arena.release_all(space.given_back())
         for value in call.reads():
             self._read(value)
         for value in call.gives():
             if not self._uses[value]:
-                self._release_if_dead(owner(self._place[value]))
+                self._release_if_dead(self._owner[value])
 
     def _planned_kernel(
         self, space: _Space, call: Call, args: Sequence[Any]
@@ -171,7 +175,7 @@ class Layout:
             return
         self._uses[value] -= 1
         if not self._uses[value]:
-            which = owner(self._place[value])
+            which = self._owner[value]
             self._live[which] -= 1
             self._release_if_dead(which)
 
@@ -185,14 +189,13 @@ class Layout:
 
     def is_last_use(self, x: HostArray, call: Call) -> bool:
         """Whether nothing reads the memory of `x` after this call."""
-        mine = {value for value in call.reads() if value.array is None}
         which = owner(x)
-        read_here = [v for v in mine if owner(self._place[v]) == which]
-        reads = Counter(value for value in call.reads() if value in read_here)
-        return (
-            bool(read_here)
-            and self._live[which] == len(read_here)
-            and all(self._uses[value] == reads[value] for value in read_here)
+        reads: dict[Value, int] = {}
+        for value in call.reads():
+            if self._owner.get(value) == which:
+                reads[value] = reads.get(value, 0) + 1
+        return self._live[which] == len(reads) > 0 and all(
+            self._uses[value] == count for value, count in reads.items()
         )
 
     # ---- outputs ---------------------------------------------------------------------------------
