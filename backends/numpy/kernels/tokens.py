@@ -154,9 +154,8 @@ def _spread(
 ) -> Array:
     """A number for each row in all of it; the one number, where it is the same for all."""
     if not any(g.strides) and g.size:
-        one: Array = np.asarray(g[(0,) * g.ndim + (...,)])
-        return one
-    wide = space.scratch(shape, g.dtype)
+        return np.asarray(g[(0,) * g.ndim + (...,)])
+    wide: Array = space.scratch(shape, g.dtype)
     calls.append(product(column, filled((1, shape[1]), 1.0, g.dtype), wide))
     return wide
 
