@@ -106,6 +106,11 @@ def product(x: Array, y: Array, out: Array) -> Call:
     return np.matmul, (x, y, out)
 
 
+def are_small(rows: Array) -> bool:
+    """Whether sums of rows cost less when each stands in all of its row."""
+    return rows.ndim == 2 and rows.size * rows.shape[1] <= _FEW_PRODUCTS
+
+
 def row_sums(memory: Memory, rows: Array, each: float) -> tuple[Array, Call]:
     """`each` times the sum of every row, to broadcast with `rows` when the call was made.
 
@@ -115,7 +120,7 @@ def row_sums(memory: Memory, rows: Array, each: float) -> tuple[Array, Call]:
     if rows.ndim == 1:
         total = memory((), dtype)
         return total, (rows.dot, (filled((n,), each, dtype), total))
-    if rows.size * n <= _FEW_PRODUCTS:
+    if are_small(rows):
         sums = memory(rows.shape, dtype)
         return sums, (rows.dot, (filled((n, n), each, dtype), sums))
     column = memory((len(rows), 1), dtype)

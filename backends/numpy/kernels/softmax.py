@@ -8,6 +8,7 @@ from tfx.backends.numpy.kernels.arrays import (
     LIMITS,
     Array,
     Calls,
+    are_small,
     as_rows,
     floats,
     result_rows,
@@ -48,10 +49,14 @@ def _softmax_vjp(
 
 def pull_softmax(space: Workspace, y: Array, g: Array, g_x: Array) -> Calls:
     """The gradient by x where `g` is that by y = softmax(x)."""
-    total, summed = row_sums(space.scratch, g_x, 1.0)
+    if are_small(y):
+        total, summed = row_sums(space.scratch, g_x, 1.0)
+        sums: Calls = [(np.multiply, (g, y, g_x)), summed]
+    else:
+        total = space.scratch((*y.shape[:-1], 1), y.dtype)
+        sums = [(np.vecdot, (g, y, total[..., 0]))]
     return [
-        (np.multiply, (g, y, g_x)),
-        summed,
+        *sums,
         (np.subtract, (g, total, g_x)),
         (np.multiply, (g_x, y, g_x)),
     ]
