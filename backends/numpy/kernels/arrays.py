@@ -62,12 +62,16 @@ def as_rows(space: Workspace, calls: Calls, x: Array) -> Array:
     """(..., n) as (rows, n), or as (n,) where there is one row: with axes of length 1, and with
     operands of other axes than their own, NumPy's calls take up to three times as long. Copied, by
     a call, where there is no such view."""
+    n = x.shape[-1]
+    shape = -1 if x.size == n else (-1, n)
+    if x.flags.c_contiguous:
+        return x.reshape(shape)
     try:
-        return _rows(x)
+        return x.reshape(shape, copy=False) if x.ndim != 2 or x.size == n else x
     except ValueError:
         copy = space.scratch(x.shape, x.dtype)
         calls.append((np.copyto, (copy, x)))
-        return _rows(copy)
+        return copy.reshape(shape)
 
 
 def result_rows(
@@ -75,20 +79,15 @@ def result_rows(
 ) -> tuple[Array, Array, Sequence[Call]]:
     """Memory for a result, the same memory as rows, and what to call when they are filled."""
     out = space.result(shape, dtype, of)
+    n = shape[-1]
+    flat = -1 if out.size == n else (-1, n)
+    if out.flags.c_contiguous:
+        return out, out.reshape(flat), ()
     try:
-        return out, _rows(out), ()
+        return out, out.reshape(flat, copy=False), ()
     except ValueError:  # rows that do not lie at equal distances
         rows = space.saved(shape, dtype)
-        return out, _rows(rows), ((np.copyto, (out, rows)),)
-
-
-def _rows(x: Array) -> Array:
-    """A view; a ValueError where there is none."""
-    axes, n = x.ndim, x.shape[-1]
-    if axes < 3 and x.size != n:
-        return x
-    shape = -1 if x.size == n else (-1, n)
-    return x.reshape(shape) if x.flags.c_contiguous else x.reshape(shape, copy=False)
+        return out, rows.reshape(flat), ((np.copyto, (out, rows)),)
 
 
 def as_matrix(rows: Array) -> Array:

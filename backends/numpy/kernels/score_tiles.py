@@ -146,9 +146,17 @@ def attend(
 ) -> tuple[Array, Saved, Calls]:
     """The result (..., T, e), what `pull` wants to see, and the call."""
     out = space.result((*q.shape[:-1], v.shape[-1]), q.dtype)
-    q, k, values, out_heads = (_split(x, heads) for x in (q, k, v, out))
+    q, k, values, out_heads = (
+        _split(q, heads),
+        _split(k, heads),
+        _split(v, heads),
+        _split(out, heads),
+    )
     shape = (*q.shape[:-1], k.shape[-2])
-    visible, factor = (None if x is None else np.broadcast_to(x, shape) for x in (visible, factor))
+    if visible is not None:
+        visible = np.broadcast_to(visible, shape)
+    if factor is not None:
+        factor = np.broadcast_to(factor, shape)
     scores = Scores(q, k, filled((), scale, q.dtype), causal, offset, visible, factor)
     room = scores.room(space.saved if scores.in_one else space.scratch)
 
