@@ -62,6 +62,10 @@ class Commands(TyperGroup):
 
     def _with_plugins(self) -> Any:
         """All commands, for which package metadata is read: when help or an unknown one asks."""
+        from tfx.core.installed import commands_may_be_declared
+
+        if not commands_may_be_declared():
+            return self.commands
         from tfx.core.plugins import PluginHost
 
         host = PluginHost(own_commands=COMMANDS)

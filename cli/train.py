@@ -162,8 +162,8 @@ def train(
     with reporter(as_json) as report:
         recipe, library = start(model, backend, device, report)
         from tfx.core.memory import peak_memory
-        from tfx.core.runs import newest_in
-        from tfx.core.training import METRICS, Stopped
+        from tfx.core.runs import METRICS, newest_in
+        from tfx.core.training import Stopped
 
         try:
             with capturing(no_jit):

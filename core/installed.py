@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -118,6 +121,39 @@ def installed_plugins(distributions: Iterable[Distribution] | None = None) -> li
             found.setdefault(canonical(plugins[0].distribution), plugins)
     everything = (plugin for plugins in found.values() for plugin in plugins)
     return sorted(everything, key=lambda p: (not p.is_ours, canonical(p.distribution), p.name))
+
+
+def commands_may_be_declared() -> bool:
+    """False where no distribution declares a command of ours; True where one does, or where that
+    takes more than a look into folders.
+
+    For those who would wait for nothing else: importing `importlib.metadata`, and parsing, takes
+    longer than to show help.
+    """
+    if any(hasattr(f, "find_distributions") and f is not PathFinder for f in sys.meta_path):
+        return True
+    return any(map(_commands_may_be_in, sys.path))
+
+
+def _commands_may_be_in(place: str) -> bool:
+    try:
+        names = os.listdir(place or ".")
+    except NotADirectoryError:  # an archive
+        return True
+    except OSError:
+        return False
+    metadata = [name for name in names if name.lower().endswith((".dist-info", ".egg-info"))]
+    return place.endswith(".egg") or any(
+        _declares_commands(os.path.join(place, name, "entry_points.txt")) for name in metadata
+    )
+
+
+def _declares_commands(entry_points: str) -> bool:
+    try:
+        with open(entry_points, "rb") as file:
+            return f"[{COMMANDS}]".encode() in file.read()
+    except OSError:
+        return False
 
 
 def _declares_plugins(distribution: Distribution) -> bool:

@@ -9,9 +9,11 @@ from pathlib import Path
 from tfx.core.checkpoint import find_checkpoint, prepare_run_dir
 from tfx.core.errors import CheckpointError
 from tfx.core.files import make_folder, reason, shown
-from tfx.core.training import METRICS
 
 RUNS = Path("runs")
+
+METRICS = "metrics.jsonl"
+"""The file, in the folder of a run, with a line for each step."""
 
 BEST = "best"
 """The folder, in that of a run, of its best checkpoint alone."""

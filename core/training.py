@@ -23,10 +23,9 @@ from tfx.core.files import reason, shown
 from tfx.core.ops import stack
 from tfx.core.optim import TrainState
 from tfx.core.recipe import Reporter
+from tfx.core.runs import METRICS
 from tfx.core.schedules import Table
 from tfx.core.tensor import Tensor
-
-METRICS = "metrics.jsonl"
 
 # Losses are read on the host when so many wait or so much time has passed: reading waits for the
 # device, and a device that waits for the host at every step stands idle.

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from tfx.core.errors import HubError
 from tfx.core.files import shown
-from tfx.core.hub import is_repo_id, snapshot
 from tfx.models.gpt2.model import Config
 
 BUNDLED = Path(__file__).parent / "tiny"
@@ -57,19 +56,23 @@ def find_weights(
     Raises:
         HubError: a repository that cannot be had; says what to do instead.
     """
-    instead = f"give a folder with {flag} DIR"
     if asked is not None and not asked.exists() and str(asked) in PRESETS:
         preset, asked = PRESETS[str(asked)], None
+    if asked is None and isinstance(preset.source, Path):
+        return preset.source
+    if asked is not None and (asked.exists() or asked.parent.is_dir()):
+        return asked
+    from tfx.core.hub import is_repo_id, snapshot  # imported for those who have nothing here
+
+    instead = f"give a folder with {flag} DIR"
     if asked is None:
-        if isinstance(preset.source, Path):
-            return preset.source
         try:
-            return snapshot(preset.source, note)
+            return snapshot(str(preset.source), note)
         except HubError as fault:
             raise HubError(
                 f"{fault}, or {instead}, or run gpt2-tiny, which comes with tfx"
             ) from fault
-    if asked.exists() or asked.parent.is_dir() or not is_repo_id(str(asked)):
+    if not is_repo_id(str(asked)):
         return asked
     try:
         return snapshot(str(asked), note)

@@ -1,4 +1,7 @@
-"""`tfx train | run | eval | convert | quantize | compare | bench gpt2`, and every other size."""
+"""`tfx train | run | eval | convert | quantize | compare | bench gpt2`, and every other size.
+
+What a command needs is imported when it is called: nobody waits for the others.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,6 @@ from tfx.core.recipe import (
     TrainSettings,
     Work,
 )
-from tfx.models.gpt2 import bench, convert, evaluation, example, quantize, running, training
 from tfx.models.gpt2.presets import PRESETS
 
 # NumPy would warn of overflows on stderr; what comes of them is found out and is an error.
@@ -40,11 +42,15 @@ class GPT2:
     @_quiet
     def train(self, settings: TrainSettings, backend: Backend, report: Reporter) -> dict[str, Any]:
         """Train a new model, or go on from weights, and leave checkpoints."""
+        from tfx.models.gpt2 import training
+
         return training.train(self._preset, settings, backend, report)
 
     @_quiet
     def run(self, settings: RunSettings, backend: Backend, report: Reporter) -> dict[str, Any]:
         """Print what follows a prompt."""
+        from tfx.models.gpt2 import running
+
         return running.run(self._preset, settings, backend, report)
 
     @_quiet
@@ -52,10 +58,14 @@ class GPT2:
         self, settings: EvalSettings, backend: Backend, report: Reporter
     ) -> dict[str, Any]:
         """Print the perplexity of a text."""
+        from tfx.models.gpt2 import evaluation
+
         return evaluation.evaluate(self._preset, settings, backend, report)
 
     def convert(self, settings: ConvertSettings, report: Reporter) -> dict[str, Any]:
         """Write a checkpoint as a Hugging Face folder."""
+        from tfx.models.gpt2 import convert
+
         return convert.convert(self._preset, settings, report)
 
     @_quiet
@@ -63,6 +73,8 @@ class GPT2:
         self, settings: QuantizeSettings, backend: Backend, report: Reporter
     ) -> dict[str, Any]:
         """Write the weights in fewer bits, for `run` and `evaluate`."""
+        from tfx.models.gpt2 import quantize
+
         return quantize.quantize(self._preset, settings, backend, report)
 
     def example(
@@ -72,12 +84,16 @@ class GPT2:
         note: Callable[[str], None] = lambda line: None,
     ) -> Example:
         """The loss of a sentence."""
+        from tfx.models.gpt2 import example
+
         return example.example(self._preset, settings, backend, note)
 
     def weights_to_bench(
         self, settings: BenchSettings, folder: Path, note: Callable[[str], None]
     ) -> Path:
         """The weights to time; random ones where the preset's were never fetched."""
+        from tfx.models.gpt2 import bench
+
         return bench.weights_to_bench(self._preset, settings, folder, note)
 
     @_quiet
@@ -89,6 +105,8 @@ class GPT2:
         note: Callable[[str], None] = lambda line: None,
     ) -> Work:
         """Opening the weights, reading a prompt, writing tokens, or training."""
+        from tfx.models.gpt2 import bench
+
         return bench.work(part, self._preset, settings, backend, note)
 
 

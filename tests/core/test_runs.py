@@ -12,8 +12,15 @@ import pytest
 
 from tfx.core.checkpoint import Checkpoint, save_checkpoint
 from tfx.core.errors import CheckpointError
-from tfx.core.runs import BEST, claim_run_dir, new_run_dir, newest_in, newest_run, run_folder
-from tfx.core.training import METRICS
+from tfx.core.runs import (
+    BEST,
+    METRICS,
+    claim_run_dir,
+    new_run_dir,
+    newest_in,
+    newest_run,
+    run_folder,
+)
 
 
 @pytest.fixture(autouse=True)

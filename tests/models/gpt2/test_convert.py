@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tfx.core import hub
 from tfx.core.checkpoint import Checkpoint, save_checkpoint
 from tfx.core.dtypes import DType
 from tfx.core.errors import UsageError, WeightsError
 from tfx.core.recipe import Convertible, ConvertSettings
 from tfx.core.weights import StoredTensor, as_stored, open_weights, write_weights
-from tfx.models.gpt2 import presets
 from tfx.models.gpt2.config import config_json
 from tfx.models.gpt2.convert import convert
 from tfx.models.gpt2.model import Config
@@ -207,7 +207,7 @@ def test_a_repository_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     cached = tmp_path / "cached"
     write_pretrained(cached, CONFIG, drawn())
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(presets, "snapshot", lambda repo, _: {"acme/gpt": cached}[repo])
+    monkeypatch.setattr(hub, "snapshot", lambda repo, _: {"acme/gpt": cached}[repo])
     result = convert(PRESETS["gpt2"], ConvertSettings(Path("acme/gpt"), tmp_path / "out"), Report())
     assert result["weights"] == str(cached)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tfx.core import hub
 from tfx.core.errors import HubError
 from tfx.core.plugins import import_target
-from tfx.models.gpt2 import presets
 from tfx.models.gpt2.plugin import tfx_models
 from tfx.models.gpt2.presets import BUNDLED, PRESETS, find_weights
 
@@ -25,7 +25,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         raise HubError(f"{repo} cannot be reached: connect once")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(presets, "snapshot", snapshot)
+    monkeypatch.setattr(hub, "snapshot", snapshot)
     return repositories
 
 
