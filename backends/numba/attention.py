@@ -21,6 +21,7 @@ from tfx.backends.numba.compiling import (
     Position,
     Real,
     Rows,
+    helper,
     shared,
 )
 from tfx.backends.numba.tiles import NO_MASK, Masks, Tiling, as_heads, no_factor
@@ -79,10 +80,56 @@ def _plan_softmax_vjp(
 # ---- attention in one function -------------------------------------------------------------------
 
 
+@helper
+def _dots(out: Any, x: Any, rows: Any, at: Any, scale: Any) -> None:
+    """scale * x @ row for the first rows at (text, head), four at a time, which read `x` once."""
+    real = x.dtype.type
+    text, head = at
+    whole = len(out) - len(out) % 4
+    for s in range(0, whole, 4):
+        row0, row1 = row(rows, (text, head, s)), row(rows, (text, head, s + 1))
+        row2, row3 = row(rows, (text, head, s + 2)), row(rows, (text, head, s + 3))
+        dot0 = dot1 = dot2 = dot3 = real(0)
+        for c in range(len(x)):
+            dot0 += x[c] * row0[c]
+            dot1 += x[c] * row1[c]
+            dot2 += x[c] * row2[c]
+            dot3 += x[c] * row3[c]
+        out[s], out[s + 1] = dot0 * scale, dot1 * scale
+        out[s + 2], out[s + 3] = dot2 * scale, dot3 * scale
+    for s in range(whole, len(out)):
+        last = row(rows, (text, head, s))
+        dot = real(0)
+        for c in range(len(x)):
+            dot += x[c] * last[c]
+        out[s] = dot * scale
+
+
+@helper
+def _mix(out: Any, weights: Any, rows: Any, at: Any) -> None:
+    """The sum of the first rows at (text, head), each times its weight, four at a time."""
+    text, head = at
+    out[:] = out.dtype.type(0)
+    whole = len(weights) - len(weights) % 4
+    for s in range(0, whole, 4):
+        row0, row1 = row(rows, (text, head, s)), row(rows, (text, head, s + 1))
+        row2, row3 = row(rows, (text, head, s + 2)), row(rows, (text, head, s + 3))
+        weight0, weight1 = weights[s], weights[s + 1]
+        weight2, weight3 = weights[s + 2], weights[s + 3]
+        for c in range(len(out)):
+            near = weight0 * row0[c] + weight1 * row1[c]
+            out[c] += near + (weight2 * row2[c] + weight3 * row3[c])
+    for s in range(whole, len(weights)):
+        last = row(rows, (text, head, s))
+        for c in range(len(out)):
+            out[c] += weights[s] * last[c]
+
+
 @shared
 def _attend(
     out: Heads,
     weights: Heads,
+    used: Heads,
     q: Heads,
     k: Heads,
     v: Heads,
@@ -101,13 +148,8 @@ def _attend(
         for i in range(queries):
             seen = min(max(first[0] + i + 1, 0), keys) if causal else keys
             scores = row(weights, (text, head, i))[:seen]
-            query = row(q, (text, head, i))
-            for s in range(seen):
-                key = row(k, (text, head, s))
-                score = real(0)
-                for c in range(len(query)):
-                    score += query[c] * key[c]
-                scores[s] = score * scale
+            multiplied = row(used, (text, head, i))[:seen]
+            _dots(scores, row(q, (text, head, i)), k, (text, head), scale)
             if masked:
                 for s in range(seen):
                     if not visible[text, head, i, s]:
@@ -122,12 +164,12 @@ def _attend(
             for s in range(seen):
                 scores[s] *= share
             target = row(out, (text, head, i))
-            target[:] = real(0)
-            for s in range(seen):
-                value = row(v, (text, head, s))
-                weight = scores[s] * factor[text, head, i, s] if factored else scores[s]
-                for c in range(len(target)):
-                    target[c] += weight * value[c]
+            if factored:
+                for s in range(seen):
+                    multiplied[s] = scores[s] * factor[text, head, i, s]
+                _mix(target, multiplied, v, (text, head))
+            else:
+                _mix(target, scores, v, (text, head))
 
 
 @shared
@@ -189,7 +231,8 @@ _SHORT = 1 << 12  # multiplications for the scores of one head that are done bef
 
 def _in_one(q: Array, k: Array) -> bool:
     """Whether one function is quicker than products."""
-    queries, keys = q.shape[2], k.shape[2]
+    queries: int = q.shape[2]
+    keys: int = k.shape[2]
     return queries <= _FEW or queries * keys * q.shape[3] <= _SHORT
 
 
@@ -218,7 +261,8 @@ def _plan_attention(
         return out.array, None, [*calls, *out.last_calls()]
     weights = space.saved((*q.shape[:3], k.shape[2]), q.dtype)
     first = _START if offset is None else offset.reshape(1)
-    args = out.target, weights, q, k, v, scale, first, causal, *masks
+    used = weights if factor is None else space.scratch(weights.shape, q.dtype)
+    args = out.target, weights, used, q, k, v, scale, first, causal, *masks
     calls.append((_attend.of(q.dtype, size=_reading(k)), args))
     return out.array, weights, [*calls, *out.last_calls()]
 
@@ -245,13 +289,13 @@ def _plan_attention_vjp(
     grads = [result(space, x.shape, x.dtype, of, look) for of, x in enumerate((q, k, v))]
     masks = _masks(q, k, heads, visible, factor, space, calls)
     g, out, q, k, v = (look_at(x, look, space, calls) for x in (g, out, q, k, v))
-    targets = [grad.target for grad in grads]
+    g_q, g_k, g_v = (grad.target for grad in grads)
     if weights is None:
         tiling = Tiling(q, k, v, scale, causal, masks, space)
-        calls += tiling.backward(*targets, g, offset)
+        calls += tiling.backward(g_q, g_k, g_v, g, offset)
     else:
         first = _START if offset is None else offset.reshape(1)
-        args = *targets, g, out, weights, q, k, v, scale, first, causal, *masks[2:]
+        args = g_q, g_k, g_v, g, out, weights, q, k, v, scale, first, causal, *masks[2:]
         calls.append((_attend_pull.of(q.dtype, size=_reading(k)), args))
     for grad in grads:
         calls += grad.last_calls()
@@ -282,12 +326,13 @@ def _masks(
 
     def spread(x: Array) -> Array:
         wide = np.broadcast_to(x, shape)
-        found = wide.reshape(form)
+        found: Array = wide.reshape(form)
         if np.may_share_memory(found, x):
             return found
         copy = space.scratch(shape, x.dtype)
         calls.append((np.copyto, (copy, wide)))
-        return copy.reshape(form)
+        found = copy.reshape(form)
+        return found
 
     seen = NO_MASK if visible is None else spread(visible)
     times = no_factor(q.dtype) if factor is None else spread(factor)

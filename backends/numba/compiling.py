@@ -140,11 +140,19 @@ def shared(function: F) -> Compiled:
     return Compiled(function, parallel=True)
 
 
-helper = numba.njit(forceinline=True, **_QUICK)
-"""For functions that compiled ones call."""
+G = TypeVar("G", bound=Callable[..., Any])
 
-exact = numba.njit(forceinline=True, error_model="numpy", fastmath=False)
-"""For those whose sums are to be taken in the order in which they are written."""
+
+def helper(function: G) -> G:
+    """For what compiled functions call."""
+    inlined: G = numba.njit(forceinline=True, **_QUICK)(function)
+    return inlined
+
+
+def exact(function: G) -> G:
+    """For those whose sums are to be taken in the order in which they are written."""
+    inlined: G = numba.njit(forceinline=True, error_model="numpy", fastmath=False)(function)
+    return inlined
 
 
 # ---- threads ------------------------------------------------------------------------------------

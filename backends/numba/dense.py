@@ -8,7 +8,7 @@ import numpy as np
 from numba import prange
 
 from tfx.backends.numba.arithmetic import ACTIVATIONS, activate, add_rows, pull, row
-from tfx.backends.numba.arrays import constant, parts, reals, result, rows_of
+from tfx.backends.numba.arrays import constant, flat, parts, reals, result, rows_of
 from tfx.backends.numba.compiling import Array, Compiled, Count, Row, Rows, shared
 from tfx.core.backend import Backend
 from tfx.core.planning import Call, Workspace, planned
@@ -173,13 +173,13 @@ def _plan_linear_vjp(
     g_x, g_w = result(space, x.shape, x.dtype, 0), result(space, w.shape, w.dtype, 1)
     calls.append(product(g_rows, w if outputs_first else w.T, g_x.target))
     pair = (g_rows, rows) if outputs_first else (rows, g_rows)
-    calls.append((np.matmul, (pair[0].T, pair[1], g_w.target)))
+    calls.append(product(pair[0].T, pair[1], g_w.target))
     calls += [*g_x.last_calls(), *g_w.last_calls()]
     return (g_x.array, g_w.array, g_b, None if residual is None else g), calls
 
 
 def _bias(b: Array | None, outputs: int, x: Array, space: Workspace, calls: list[Call]) -> Array:
-    return constant(0.0, outputs, x.dtype) if b is None else rows_of(b, space, calls)[0]
+    return constant(0.0, outputs, x.dtype) if b is None else flat(b, space, calls)
 
 
 def _can_linear(

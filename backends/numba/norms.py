@@ -8,7 +8,7 @@ import numpy as np
 from numba import prange
 
 from tfx.backends.numba.arithmetic import add_rows, row
-from tfx.backends.numba.arrays import constant, parts, reals, result, rows_of
+from tfx.backends.numba.arrays import constant, flat, parts, reals, result, rows_of
 from tfx.backends.numba.compiling import Array, Real, Row, Rows, shared
 from tfx.core.backend import Backend
 from tfx.core.planning import Call, Workspace, planned
@@ -94,7 +94,7 @@ def _vector(
     """A gain or bias (n,) for rows of `x`."""
     if given is None:
         return constant(otherwise, x.shape[-1], x.dtype)
-    return rows_of(given, space, calls)[0]
+    return flat(given, space, calls)
 
 
 def _can_rms_norm(B: Backend, x: Array, gain: Array | None, *, eps: float) -> bool:
@@ -171,7 +171,7 @@ def _plan_layer_norm(
     calls: list[Call] = []
     out, rows = result(space, x.shape, x.dtype), rows_of(x, space, calls)
     means, scales = space.saved((2, len(rows)), x.dtype)
-    vectors = rows_of(gain, space, calls)[0], rows_of(bias, space, calls)[0]
+    vectors = flat(gain, space, calls), flat(bias, space, calls)
     function = _layer_norm_rows.of(x.dtype, size=x.size)
     calls.append((function, (out.target, means, scales, rows, *vectors, eps)))
     return out.array, (means, scales), [*calls, *out.last_calls()]
@@ -194,7 +194,7 @@ def _plan_layer_norm_vjp(
     g_gain, g_bias = (space.result(gain.shape, x.dtype, of) for of in (1, 2))
     rows, g_rows = rows_of(x, space, calls), rows_of(g, space, calls)
     sums = space.scratch((2, parts(len(rows)), *gain.shape), x.dtype)
-    weights = rows_of(gain, space, calls)[0]
+    weights = flat(gain, space, calls)
     function = _layer_norm_pull.of(x.dtype, size=x.size)
     calls.append((function, (g_x.target, g_gain, g_bias, *sums, g_rows, rows, weights, *saved)))
     return (g_x.array, g_gain, g_bias), [*calls, *g_x.last_calls()]

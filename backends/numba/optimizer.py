@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import prange
 
 from tfx.backends.numba.arithmetic import row
 from tfx.backends.numba.arrays import constant, flat, reals, result, rows_of
-from tfx.backends.numba.compiling import Array, Flag, Real, Row, Rows, shared
+from tfx.backends.numba.compiling import Array, Flag, Real, Row, Rows, helper, shared
 from tfx.core.backend import Backend
 from tfx.core.planning import Call, Workspace, planned
 
@@ -64,6 +66,12 @@ def _plan_norm_vjp(
 _PIECE = 1 << 10  # numbers of the state that go through the whole step while they are in a cache
 
 
+@helper
+def _copy(target: Any, source: Any) -> None:
+    for j in range(len(target)):
+        target[j] = source[j]
+
+
 @shared
 def _adamw(
     new_p: Row,
@@ -91,9 +99,9 @@ def _adamw(
         # Where results take the place of arguments, these lines find nothing to do, and where they
         # do not, what follows has fewer arrays to tell apart.
         now_p, now_m, now_v = new_p[start:stop], new_m[start:stop], new_v[start:stop]
-        now_p[:] = p[start:stop]
-        now_m[:] = m[start:stop]
-        now_v[:] = v[start:stop]
+        _copy(now_p, p[start:stop])
+        _copy(now_m, m[start:stop])
+        _copy(now_v, v[start:stop])
         if not moves:
             continue
         slope = g[start:stop]

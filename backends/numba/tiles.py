@@ -152,8 +152,8 @@ class Tiling:
         return _at(offset, calls)
 
     def _scores(self) -> Array:
-        queries, keys = self._q.shape[2], self._k.shape[2]
-        return self._space.scratch((min(queries, _QUERIES) * keys,), self._q.dtype)
+        count = min(self._q.shape[2], _QUERIES) * self._k.shape[2]
+        return self._space.scratch((count,), self._q.dtype)
 
     def _weights(self) -> tuple[Array, Array]:
         """Room for the weights of a tile, before and after the factor."""
@@ -194,7 +194,7 @@ class Tiling:
 
 def _part(buffer: Array, rows: slice, seen: int) -> Array:
     """As much of it as a tile needs."""
-    count = rows.stop - rows.start
+    count: int = rows.stop - rows.start
     return buffer[: count * seen].reshape(count, seen)
 
 
