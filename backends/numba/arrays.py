@@ -36,6 +36,11 @@ def as_rows(x: Array) -> Array | None:
     return rows if beside and np.may_share_memory(rows, x) else None
 
 
+def as_one(x: Array) -> Array | None:
+    """All numbers of `x` side by side, (n,), in the same memory; None where they are not."""
+    return x.reshape(-1) if x.flags.c_contiguous else None
+
+
 Look = Callable[[Array], Array | None]
 """An array in the form that calls want, in the same memory; None where that cannot be."""
 
@@ -58,11 +63,7 @@ def rows_of(x: Array, space: Workspace, calls: list[Call]) -> Array:
 
 def flat(x: Array, space: Workspace, calls: list[Call]) -> Array:
     """All numbers of `x` side by side, (n,)."""
-    return look_at(x, _as_one, space, calls)
-
-
-def _as_one(x: Array) -> Array | None:
-    return x.reshape(-1) if x.flags.c_contiguous else None
+    return look_at(x, as_one, space, calls)
 
 
 class Result:

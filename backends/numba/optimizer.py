@@ -8,7 +8,7 @@ import numpy as np
 from numba import prange
 
 from tfx.backends.numba.arithmetic import row
-from tfx.backends.numba.arrays import constant, flat, reals, result, rows_of
+from tfx.backends.numba.arrays import Result, as_one, constant, flat, reals, result, rows_of
 from tfx.backends.numba.compiling import Array, Flag, Real, Row, Rows, helper, shared
 from tfx.core.backend import Backend
 from tfx.core.planning import Call, Workspace, planned
@@ -142,12 +142,16 @@ def _plan_adamw(
 ) -> tuple[tuple[Array, Array, Array], None, list[Call]]:
     calls: list[Call] = []
     new = [
-        old if space.may_overwrite(old, of) else space.result(old.shape, old.dtype, of)
+        Result(
+            old if space.may_overwrite(old, of) else space.result(old.shape, old.dtype, of),
+            as_one,
+            space,
+        )
         for of, old in enumerate((p, m, v))
     ]
     old = [flat(x, space, calls) for x in (p, g, m, v, rates)]
     args = (
-        *(x.reshape(-1) for x in new),
+        *(x.target for x in new),
         *old,
         constant(0.0, 1, p.dtype) if decay is None else flat(decay, space, calls),
         _HEALTHY if healthy is None else healthy.reshape(1),
@@ -155,7 +159,9 @@ def _plan_adamw(
     )
     function = _adamw.of(p.dtype, size=p.size)
     calls.append((function, (*args, beta1, 1 - beta1, beta2, 1 - beta2, eps)))
-    return (new[0], new[1], new[2]), None, calls
+    for x in new:
+        calls += x.last_calls()
+    return (new[0].array, new[1].array, new[2].array), None, calls
 
 
 def _can_step(

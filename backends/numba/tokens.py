@@ -6,7 +6,7 @@ import numpy as np
 from numba import prange
 
 from tfx.backends.numba.arithmetic import exp, highest, row
-from tfx.backends.numba.arrays import INDICES, flat, reals, result, rows_of
+from tfx.backends.numba.arrays import INDICES, as_one, flat, reals, result, rows_of
 from tfx.backends.numba.compiling import Array, Ids, Row, Rows, compiled, shared
 from tfx.core.backend import Backend
 from tfx.core.planning import Call, Workspace, planned
@@ -58,11 +58,11 @@ def _plan_cross_entropy(
 ) -> tuple[Array, tuple[Array, Array], list[Call]]:
     calls: list[Call] = []
     rows, chosen = rows_of(logits, space, calls), flat(targets, space, calls)
-    out = space.result(targets.shape, logits.dtype)
+    out = result(space, targets.shape, logits.dtype, look=as_one)
     tops, logs = space.saved((2, len(rows)), logits.dtype)
     function = _cross_entropy_rows.of(logits.dtype, targets.dtype, logits.size)
-    calls.append((function, (out.reshape(-1), tops, logs, rows, chosen)))
-    return out, (tops, logs), calls
+    calls.append((function, (out.target, tops, logs, rows, chosen)))
+    return out.array, (tops, logs), [*calls, *out.last_calls()]
 
 
 def _plan_cross_entropy_vjp(
