@@ -9,6 +9,7 @@ from tfx.core.generation import Speculation
 from tfx.core.recipe import Reporter, RunSettings
 from tfx.models.gpt2.language_model import LanguageModel
 from tfx.models.gpt2.presets import Preset, find_weights
+from tfx.models.gpt2.request import in_flags
 
 
 def check_speculation(settings: RunSettings) -> None:
@@ -36,10 +37,13 @@ def speculation_from(
     Raises:
         TfxError: the draft model is not to be had, or does not go with the model.
     """
+    if not settings.prompt_lookup and settings.draft is None:
+        return None
+    with in_flags(settings):
+        speculation = Speculation(length=settings.num_draft_tokens)
     if settings.draft is not None:
-        draft = _draft(Path(settings.draft), preset, model, report)
-        return Speculation(draft, settings.num_draft_tokens)
-    return Speculation(length=settings.num_draft_tokens) if settings.prompt_lookup else None
+        speculation.draft = _draft(Path(settings.draft), preset, model, report)
+    return speculation
 
 
 def _draft(asked: Path, preset: Preset, model: LanguageModel, report: Reporter) -> LanguageModel:
