@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -10,13 +11,27 @@ import numpy as np
 from tfx.core.errors import OptionError
 from tfx.core.generation.causal import Batch, CausalModel
 from tfx.core.generation.logits import Chooser, Ids
+from tfx.core.generation.pace import Offer
 
 LONGEST = 3
 """So many last tokens of a text, or fewer, are looked for in what is before them."""
 
-Guesses = list[list[int]]
-Decide = Callable[[Sequence[int]], int]
-"""How many tokens to verify, of guesses as long as these."""
+Decide = Callable[[Sequence[Offer]], int]
+"""How many tokens to verify, of what there is for each text."""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What may come next in a text.
+
+    Attributes:
+        tokens: one after the other.
+        found_by: how many of the text's last tokens stood before them where they were found; 0
+            where nothing was, or they were written.
+    """
+
+    tokens: Sequence[int] = ()
+    found_by: int = 0
 
 
 class Guesser(Protocol):
@@ -28,7 +43,7 @@ class Guesser(Protocol):
 
     is_work: bool
 
-    def guess(self, texts: Sequence[Ids], most: int, decide: Decide) -> tuple[Guesses, int]:
+    def guess(self, texts: Sequence[Ids], most: int, decide: Decide) -> tuple[list[Guess], int]:
         """At most `most` tokens that may follow each text, and how many of them to verify."""
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -40,35 +55,39 @@ class Lookup:
 
     is_work = False
 
-    def guess(self, texts: Sequence[Ids], most: int, decide: Decide) -> tuple[Guesses, int]:
-        guesses = [looked_up(ids, most) if most else [] for ids in texts]
-        return guesses, decide([len(guess) for guess in guesses])
+    def guess(self, texts: Sequence[Ids], most: int, decide: Decide) -> tuple[list[Guess], int]:
+        guesses = [looked_up(ids, most) if most else Guess() for ids in texts]
+        return guesses, decide([Offer(len(guess.tokens), guess.found_by) for guess in guesses])
 
     def keep(self, rows: Sequence[int]) -> None:
         """It remembers nothing."""
 
 
-def looked_up(ids: Ids, count: int) -> list[int]:
+def looked_up(ids: Ids, count: int) -> Guess:
     """The `count` tokens that followed when the text stood last where it ends now.
 
     The end is as many as LONGEST tokens, or fewer if those were not there before; none follow where
     not even the last was. What was found may reach the end of the text, and is taken to go on
     there as it began.
 
-    >>> looked_up(np.array([1, 2, 3, 9, 1, 2, 4, 8, 1, 2]), 3), looked_up(np.array([5, 6, 5]), 5)
-    ([4, 8, 1], [6, 5, 6, 5, 6])
+    >>> looked_up(np.array([1, 2, 3, 9, 1, 2, 4, 8, 1, 2]), 3)
+    Guess(tokens=[4, 8, 1], found_by=2)
+    >>> looked_up(np.array([5, 6, 5]), 5)
+    Guess(tokens=[6, 5, 6, 5, 6], found_by=1)
     """
+    found_by = 1
     places = np.flatnonzero(ids[:-1] == ids[-1])
-    for back in range(1, LONGEST):
-        longer = places[places >= back]
-        longer = longer[ids[longer - back] == ids[-1 - back]] if back < len(ids) else longer[:0]
+    if not places.size:
+        return Guess()
+    while found_by < LONGEST:
+        longer = places[places >= found_by]
+        longer = longer[ids[longer - found_by] == ids[-1 - found_by]]
         if not longer.size:
             break
         places = longer
-    if not places.size:
-        return []
+        found_by += 1
     following: list[int] = ids[places[-1] + 1 :][:count].tolist()
-    return (following * -(-count // len(following)))[:count]
+    return Guess((following * -(-count // len(following)))[:count], found_by)
 
 
 class Draft:
@@ -99,18 +118,17 @@ class Draft:
         self._choosers = list(choosers)
         self._lengths = [chooser.prompt for chooser in choosers]
 
-    def guess(self, texts: Sequence[Ids], most: int, decide: Decide) -> tuple[Guesses, int]:
-        count = decide([most] * len(texts))
-        guesses: Guesses = [[] for _ in texts]
-        if not count:
-            return guesses, 0
-        self._learn(texts)
+    def guess(self, texts: Sequence[Ids], most: int, decide: Decide) -> tuple[list[Guess], int]:
+        count = decide([Offer(most)] * len(texts))
+        guesses: list[list[int]] = [[] for _ in texts]
+        if count:
+            self._learn(texts)
         for _ in range(count):
             self._batch.read()
             for row, guess in enumerate(guesses):
                 guess.append(self._next(row))
                 self._batch.append(row, guess[-1])
-        return guesses, count
+        return [Guess(tokens) for tokens in guesses], count
 
     def keep(self, rows: Sequence[int]) -> None:
         self._batch.keep(rows)

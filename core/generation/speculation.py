@@ -15,10 +15,10 @@ from time import perf_counter
 
 from tfx.core.errors import OptionError, UsageError
 from tfx.core.generation.causal import Batch, CausalModel, Rewinding, Verifying
-from tfx.core.generation.guessing import Draft, Guesser, Guesses, Lookup
+from tfx.core.generation.guessing import Draft, Guess, Guesser, Lookup
 from tfx.core.generation.logits import Chooser
 from tfx.core.generation.options import GenerationOptions
-from tfx.core.generation.pace import Pace
+from tfx.core.generation.pace import Offer, Pace
 
 LENGTHS = (0, 1, 2, 4, 8)
 """How many tokens are guessed at a time: few numbers, for backends that prepare for each."""
@@ -85,12 +85,12 @@ class Speculation:
         lengths = [n for n in LENGTHS if n < self.most] + [self.most]
         return [n for n in lengths if n <= room]
 
-    def decide(self, room: int, offered: Sequence[int]) -> int:
-        """How many tokens to verify, of as many as are offered for each text."""
+    def decide(self, room: int, offers: Sequence[Offer]) -> int:
+        """How many tokens to verify, of what there is for each text."""
         lengths = self.lengths(room)
         if self.length is None:
-            return self.pace.best(lengths, offered)
-        return lengths[-1] if any(offered) else 0
+            return self.pace.best(lengths, offers)
+        return lengths[-1] if any(offer.tokens for offer in offers) else 0
 
     def check(self, model: CausalModel, options: GenerationOptions) -> None:
         """Raise `UsageError` where tokens of this model cannot be guessed and verified."""
@@ -145,7 +145,7 @@ class Ahead:
         if speculation.draft is not None:
             most = speculation.most
             self._guesser = Draft(speculation.draft, prompts, rows, choosers, most)
-        self._guesses: Guesses = []
+        self._guesses: list[Guess] = []
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with text `rows[i]` in place i."""
@@ -157,10 +157,10 @@ class Ahead:
         spec, batch, room = self._speculation, self._batch, self._batch.room
         began = spec.clock()
         self._guesses, count = self._guesser.guess(
-            batch.texts, spec.lengths(room)[-1], lambda offered: spec.decide(room, offered)
+            batch.texts, spec.lengths(room)[-1], lambda offers: spec.decide(room, offers)
         )
         guessed = spec.clock()
-        batch.read([guess[:count] for guess in self._guesses])
+        batch.read([guess.tokens[:count] for guess in self._guesses])
         ended = spec.clock()
         spec.passes += len(self._guesses)
         spec.draft_s += guessed - began
@@ -177,9 +177,9 @@ class Ahead:
         if not self._guesses:  # the prompts alone were read
             return
         guess = self._guesses[row]
-        right = [guessed == token for guessed, token in zip(guess, new, strict=False)]
+        right = [guessed == token for guessed, token in zip(guess.tokens, new, strict=False)]
         spec = self._speculation
-        spec.pace.verified(sum(right), len(right) - sum(right))
+        spec.pace.verified(guess.found_by, sum(right), len(right) - sum(right))
         spec.new_tokens += len(new)
-        spec.drafted_tokens += min(len(guess), self._batch.guessed)
+        spec.drafted_tokens += min(len(guess.tokens), self._batch.guessed)
         spec.accepted_tokens += sum(right[: self._batch.guessed])

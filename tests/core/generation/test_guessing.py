@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfx.core.generation.guessing import LONGEST, looked_up
+from tfx.core.generation.guessing import LONGEST, Guess, looked_up
 
 
-def found_slowly(ids: list[int], count: int) -> list[int]:
+def found_slowly(ids: list[int], count: int) -> Guess:
     for size in range(LONGEST, 0, -1):
         for start in range(len(ids) - size - 1, -1, -1):
             if ids[start : start + size] == ids[-size:]:
                 text = list(ids)
                 for i in range(count):
                     text.append(text[start + size + i])
-                return text[len(ids) :]
-    return []
+                return Guess(text[len(ids) :], size)
+    return Guess()
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.integers(1, 9))
@@ -27,15 +27,15 @@ def test_what_followed_is_found(ids: list[int], count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ids", "expected"),
+    ("ids", "expected", "found_by"),
     [
-        ([7], []),
-        ([1, 2, 3], []),
-        ([4, 4], [4, 4, 4]),
-        ([1, 2, 9, 1, 2, 8, 1, 2], [8, 1, 2]),  # the last place
-        ([1, 2, 9, 5, 2, 8, 1, 2], [9, 5, 2]),  # with the longest part of the end
+        ([7], [], 0),
+        ([1, 2, 3], [], 0),
+        ([4, 4], [4, 4, 4], 1),
+        ([1, 2, 9, 1, 2, 8, 1, 2], [8, 1, 2], 2),  # the last place
+        ([1, 2, 9, 5, 2, 8, 1, 2], [9, 5, 2], 2),  # with the longest part of the end
     ],
     ids=str,
 )
-def test_where_it_looks(ids: list[int], expected: list[int]) -> None:
-    assert looked_up(np.array(ids), 3) == expected
+def test_where_it_looks(ids: list[int], expected: list[int], found_by: int) -> None:
+    assert looked_up(np.array(ids), 3) == Guess(expected or (), found_by)
