@@ -82,7 +82,7 @@ def storage_from(data: Any, origin: str) -> Storage:
         "scheme": lambda x: x in SCHEMES,
         "embeddings": lambda x: x in (*SCHEMES, AS_IT_IS),
         "group_size": lambda x: type(x) is int and x > 0,
-        "scale_dtype": lambda x: x in FLOATS,
+        "scale_dtype": lambda x: x in [DType.float16, DType.float32],
     }
     for key, fits in rules.items():
         if not fits(data.get(key)):

@@ -9,7 +9,9 @@ import numpy as np
 from tfx.core.backend import Backend
 from tfx.core.creation import tensor
 from tfx.core.errors import UsageError
+from tfx.core.files import shown
 from tfx.core.recipe import CompareSettings, Example, computable
+from tfx.core.stored import Stored
 from tfx.core.tensor import Tensor
 from tfx.models.gpt2.data import Ids
 from tfx.models.gpt2.language_model import LanguageModel
@@ -32,7 +34,13 @@ def example(
     """
     settings.refuse_unsupported(preset.name, {"weights", "prompt", "dtype"})
     dtype = computable(preset.name, settings.dtype or "float32", backend)
-    model = LanguageModel.load(find_weights(preset, settings.weights, note), backend, note, dtype)
+    path = find_weights(preset, settings.weights, note)
+    model = LanguageModel.load(path, backend, note, dtype)
+    if any(isinstance(x, Stored) for x in model.params.values()):
+        raise UsageError(
+            f"{shown(path)} is quantized, and tfx compare takes gradients; give the weights it was "
+            "made from"
+        )
     ids = _ids(model, settings.prompt)
     read, targets = (
         tensor(part[None], backend, backend.index_dtype) for part in (ids[:-1], ids[1:])

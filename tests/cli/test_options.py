@@ -72,6 +72,8 @@ def test_train_refuses(invoke: Any, flag: str) -> None:
         "--num-beams=0",
         "--num-samples=0",
         "--max-new-tokens=0",
+        "--group-size=0",
+        "--kv-dtype=half",
     ],
 )
 def test_run_refuses(invoke: Any, flag: str) -> None:
@@ -176,6 +178,10 @@ def test_run_passes_every_flag_on(invoke: Any) -> None:
         "logprobs": 0,
         "draft": "d",
         "num_draft_tokens": 3,
+        "quantize": "int4",
+        "quantize_embeddings": "none",
+        "group_size": 32,
+        "kv_dtype": "float16",
     }
     args = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
     switches = ("--stop", "a", "--stop", "b", "--window", "--prompt-lookup")
@@ -204,7 +210,16 @@ def test_early_stopping(invoke: Any, word: str, value: object) -> None:
 
 
 def test_eval_passes_every_flag_on(invoke: Any) -> None:
-    flags = {"weights": "w", "data": "d.txt", "dtype": "float32", "stride": 8, "batch_size": 2}
+    flags = {
+        "weights": "w",
+        "data": "d.txt",
+        "dtype": "float32",
+        "stride": 8,
+        "batch_size": 2,
+        "quantize": "int8",
+        "quantize_embeddings": "float16",
+        "group_size": 16,
+    }
     args = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
     assert given(invoke("eval", "echo", *args, "--json")) == flags
     assert {f.name for f in fields(EvalSettings)} == {*flags, "docs"}

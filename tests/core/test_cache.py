@@ -7,11 +7,12 @@ import re
 import numpy as np
 import pytest
 
+from tfx.core import tree
 from tfx.core.backend import Backend, HostArray
 from tfx.core.cache import KVCache
 from tfx.core.creation import tensor
 from tfx.core.dtypes import DType
-from tfx.core.errors import ShapeError
+from tfx.core.errors import DTypeError, ShapeError
 from tfx.core.nn import attention, softmax
 from tfx.core.ops import causal_mask, where
 from tfx.testing import StrictBackend
@@ -218,3 +219,31 @@ def test_what_a_cache_of_rows_refuses(backend: Backend) -> None:
     for counts in ([0, 2], [-1, 0], [1]):
         with pytest.raises(ShapeError, match=re.escape(f"cannot forget {counts}: expected one")):
             cache.rewind(counts)
+
+
+@pytest.mark.parametrize("kept", ["float16", "bfloat16"])
+def test_a_cache_of_halves(kept: str, backend: Backend) -> None:
+    """Half the memory; attention gets what was rounded, in the dtype of its queries."""
+    k, v = (np.round(numbers(seed) * 16) / 16 for seed in range(2))  # which both of them hold
+    q = tensor(numbers(2), backend, "float32")
+    cache = KVCache(1, (HEADS, T, SIZE), backend, DType(kept))
+    keys, values, offset = cache.extend(
+        0, tensor(k, backend, "float32"), tensor(v, backend, "float32")
+    )
+    assert keys.dtype == values.dtype == "float32"
+    assert [leaf.dtype for leaf in tree.leaves([keys, values])] == [kept, kept]
+    np.testing.assert_array_equal(keys.numpy(), k)
+    plain = (tensor(x, backend, "float32") for x in (k, v))
+    found = attention(q, keys, values, 0.5, offset).numpy()
+    np.testing.assert_allclose(found, attention(q, *plain, 0.5).numpy(), rtol=1e-6)
+    cache.advance(T)
+    cache.reorder([1, 0])
+    keys, _, _ = cache.extend(0, *(tensor(x[:, :0], backend, "float32") for x in (k, v)))
+    np.testing.assert_array_equal(keys.numpy(), k[::-1])
+
+
+def test_a_cache_of_another_dtype_is_refused(backend: Backend) -> None:
+    cache = KVCache(1, (HEADS, T, SIZE), backend, DType.float64)
+    k = tensor(numbers(0), backend, "float32")
+    with pytest.raises(DTypeError, match="write of float64 and float32"):
+        cache.extend(0, k, k)

@@ -201,7 +201,7 @@ def test_progress_is_told_and_is_no_result(folder: Path, data: Path) -> None:
 def test_the_object(folder: Path, data: Path) -> None:
     found = evaluate(folder, data)
     assert list(found) == [
-        *("model", "backend", "device", "dtype", "weights", "data", "stride"),
+        *("model", "backend", "device", "dtype", "weights", "weight_bytes", "data", "stride"),
         *("num_tokens", "num_characters", "num_bytes", "loss", "standard_error", "perplexity"),
         *("nats_per_character", "bits_per_byte", "timing"),
     ]

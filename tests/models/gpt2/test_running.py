@@ -17,6 +17,7 @@ from tfx.core.errors import CheckpointError, UsageError
 from tfx.core.generation import GenerationOptions, generate
 from tfx.core.recipe import RunSettings
 from tfx.core.tokenizer import load_tokenizer
+from tfx.core.weights import open_weights
 from tfx.models.gpt2.language_model import LanguageModel
 from tfx.models.gpt2.presets import PRESETS
 from tfx.models.gpt2.recipe import GPT2
@@ -227,6 +228,8 @@ def test_the_object(folder: Path) -> None:
     found = run(folder, prompt=TEXT, seed=7, max_new_tokens=5, logprobs=2)
     timing = found.pop("timing")
     [sample] = found.pop("samples")
+    weights = open_weights(folder / "model.safetensors").values()
+    assert found.pop("weight_bytes") == sum(x.array.nbytes for x in weights)
     assert found == {
         "model": "gpt2",
         "backend": "numpy",
