@@ -69,7 +69,7 @@ def as_rows(space: Workspace, calls: Calls, x: Array) -> Array:
     try:
         return x.reshape(shape, copy=False) if x.ndim != 2 or x.size == n else x
     except ValueError:
-        copy = space.scratch(x.shape, x.dtype)
+        copy: Array = space.scratch(x.shape, x.dtype)
         calls.append((np.copyto, (copy, x)))
         return copy.reshape(shape)
 

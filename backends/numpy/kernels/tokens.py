@@ -57,28 +57,31 @@ def _few_losses(
 ) -> tuple[Array, Array, Array]:
     """Targets as rows of zeros and a one."""
     count, vocabulary = rows.shape
+    shape = targets.shape
     chosen, exps = (space.saved(rows.shape, rows.dtype) for _ in range(2))
-    picked = space.scratch((count,), rows.dtype)
+    starts = np.arange(0, rows.size, vocabulary).reshape(shape)
+    places = space.scratch(shape, starts.dtype)
+    picked, logs = (space.scratch((count,), rows.dtype) for _ in range(2))
     total, summed = row_sums(space.saved, exps, 1.0)
-    logs = space.scratch((count,), rows.dtype)
-    every, flat = np.arange(count), rows.reshape(-1)
+    flat = rows.reshape(-1)
 
     def exponentials() -> None:
         if flat.dot(flat) < _SAFE:
             np.exp(rows, exps)
-            np.vecdot(rows, chosen, picked)
         else:
-            np.subtract(rows, rows.max(-1, keepdims=True), exps)
-            picked[:] = exps[every, targets.reshape(-1)]
+            top = rows.max(-1, keepdims=True)
+            np.subtract(rows, top, exps)
             np.exp(exps, exps)
+            np.subtract(picked, top[:, 0], picked)
 
-    each = (*targets.shape, vocabulary)
     calls += (
-        _one_hot(targets, chosen.reshape(each)),
+        (np.add, (targets, starts, places)),
+        (flat.take, (places, None, picked.reshape(shape), "clip")),
+        _one_hot(targets, chosen.reshape(*shape, vocabulary)),
         (exponentials, ()),
         summed,
         (np.log, (total[:, 0], logs)),
-        (np.subtract, (logs.reshape(targets.shape), picked.reshape(targets.shape), losses)),
+        (np.subtract, (logs.reshape(shape), picked.reshape(shape), losses)),
     )
     return chosen, exps, total
 
