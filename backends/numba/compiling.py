@@ -40,6 +40,9 @@ Factors = Array
 Ids = Array
 """int32 or int64 (n,), side by side."""
 
+Bytes = Array
+"""uint8 (n,), side by side."""
+
 Position = Array
 """One int64, (1,)."""
 
@@ -56,6 +59,7 @@ _TYPES: dict[str, Callable[[types.Type, types.Type], types.Type]] = {
     "Mask": lambda real, ids: types.Array(types.boolean, 4, "A"),
     "Factors": lambda real, ids: types.Array(real, 4, "A"),
     "Ids": lambda real, ids: types.Array(ids, 1, "C"),
+    "Bytes": lambda real, ids: types.Array(types.uint8, 1, "C"),
     "Position": lambda real, ids: types.Array(types.int64, 1, "C"),
     "Flag": lambda real, ids: types.Array(types.boolean, 1, "C"),
     "Real": lambda real, ids: real,
