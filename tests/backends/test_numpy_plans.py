@@ -191,7 +191,9 @@ def _carry_out(
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.parametrize("op", FUSED_OPS, ids=str)
+@pytest.mark.parametrize(
+    "op", [op for op in FUSED_OPS if op.name.split()[0] in NumpyBackend().fused], ids=str
+)
 @pytest.mark.parametrize(
     ("dtype", "layout", "roomy"),
     [
