@@ -82,6 +82,8 @@ def what_is_there_beyond_the_primitives(subject: Subject) -> None:
     recording = B.recording_natively(x)
     require(recording is False, f"recording_natively of a plain array is {recording!r}, not False")
     B.synchronize()
+    peak = B.peak_memory()
+    require(peak is None or type(peak) is int, f"peak_memory gave {peak!r}, not an int or None")
 
 
 def arrays_of(subject: Subject, dtype: DType) -> None:

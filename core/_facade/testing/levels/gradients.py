@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ import numpy as np
 from tfx.core import ops
 from tfx.core.autograd import Autograd, grad, value_and_grad
 from tfx.core.backend import Backend
+from tfx.core.checkpointing import checkpointed
 from tfx.core.creation import tensor
 from tfx.core.dtypes import FLOATS, DType
+from tfx.core.errors import OnlyOnTape
 from tfx.core.tape import no_grad
 from tfx.core.tensor import Tensor
 from tfx.testing.calling import PLAIN
@@ -133,7 +136,8 @@ def write_leaves_a_recorded_buffer_as_it_was(subject: Subject) -> None:
 
 @CHECKS.check
 def native_autograd_finds_what_the_tape_finds(subject: Subject) -> None:
-    """A parameter that the value depends on through each kind of primitive, and one it does not."""
+    """A parameter that the value depends on through each kind of primitive, and one it does not;
+    checkpointed too, where the backend can."""
     check_way(subject, "native")
     B = subject.backend
 
@@ -146,15 +150,23 @@ def native_autograd_finds_what_the_tape_finds(subject: Subject) -> None:
     rng = np.random.default_rng(0)
     shapes = {"w": (2, 3), "v": (3, 4), "b": (4,), "s": (), "unused": (2,)}
     p = {n: tensor(rng.standard_normal(s), B, DType.float32) for n, s in shapes.items()}
-    (value, by_tape), (own_value, own) = (value_and_grad(f, autograd=way)(p) for way in WAYS)
-    kinds = [f"{x.dtype}{x.shape}" for x in (own_value, value)]
-    require(kinds[0] == kinds[1], f"the value is {kinds[0]}, not {kinds[1]}")
-    if not np.allclose(own_value.numpy(), value.numpy(), rtol=1e-4):
-        raise Mismatch(f"the value: native {own_value.item()}, the tape {value.item()}")
-    for name in shapes:
-        tape, native = by_tape[name].numpy(), own[name].numpy()
-        if not np.allclose(native, tape, rtol=1e-4, atol=1e-5):
-            raise Mismatch(f"by {name}: native {native.tolist()}, the tape {tape.tolist()}")
+    by_tape = value_and_grad(f, autograd="core")(p)
+    _compare(value_and_grad(f, autograd="native")(p), by_tape, "native")
+    with suppress(OnlyOnTape):
+        anew = value_and_grad(lambda p: checkpointed(lambda w: f(p))(p["w"]), autograd="native")(p)
+        _compare(anew, by_tape, "native, checkpointed")
+
+
+def _compare(found: tuple[Tensor, Any], by_tape: tuple[Tensor, Any], way: str) -> None:
+    """Hold a value and its gradients against the tape's."""
+    kinds = [f"{value.dtype}{value.shape}" for value, _ in (found, by_tape)]
+    require(kinds[0] == kinds[1], f"the value is {kinds[0]}, not {kinds[1]}, {way}")
+    if not np.allclose(found[0].numpy(), by_tape[0].numpy(), rtol=1e-4):
+        raise Mismatch(f"the value: {way} {found[0].item()}, the tape {by_tape[0].item()}")
+    for name in by_tape[1]:
+        ours, tape = found[1][name].numpy(), by_tape[1][name].numpy()
+        if not np.allclose(ours, tape, rtol=1e-4, atol=1e-5):
+            raise Mismatch(f"by {name}: {way} {ours.tolist()}, the tape {tape.tolist()}")
 
 
 def gradients_have_the_dtype_of_their_parameter(subject: Subject, way: Autograd) -> None:
