@@ -153,7 +153,8 @@ class Tiling:
 
     def _scores(self) -> Array:
         count = min(self._q.shape[2], _QUERIES) * self._k.shape[2]
-        return self._space.scratch((count,), self._q.dtype)
+        scores: Array = self._space.scratch((count,), self._q.dtype)
+        return scores
 
     def _weights(self) -> tuple[Array, Array]:
         """Room for the weights of a tile, before and after the factor."""
