@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 from numba.core import event
+from numba.core.runtime import rtsys
 
 Array = npt.NDArray[Any]
 
@@ -123,7 +125,10 @@ class Compiled:
             self._function
         )
         _stamp(dispatcher)
-        with event.install_listener("numba:compile", _Notice(dispatcher)):
+        kept = None if shared else _kept(dispatcher, signature)
+        if kept is not None:
+            return kept
+        with event.install_listener("numba:compile", _Notice()):
             dispatcher.compile(signature)
         # Called directly, it takes arrays as the signature has them, read-only ones too, which
         # Numba's own look at the arguments would give a type, and code, of their own.
@@ -187,23 +192,36 @@ def _start_threads() -> None:
 
 
 class _Notice(event.Listener):  # type: ignore[misc]
-    """Says, once in a process, that something is compiled and where it is kept."""
+    """Tells, while something is compiled, that it is and how much was before: on a terminal in a
+    line that goes again, elsewhere to the log."""
 
-    said = False
-
-    def __init__(self, dispatcher: Any) -> None:
-        self._path = dispatcher.stats.cache_path
+    count = 0
 
     def on_start(self, event: Any) -> None:
-        if not _Notice.said:
-            _Notice.said = True
-            logging.getLogger("tfx").info(
-                "Numba compiles kernels for this machine, once each, and keeps them in %s",
-                self._path,
-            )
+        _Notice.count += 1
+        text = f"Numba compiles kernels, once for this machine: {_Notice.count}"
+        if sys.stderr is not None and sys.stderr.isatty():
+            print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
+        else:
+            logging.getLogger("tfx").info(text)
 
     def on_end(self, event: Any) -> None:
-        pass
+        if sys.stderr is not None and sys.stderr.isatty():
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _kept(dispatcher: Any, signature: tuple[types.Type, ...]) -> Callable[..., None] | None:
+    """What an earlier process left on the disk; None where there is nothing.
+
+    Numba would first make ready all that compiling takes, half of what it costs to start. Where
+    another version of Numba does not know these functions, it does.
+    """
+    try:
+        rtsys.initialize(dispatcher.targetctx)
+        found = dispatcher._cache._load_overload(signature, dispatcher.targetctx)
+    except (AttributeError, TypeError, OSError):
+        return None
+    return None if found is None else found.entry_point
 
 
 @cache
