@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import FunctionType
 from typing import Any, TypeVar
 
 import numba
@@ -122,7 +123,7 @@ class Compiled:
         dtypes = numba.from_dtype(real), numba.from_dtype(ids)
         signature = tuple(_TYPES[kind](*dtypes) for kind in self._kinds)
         dispatcher = numba.njit(cache=True, parallel=_LOOPS_ALONE if shared else False, **_QUICK)(
-            self._function
+            _named_apart(self._function) if shared else self._function
         )
         _stamp(dispatcher)
         kept = None if shared else _kept(dispatcher, signature)
@@ -222,6 +223,21 @@ def _kept(dispatcher: Any, signature: tuple[types.Type, ...]) -> Callable[..., N
     except (AttributeError, TypeError, OSError):
         return None
     return None if found is None else found.entry_point
+
+
+def _named_apart(function: Callable[..., None]) -> Callable[..., None]:
+    """The same under another name: code is kept by name, with no regard to whether it is for one
+    thread or for several."""
+    copy = FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__qualname__ = f"{function.__qualname__}.shared"
+    copy.__module__ = function.__module__
+    return copy
 
 
 @cache
