@@ -8,13 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-ENOUGH = 2
-"""A cost is known when it was measured so often."""
+ENOUGH = 3
+"""A cost is known when it was measured so often. The least of the last so many holds: what else the
+machine does can only add, and of more measurements the least would be less."""
 
-RECENT = 15
-"""The least of so many measurements holds: what else the machine does can only add."""
-
-LASTING = 256
+LASTING = 128
 """A cost that was not measured in so many passes is not known any more."""
 
 FADING = 0.98
@@ -42,10 +40,10 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        self._passes: dict[int, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
+        self._passes: dict[int, deque[float]] = defaultdict(lambda: deque(maxlen=ENOUGH))
         self._measured: dict[int, int] = {}
         self._count = 0
-        self._drafts: deque[float] = deque(maxlen=RECENT)
+        self._drafts: deque[float] = deque(maxlen=ENOUGH)
         self._right: dict[int, float] = defaultdict(float)
         self._tried: dict[int, float] = defaultdict(float)
 
