@@ -105,6 +105,11 @@ class _Text:
         self.ids[self.length] = token
         self.length += 1
 
+    def guess(self, tokens: Sequence[int], count: int) -> None:
+        """Have `count` ids behind the tokens: those that are guessed, and any after them."""
+        self.make_room(count)
+        self.ids[self.length : self.length + count] = [*tokens, *[0] * (count - len(tokens))]
+
     def make_room(self, count: int) -> None:
         short = self.length + count - len(self.ids)
         if short > 0:
@@ -196,26 +201,22 @@ class Batch:
 
         Guesses that there are no positions for are left out.
         """
-        new = max(1, *(text.length - text.right for text in self._texts))
-        longest = max(text.length - text.begin for text in self._texts)
-        width = max(map(len, guesses), default=0)
-        width = min(width, max(self._model.max_positions - longest, 0))
-        known = [text.length - new for text in self._texts]
-        if longest > self._model.max_positions or any(
-            count < text.begin for count, text in zip(known, self._texts, strict=True)
-        ):
+        texts, positions = self._texts, self._model.max_positions
+        new = max([1, *[text.length - text.right for text in texts]])
+        views = [text.length - text.begin for text in texts]
+        if max(views) > positions or min(views) < new:
             return self._begin()
-        wrong = [text.held - count for count, text in zip(known, self._texts, strict=True)]
+        wrong = [text.held - text.length + new for text in texts]
         if any(wrong):
             self._taken = self._cache.rewind(wrong)
-        if self._taken + new + width > self._capacity:
+        count = min(max(map(len, guesses), default=0), positions - max(views))
+        if self._taken + new + count > self._capacity:
             return self._begin()
-        for text, guessed in zip(self._texts, guesses, strict=False):
-            text.make_room(width)
-            text.ids[text.length : text.length + width] = 0
-            text.ids[text.length : text.length + min(width, len(guessed))] = guessed[:width]
-        views = [text.ids[text.length - new : text.length + width] for text in self._texts]
-        self._read(np.stack(views), width)
+        if count:
+            for text, guess in zip(texts, guesses, strict=True):
+                text.guess(guess[:count], count)
+        ids = [text.ids[text.length - new : text.length + count] for text in texts]
+        self._read(np.array(ids), count)
 
     def _begin(self) -> None:
         """Read what each text has in view, after nothing."""
@@ -239,12 +240,13 @@ class Batch:
         read = tensor(ids, backend, backend.index_dtype)
         if guesses:
             verifying = cast(Verifying, self._model)
-            logits = verifying.each_logits(read, self._cache)[:, -1 - guesses :]
+            logits = verifying.each_logits(read, self._cache)
         else:
-            logits = self._model.logits(read, self._cache)[:, None]
+            logits = self._model.logits(read, self._cache)
         if logits.dtype.itemsize < 4:
             logits = logits.cast(DType.float32)
-        self.logits = logits.numpy()
+        host = logits.numpy()
+        self.logits = host[:, -1 - guesses :] if guesses else host[:, None]
         if not np.isfinite(self.logits.max(-1)).all():
             raise NonFiniteError("the logits are not finite: the model's parameters are too large")
         for text in self._texts:

@@ -165,12 +165,11 @@ def _sample(
                 going.append(row)
         if not going:
             return
-        places, choosers, chosen = (
-            [places[row] for row in going],
-            [choosers[row] for row in going],
-            [chosen[row] for row in going],
-        )
-        ahead.keep(going)
+        if len(going) < len(places):
+            places = [places[row] for row in going]
+            choosers = [choosers[row] for row in going]
+            chosen = [chosen[row] for row in going]
+            ahead.keep(going)
         ahead.read()
 
 

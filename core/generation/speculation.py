@@ -85,9 +85,8 @@ class Speculation:
         lengths = [n for n in LENGTHS if n < self.most] + [self.most]
         return [n for n in lengths if n <= room]
 
-    def decide(self, room: int, offers: Sequence[Offer]) -> int:
-        """How many tokens to verify, of what there is for each text."""
-        lengths = self.lengths(room)
+    def decide(self, lengths: Sequence[int], offers: Sequence[Offer]) -> int:
+        """Which of `lengths` to verify, of what there is for each text."""
         if self.length is None:
             return self.pace.best(lengths, offers)
         return lengths[-1] if any(offer.tokens for offer in offers) else 0
@@ -154,10 +153,13 @@ class Ahead:
 
     def read(self) -> None:
         """Read what is new in each text, with guesses behind it."""
-        spec, batch, room = self._speculation, self._batch, self._batch.room
+        spec, batch = self._speculation, self._batch
+        if not spec.most:
+            return batch.read()
         began = spec.clock()
+        lengths = spec.lengths(batch.room)
         self._guesses, count = self._guesser.guess(
-            batch.texts, spec.lengths(room)[-1], lambda offers: spec.decide(room, offers)
+            batch.texts, lengths[-1], lambda offers: spec.decide(lengths, offers)
         )
         guessed = spec.clock()
         batch.read([guess.tokens[:count] for guess in self._guesses])
