@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tfx.backends.numpy.backend import NumpyBackend
-from tfx.backends.numpy.kernels import few_scores, optimizer, score_tiles, tokens
+from tfx.backends.numpy.kernels import few_scores, optimizer, score_tiles, stored, tokens
 from tfx.backends.numpy.kernels.softmax import softmax_into
-from tfx.core import nn
+from tfx.core import nn, quantized
 from tfx.core.autograd import value_and_grad
 from tfx.core.creation import tensor
 from tfx.core.dtypes import DType
@@ -52,6 +53,26 @@ def test_tiles_leave_out_what_nobody_sees(monkeypatch: pytest.MonkeyPatch) -> No
     x = tensor(np.ones((1, 8, 4)), B)
     nn.attention(x, x, x, 0.5, heads=2)
     assert looked_at == 2 * 2 * (2 + 4 + 6 + 8)
+
+
+@pytest.mark.parametrize("block", [1, 20])
+def test_stored_weights_in_blocks(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(stored, "BLOCK", block)
+    for op in FUSED_OPS:
+        if op.name in ("linear_q8", "linear_q4", "linear_half"):
+            for dtype in (DType.float64, DType.float32):
+                check_values(op, B, op.samples, dtype)
+
+
+def test_a_stored_weight_is_never_there_as_a_whole() -> None:
+    q = tensor(np.ones((999, 1000), np.int8), B)
+    scales, x = tensor(np.ones((999, 10), np.float32), B), tensor(np.ones((1, 1000), np.float32), B)
+    tracemalloc.start()
+    found = quantized.linear_q8(x, q, scales)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.tolist() == [[1000.0] * 999]
+    assert peak < 4 * 999 * 1000 / 4
 
 
 def test_a_cache_is_read_as_far_as_it_is_written() -> None:

@@ -1,0 +1,190 @@
+"""Products with weights that are stored in fewer bits.
+
+A weight is made some rows at a time in a block that stays in the processor's cache, and multiplied
+from there: no float array of its size comes to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tfx.backends.numpy.kernels.activations import ACTIVATIONS
+from tfx.backends.numpy.kernels.arrays import LIMITS, Array, as_rows
+from tfx.core.backend import Backend, Fused
+
+BLOCK = 2**16
+"""How many numbers are made at a time."""
+
+Blocks = Iterator[tuple[slice, Array]]
+"""Some rows of a weight, and their numbers; the array is used again for the next."""
+
+# ---- the numbers ---------------------------------------------------------------------------------
+
+
+def _from_q8(q: Array, scales: Array, dtype: Any) -> Blocks:
+    groups, size = scales.shape[1], q.shape[1] // scales.shape[1]
+    for rows, block in _buffers(q.shape, dtype):
+        by_group = block.reshape(-1, groups, size)
+        numbers = q[rows].reshape(by_group.shape)
+        np.multiply(numbers, scales[rows, :, None], out=by_group, dtype=dtype)
+        yield rows, block
+
+
+def _from_q4(q: Array, scales: Array, dtype: Any) -> Blocks:
+    groups, half = scales.shape[1], q.shape[1] // scales.shape[1]
+    for rows, block in _buffers((len(q), 2 * q.shape[1]), dtype):
+        pairs, by_group = q[rows].reshape(-1, groups, half), block.reshape(-1, groups, 2 * half)
+        by_group[..., :half] = pairs & 15
+        by_group[..., half:] = pairs >> 4
+        by_group -= 8
+        np.multiply(by_group, scales[rows, :, None], out=by_group, dtype=dtype)
+        yield rows, block
+
+
+def _from_half(w: Array, dtype: Any) -> Blocks:
+    for rows, block in _buffers(w.shape, dtype):
+        if w.dtype == np.uint16:  # bfloat16's words
+            block[...] = (w[rows].astype(np.uint32) << 16).view(np.float32)
+        else:
+            block[...] = w[rows]
+        yield rows, block
+
+
+def _buffers(shape: tuple[int, ...], dtype: Any) -> Blocks:
+    count = max(1, BLOCK // shape[1])
+    buffer = np.empty((min(count, shape[0]), shape[1]), dtype)
+    for start in range(0, shape[0], count):
+        rows = slice(start, min(start + count, shape[0]))
+        yield rows, buffer[: rows.stop - rows.start]
+
+
+# ---- the products --------------------------------------------------------------------------------
+
+
+def _quantized(
+    blocks: Callable[..., Blocks],
+    B: Backend,
+    x: Array,
+    q: Array,
+    scales: Array,
+    b: Array | None,
+    residual: Array | None,
+    *,
+    activation: str | None,
+) -> tuple[Array, None]:
+    rows = as_rows(x)
+    y = np.empty((len(rows), len(q)), x.dtype)
+    _times_rows(rows, blocks(q, scales, x.dtype), y)
+    return _finished(y, x, b, residual, activation), None
+
+
+def _half(
+    B: Backend,
+    x: Array,
+    w: Array,
+    b: Array | None,
+    residual: Array | None,
+    *,
+    activation: str | None,
+    outputs_first: bool,
+) -> tuple[Array, None]:
+    rows, blocks = as_rows(x), _from_half(w, x.dtype)
+    y = np.zeros((len(rows), w.shape[0 if outputs_first else 1]), x.dtype)
+    if outputs_first:
+        _times_rows(rows, blocks, y)
+    else:
+        for inputs, block in blocks:
+            y += rows[:, inputs] @ block
+    return _finished(y, x, b, residual, activation), None
+
+
+def _times_rows(x: Array, blocks: Blocks, y: Array) -> None:
+    for outputs, block in blocks:
+        if len(x) == 1:
+            np.dot(block, x[0], out=y[0, outputs])
+        else:
+            y[:, outputs] = x @ block.T
+
+
+def _finished(
+    y: Array, x: Array, b: Array | None, residual: Array | None, activation: str | None
+) -> Array:
+    if b is not None:
+        y += b
+    if activation is not None:
+        y = ACTIVATIONS[activation].value(y)
+    y = y.reshape(*x.shape[:-1], y.shape[-1])
+    if residual is not None:
+        y += residual
+    return y
+
+
+# ---- what they take ------------------------------------------------------------------------------
+
+
+def _can_quantized(
+    dtype: Any,
+    B: Backend,
+    x: Array,
+    q: Array,
+    scales: Array,
+    b: Array | None,
+    residual: Array | None,
+    *,
+    activation: str | None,
+) -> bool:
+    if q.ndim != 2 or scales.ndim != 2 or q.dtype != dtype or scales.dtype.kind != "f":
+        return False
+    if not q.size or len(scales) != len(q) or not scales.size or q.shape[1] % scales.shape[1]:
+        return False
+    if scales.dtype.itemsize > x.dtype.itemsize:
+        return False
+    inputs = q.shape[1] if dtype == np.int8 else 2 * q.shape[1]
+    return _suit(x, (inputs, len(q)), b, residual, activation)
+
+
+def _can_half(
+    B: Backend,
+    x: Array,
+    w: Array,
+    b: Array | None,
+    residual: Array | None,
+    *,
+    activation: str | None,
+    outputs_first: bool,
+) -> bool:
+    if w.ndim != 2 or w.dtype not in (np.uint16, np.float16) or not w.size:
+        return False
+    inputs, outputs = w.shape[::-1] if outputs_first else w.shape
+    return _suit(x, (inputs, outputs), b, residual, activation)
+
+
+def _suit(
+    x: Array,
+    lengths: tuple[int, int],
+    b: Array | None,
+    residual: Array | None,
+    activation: str | None,
+) -> bool:
+    inputs, outputs = lengths
+    if not x.ndim or not x.size or x.shape[-1] != inputs or x.dtype not in LIMITS:
+        return False
+    if activation is not None and activation not in ACTIVATIONS:
+        return False
+    return (b is None or (b.shape == (outputs,) and b.dtype == x.dtype)) and (
+        residual is None
+        or (residual.shape == (*x.shape[:-1], outputs) and residual.dtype == x.dtype)
+    )
+
+
+LINEAR_Q8 = Fused(
+    "linear_q8", partial(_quantized, _from_q8), supports=partial(_can_quantized, np.int8)
+)
+LINEAR_Q4 = Fused(
+    "linear_q4", partial(_quantized, _from_q4), supports=partial(_can_quantized, np.uint8)
+)
+LINEAR_HALF = Fused("linear_half", _half, supports=_can_half)
