@@ -161,6 +161,7 @@ def main() -> None:
     known = [contest.name for contest in CONTESTS]
     parser.add_argument("--only", nargs="+", metavar="CONTEST", choices=known, help="no others")
     parser.add_argument("--rounds", type=int, default=7, help="of each contest (default 7)")
+    parser.add_argument("--size", metavar="SIZE", help="a trial with a model smaller than 124M")
     parser.add_argument("--data", type=Path, metavar="FILE", help="the text for perplexity")
     parser.add_argument("--jax-python", metavar="PATH", help="an interpreter that has jax")
     parser.add_argument("--python", action="append", default=[], metavar="PEER=PATH",
@@ -180,6 +181,8 @@ def main() -> None:
     if args.json:
         everything = {"began": began, "rounds": args.rounds, "rows": rows, "contests": found}
         args.json.write_text(json.dumps(everything, indent=2) + "\n")
+    if args.size:
+        print(f"A trial with {args.size}: nothing here is about 124M.")
     print(table(rows))
 
 

@@ -57,14 +57,14 @@ class Target:
 
 CONTESTS = (
     Contest("microgpt", "microgpt/run.py", takes=("jax_python", "port"), rounds="--repeats"),
-    Contest("decode", "gpt2/decode.py", takes=("python",)),
+    Contest("decode", "gpt2/decode.py", takes=("python", "size")),
     Contest("quality", "gpt2/quality.py", takes=("data",), rounds=None),
-    Contest("rows", "gpt2/rows.py"),
+    Contest("rows", "gpt2/rows.py", takes=("size",)),
     Contest("lookup", "gpt2/lookup.py"),
-    Contest("prefill", "gpt2/prefill.py", takes=("python",)),
-    Contest("training", "gpt2/training.py"),
+    Contest("prefill", "gpt2/prefill.py", takes=("python", "size")),
+    Contest("training", "gpt2/training.py", takes=("size",)),
     Contest("tiny", "gpt2/decode.py", ("--size", "tiny"), takes=("python",)),
-    Contest("opening", "gpt2/opening.py"),
+    Contest("opening", "gpt2/opening.py", takes=("size",)),
     Contest("help", "cli_help.py", rounds="--repeats"),
 )
 
