@@ -38,7 +38,7 @@ def available() -> bool:
     return {"+avx512f", "+avx512bw", "+avx512vl", "+avx512vnni"} <= set(features.split(","))
 
 
-class Sums(types.Type):  # type: ignore[misc]
+class Sums(types.Type):
     """LANES partial sums for each of `rows` rows."""
 
     def __init__(self, rows: int) -> None:

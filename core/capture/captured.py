@@ -107,6 +107,8 @@ class Captured(Generic[T]):
             kept = self._kept.get(known := tuple(key))
             if kept is None:
                 return self._first(known, args, leaves)
+            if len(self._kept) >= PROGRAMS:  # what was used latest stands last
+                self._kept[known] = self._kept.pop(known)
             if kept.replay is None:
                 return self._fn(*args)
             return kept.result(kept.replay([x.data for x in leaves]))

@@ -140,7 +140,7 @@ class _Merging:
     def _replace(
         self, instead_of: dict[Call, list[Call]], gone: set[Call], values: dict[Value, Value]
     ) -> None:
-        calls = []
+        calls: list[Call] = []
         for call in self._program.calls:
             calls += instead_of.get(call, ())
             if call not in gone:
@@ -154,7 +154,8 @@ class _Merging:
 
 def _cut(whole: Value, axis: int, parts: Sequence[Value | None]) -> list[Call]:
     """Calls that cut the parts, which lie side by side along an axis, out of the whole."""
-    at, start, calls = axis % len(whole.shape), 0, []
+    at, start = axis % len(whole.shape), 0
+    calls: list[Call] = []
     for part in parts:
         assert part is not None
         stop = start + part.shape[at]

@@ -38,21 +38,42 @@ def _linear(
     if outputs_first:
         w = w.T
     out, y, last = result_rows(space, (*x.shape[:-1], w.shape[1]), x.dtype)
-    before, kept = y, None
-    if activation is not None:
-        act = ACTIVATIONS[activation]
-        if residual is not None or not act.keeps_value:
-            before = kept = space.saved(y.shape, y.dtype)
+    before = room_before(space, y, residual, activation)
     calls.append(product(rows, w, before))
+    finish(space, calls, before, y, b, residual, activation)
+    return out, None if before is y else before, [*calls, *last]
+
+
+def room_before(
+    space: Workspace, y: Array, residual: Array | None, activation: str | None
+) -> Array:
+    """Where a product goes that `finish` makes the result `y` of; it is kept for the gradient where
+    that needs it."""
+    if activation is None or (residual is None and ACTIVATIONS[activation].keeps_value):
+        return y
+    room: Array = space.saved(y.shape, y.dtype)
+    return room
+
+
+def finish(
+    space: Workspace,
+    calls: Calls,
+    before: Array,
+    y: Array,
+    b: Array | None,
+    residual: Array | None,
+    activation: str | None,
+) -> None:
+    """Add the calls that make `y = residual + activation(before + b)`."""
     if b is not None:
         calls.append((np.add, (before, b, before)))
     if activation is not None:
+        act = ACTIVATIONS[activation]
         value = before if act.keeps_value else y
         calls += act.value(space, before, value)
         before = value
     if residual is not None:
         calls.append((np.add, (before, as_rows(space, calls, residual), y)))
-    return out, kept, [*calls, *last]
 
 
 def _linear_vjp(

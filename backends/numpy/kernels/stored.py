@@ -13,8 +13,17 @@ from typing import Any
 import numpy as np
 
 from tfx.backends.numpy.kernels.activations import ACTIVATIONS
-from tfx.backends.numpy.kernels.arrays import LIMITS, Array, as_rows
-from tfx.core.backend import Backend, Fused
+from tfx.backends.numpy.kernels.arrays import (
+    LIMITS,
+    Array,
+    Calls,
+    as_matrix,
+    as_rows,
+    result_rows,
+)
+from tfx.backends.numpy.kernels.dense import finish, room_before
+from tfx.core.backend import Backend
+from tfx.core.planning import Workspace, planned
 
 BLOCK = 2**16
 """How many numbers are made at a time."""
@@ -68,6 +77,7 @@ def _buffers(shape: tuple[int, ...], dtype: Any) -> Blocks:
 def _quantized(
     blocks: Callable[..., Blocks],
     B: Backend,
+    space: Workspace,
     x: Array,
     q: Array,
     scales: Array,
@@ -75,15 +85,14 @@ def _quantized(
     residual: Array | None,
     *,
     activation: str | None,
-) -> tuple[Array, None]:
-    rows = as_rows(x)
-    y = np.empty((len(rows), len(q)), x.dtype)
-    _times_rows(rows, blocks(q, scales, x.dtype), y)
-    return _finished(y, x, b, residual, activation), None
+) -> tuple[Array, None, Calls]:
+    made = partial(blocks, q, scales, x.dtype)
+    return _product(space, x, _times_rows, made, len(q), b, residual, activation)
 
 
 def _half(
     B: Backend,
+    space: Workspace,
     x: Array,
     w: Array,
     b: Array | None,
@@ -91,36 +100,43 @@ def _half(
     *,
     activation: str | None,
     outputs_first: bool,
-) -> tuple[Array, None]:
-    rows, blocks = as_rows(x), _from_half(w, x.dtype)
-    y = np.zeros((len(rows), w.shape[0 if outputs_first else 1]), x.dtype)
-    if outputs_first:
-        _times_rows(rows, blocks, y)
-    else:
-        for inputs, block in blocks:
-            y += rows[:, inputs] @ block
-    return _finished(y, x, b, residual, activation), None
+) -> tuple[Array, None, Calls]:
+    made = partial(_from_half, w, x.dtype)
+    times, axis = (_times_rows, 0) if outputs_first else (_times_columns, 1)
+    return _product(space, x, times, made, w.shape[axis], b, residual, activation)
 
 
-def _times_rows(x: Array, blocks: Blocks, y: Array) -> None:
-    for outputs, block in blocks:
+def _product(
+    space: Workspace,
+    x: Array,
+    times: Callable[[Array, Callable[[], Blocks], Array], None],
+    made: Callable[[], Blocks],
+    outputs: int,
+    b: Array | None,
+    residual: Array | None,
+    activation: str | None,
+) -> tuple[Array, None, Calls]:
+    calls: Calls = []
+    rows = as_rows(space, calls, x)
+    out, y, last = result_rows(space, (*x.shape[:-1], outputs), x.dtype)
+    before = room_before(space, y, residual, activation)
+    calls.append((times, (as_matrix(rows), made, as_matrix(before))))
+    finish(space, calls, before, y, b, residual, activation)
+    return out, None, [*calls, *last]
+
+
+def _times_rows(x: Array, blocks: Callable[[], Blocks], y: Array) -> None:
+    for outputs, block in blocks():
         if len(x) == 1:
             np.dot(block, x[0], out=y[0, outputs])
         else:
             y[:, outputs] = x @ block.T
 
 
-def _finished(
-    y: Array, x: Array, b: Array | None, residual: Array | None, activation: str | None
-) -> Array:
-    if b is not None:
-        y += b
-    if activation is not None:
-        y = ACTIVATIONS[activation].value(y)
-    y = y.reshape(*x.shape[:-1], y.shape[-1])
-    if residual is not None:
-        y += residual
-    return y
+def _times_columns(x: Array, blocks: Callable[[], Blocks], y: Array) -> None:
+    y[...] = 0
+    for inputs, block in blocks():
+        y += x[:, inputs] @ block
 
 
 # ---- what they take ------------------------------------------------------------------------------
@@ -181,10 +197,10 @@ def _suit(
     )
 
 
-LINEAR_Q8 = Fused(
+LINEAR_Q8 = planned(
     "linear_q8", partial(_quantized, _from_q8), supports=partial(_can_quantized, np.int8)
 )
-LINEAR_Q4 = Fused(
+LINEAR_Q4 = planned(
     "linear_q4", partial(_quantized, _from_q4), supports=partial(_can_quantized, np.uint8)
 )
-LINEAR_HALF = Fused("linear_half", _half, supports=_can_half)
+LINEAR_HALF = planned("linear_half", _half, supports=_can_half)
