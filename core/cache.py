@@ -63,7 +63,7 @@ class KVCache:
 
     def tree_like(self, values: Iterator[Tensor]) -> KVCache:
         """A cache of other tensors in the order of `tree_leaves`."""
-        new = KVCache.__new__(KVCache)
+        new = type(self).__new__(type(self))
         new.capacity, new.length, new._rows = self.capacity, self.length, self._rows
         new._buffers = [(next(values), next(values)) for _ in self._buffers]
         new._position = next(values)

@@ -28,9 +28,9 @@ class Reading:
         self._step = jit(self._read_and_keep, donate_argnums=(1,))
 
     def __call__(self, ids: Tensor, cache: KVCache) -> Tensor:
-        if ids.shape[1] > FEW:
-            return self._read(ids, cache)
         length = cache.length + ids.shape[1]
+        if ids.shape[1] > FEW or length > cache.capacity:  # which the cache refuses
+            return self._read(ids, cache)
         logits, kept = self._step(ids, cache)
         cache.become(kept, length)
         return logits
