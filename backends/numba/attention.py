@@ -13,6 +13,7 @@ from numba import prange
 from tfx.backends.numba.arithmetic import exp, highest, row
 from tfx.backends.numba.arrays import look_at, reals, result, rows_of
 from tfx.backends.numba.compiling import (
+    MANY,
     Array,
     Count,
     Factors,
@@ -125,6 +126,51 @@ def _mix(out: Any, weights: Any, rows: Any, at: Any) -> None:
             out[c] += weights[s] * last[c]
 
 
+@helper
+def _attend_head(
+    text: Any,
+    head: Any,
+    out: Any,
+    weights: Any,
+    used: Any,
+    q: Any,
+    k: Any,
+    v: Any,
+    scale: Any,
+    first: Any,
+    causal: Any,
+    visible: Any,
+    masked: Any,
+    factor: Any,
+    factored: Any,
+) -> None:
+    real = q.dtype.type
+    keys = k.shape[2]
+    for i in range(q.shape[2]):
+        seen = min(max(first[0] + i + 1, 0), keys) if causal else keys
+        scores = row(weights, (text, head, i))[:seen]
+        _dots(scores, row(q, (text, head, i)), k, (text, head), scale)
+        if masked:
+            for s in range(seen):
+                if not visible[text, head, i, s]:
+                    scores[s] = real(-np.inf)
+        top = highest(scores)
+        total = real(0)
+        for s in range(seen):
+            e = exp(scores[s] - top)
+            scores[s] = e
+            total += e
+        share = real(1) / (real(0.5) if total < real(0.5) else total)
+        for s in range(seen):
+            scores[s] *= share
+        multiplied = scores
+        if factored:
+            multiplied = row(used, (text, head, i))[:seen]
+            for s in range(seen):
+                multiplied[s] = scores[s] * factor[text, head, i, s]
+        _mix(row(out, (text, head, i)), multiplied, v, (text, head))
+
+
 @shared
 def _attend(
     out: Heads,
@@ -141,35 +187,15 @@ def _attend(
     factor: Factors,
     factored: Count,
 ) -> None:
-    real = q.dtype.type
-    heads, queries, keys = q.shape[1], q.shape[2], k.shape[2]
-    for n in prange(q.shape[0] * heads):
-        text, head = n // heads, n % heads
-        for i in range(queries):
-            seen = min(max(first[0] + i + 1, 0), keys) if causal else keys
-            scores = row(weights, (text, head, i))[:seen]
-            multiplied = row(used, (text, head, i))[:seen]
-            _dots(scores, row(q, (text, head, i)), k, (text, head), scale)
-            if masked:
-                for s in range(seen):
-                    if not visible[text, head, i, s]:
-                        scores[s] = real(-np.inf)
-            top = highest(scores)
-            total = real(0)
-            for s in range(seen):
-                e = exp(scores[s] - top)
-                scores[s] = e
-                total += e
-            share = real(1) / (real(0.5) if total < real(0.5) else total)
-            for s in range(seen):
-                scores[s] *= share
-            target = row(out, (text, head, i))
-            if factored:
-                for s in range(seen):
-                    multiplied[s] = scores[s] * factor[text, head, i, s]
-                _mix(target, multiplied, v, (text, head))
-            else:
-                _mix(target, scores, v, (text, head))
+    texts, heads, keys = q.shape[0], q.shape[1], k.shape[2]
+    seen = min(max(first[0] + q.shape[2], 0), keys) if causal else keys
+    rest = q, k, v, scale, first, causal, visible, masked, factor, factored
+    if 2 * texts * seen * heads * q.shape[3] < MANY:  # how far a cache is filled shows only here
+        for n in range(texts * heads):
+            _attend_head(n // heads, n % heads, out, weights, used, *rest)
+    else:
+        for n in prange(texts * heads):
+            _attend_head(n // heads, n % heads, out, weights, used, *rest)
 
 
 @shared

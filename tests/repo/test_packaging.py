@@ -111,7 +111,7 @@ def test_the_wheel_holds_the_modules_and_their_data_and_nothing_else(wheel: list
     homes = {folder: package.replace(".", "/") for package, folder in packages().items()}
     expected = []
     for file in chain.from_iterable(top.rglob("*") for top in set(TOPS.values())):
-        if file.is_file() and file.suffix != ".pyc":
+        if file.is_file() and file.parent.name != "__pycache__":
             home = next(folder for folder in file.parents if folder in homes)
             expected.append(f"{homes[home]}/{file.relative_to(home)}")
     expected = sorted(set(expected))  # one top lies in another
@@ -122,5 +122,5 @@ def _data_files() -> Iterator[Path]:
     """What lies in the packages, and in folders of theirs, beside Python files."""
     for folder in set(TOPS.values()):
         for file in folder.rglob("*"):
-            if file.is_file() and file.suffix not in (".py", ".pyc"):
+            if file.suffix != ".py" and file.is_file() and file.parent.name != "__pycache__":
                 yield file
