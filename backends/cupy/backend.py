@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from typing import Any
 
 import cupy
 
+from tfx.backends.cupy.kernels import KERNELS
 from tfx.backends.cupy.plugin import probe
 from tfx.core.array_backend import ArrayBackend
 from tfx.core.backend import PRIMITIVES, Array, HostArray, Operand
@@ -39,6 +41,8 @@ class CupyBackend(ArrayBackend):
         if len(here.devices) > 1:
             for name in PRIMITIVES:
                 setattr(self, name, self._on_device(getattr(self, name)))
+        for kernel in KERNELS:
+            self.fused[kernel.name] = replace(kernel, forward=self._on_device(kernel.forward))
 
     def _on_device(self, primitive: Callable[..., Any]) -> Callable[..., Any]:
         """CuPy computes on the thread's current device, wherever the arguments are."""

@@ -24,13 +24,15 @@ from tfx.core.creation import tensor
 from tfx.core.dtypes import DType
 from tfx.core.errors import BackendError
 from tfx.core.plugins import PluginHost
+from tfx.core.quantized import linear_q4
 from tfx.core.resolve import open_backend
 from tfx.core.specs import Probe
 from tfx.models.microgpt import model
 from tfx.testing.calling import put
+from tfx.testing.composed_table import FUSED_OPS
 from tfx.testing.primitive_table import PRIMITIVE_OPS
 from tfx.testing.records import Op
-from tfx.testing.trials import Trial
+from tfx.testing.trials import Trial, check_values
 
 
 @pytest.fixture(scope="module")
@@ -280,3 +282,29 @@ def test_half_products_accumulate_in_float32(B: Backend) -> None:
         x = B.full(shape=left, value=1.0, dtype=DType.float16)
         y = B.full(shape=(4000, 5), value=1.0, dtype=DType.float16)
         assert set(B.to_numpy(B.matmul(x, y)).ravel().tolist()) == {4000.0}
+
+
+# ---- kernels -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("few", [0, 8])
+@pytest.mark.parametrize("name", ["linear_q8", "linear_q4"])
+def test_quantized_products_of_few_rows_and_of_many(
+    B: Backend, name: str, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tfx.backends.cupy import kernels
+
+    monkeypatch.setattr(kernels, "FEW", few)
+    (op,) = (op for op in FUSED_OPS if op.name == name)
+    for dtype in (DType.float32, DType.float64):
+        check_values(op, B, op.samples, dtype)
+
+
+def test_a_token_s_quantized_product_is_one_launch(B: Backend, no_copies: Any) -> None:
+    cudasim = pytest.importorskip("cudasim")
+    q, scales = np.ones((7, 32), np.uint8), np.ones((7, 2), np.float32)
+    on_device = [tensor(x, B) for x in (np.ones((1, 64), np.float32), q, scales)]
+    linear_q4(*on_device)
+    with no_copies():
+        linear_q4(*on_device)
+    assert cudasim.counts()["launches"] == 1
