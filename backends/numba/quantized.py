@@ -27,7 +27,8 @@ from tfx.core.backend import Backend
 from tfx.core.planning import Call, Workspace, planned
 
 FEW_ROWS = 16
-"""Up to so many, weights are read once, and a product is one call; beyond, BLAS is quicker."""
+"""Up to so many, weights that are widened are read once; beyond, BLAS is quicker. In integers, any
+number of rows is."""
 
 TILE = 1024
 """Outputs whose weights are widened together for BLAS: a few megabytes."""
@@ -40,6 +41,11 @@ _KINDS = {np.dtype(np.int8): "q8", np.dtype(np.uint8): "q4"}
 def _length(q: Array) -> int:
     """How many weights a row has."""
     return int(q.shape[1]) * (1 if q.dtype == np.int8 else 2)
+
+
+def _in_integers(q: Array, scales: Array) -> bool:
+    group = _length(q) // scales.shape[1]
+    return group % quantized_vnni.BLOCK == 0 and vnni.available()
 
 
 def _takes(
@@ -96,7 +102,7 @@ def _plan(
     )
     if scales.dtype == np.float16:  # which Numba has not
         scales = scales.view(np.uint16)
-    if len(rows) > FEW_ROWS:
+    if len(rows) > FEW_ROWS and not _in_integers(q, scales):
         calls += _by_blas(space, rows, q, scales, after)
     else:
         calls.append(_in_one_call(space, rows, q, scales, after))
@@ -108,7 +114,7 @@ def _in_one_call(
 ) -> Call:
     kind, length, pieces = _KINDS[q.dtype], rows.shape[1], 1 if q.size < MANY else threads()
     weights = q.reshape(-1).view(np.uint8), scales.reshape(-1)
-    if length // scales.shape[1] % quantized_vnni.BLOCK == 0 and vnni.available():
+    if _in_integers(q, scales):
         linear = quantized_vnni.LINEAR[kind]
         blocks = length // quantized_vnni.BLOCK
         sizes = quantized_vnni.scratch(kind == "q4", blocks, len(rows), pieces)

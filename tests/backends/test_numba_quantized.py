@@ -85,7 +85,7 @@ def bound(x: Any, w: Any, way: str, bits: int, groups: int) -> Any:
     """How far an output may be off, before the activation: a 254th of the largest number in a
     block for every number of it, and float32 for every product."""
     rounding = 3e-6 * (np.abs(x) @ np.abs(w).T) + 1e-30
-    if way == "floats" or len(x) > quantized.FEW_ROWS or x.shape[1] // groups % BLOCK:
+    if way == "floats" or x.shape[1] // groups % BLOCK:
         return rounding
     numbers, factors = (in_blocks(np.abs(a), bits, groups) for a in (x, w))
     steps = numbers.max(-1) / 254 + 2.0**-127
