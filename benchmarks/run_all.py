@@ -2,7 +2,8 @@
 
 Each contest is a program of its own, with its peers in rounds; here it is told what it needs, and
 what it found becomes rows of one table. A peer or a feature that is not here is said to be so.
-`--only decode` runs one contest; `--table FILE.json` prints the table of an earlier run again.
+`--only decode` runs one contest, and leaves what the file of `--json` has of others as it is: a
+ratio is of one contest in one run. `--table FILE` prints the table of such a file again.
 """
 
 from __future__ import annotations
@@ -29,7 +30,12 @@ Found = dict[str, Any]
 
 
 def run(contest: Contest, args: argparse.Namespace) -> Found:
-    """What a contest found, or `{"failed": why}`."""
+    """What a contest found, or why it failed, and when it began."""
+    began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"began": began, **outcome(contest, args)}
+
+
+def outcome(contest: Contest, args: argparse.Namespace) -> Found:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "found.json"
         command = [sys.executable, str(HERE / contest.program), *contest.arguments]
@@ -174,13 +180,16 @@ def main() -> None:
     if args.table:
         print(table(json.loads(args.table.read_text())["rows"]))
         return
-    began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    chosen = [contest for contest in CONTESTS if not args.only or contest.name in args.only]
-    found = {contest.name: run(contest, args) for contest in chosen}
-    rows = [row(target, found[target.contest]) for target in TARGETS if target.contest in found]
-    if args.json:
-        everything = {"began": began, "rounds": args.rounds, "rows": rows, "contests": found}
-        args.json.write_text(json.dumps(everything, indent=2) + "\n")
+    found: dict[str, Found] = {}
+    if args.only and args.json and args.json.exists():
+        found = json.loads(args.json.read_text())["contests"]
+    for contest in CONTESTS:
+        if not args.only or contest.name in args.only:
+            found[contest.name] = run(contest, args)
+        rows = [row(target, found[target.contest]) for target in TARGETS if target.contest in found]
+        if args.json:
+            everything = {"rows": rows, "contests": found}
+            args.json.write_text(json.dumps(everything, indent=2) + "\n")
     if args.size:
         print(f"A trial with {args.size}: nothing here is about 124M.")
     print(table(rows))

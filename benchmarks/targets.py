@@ -7,6 +7,9 @@ from dataclasses import dataclass
 NUMPY, KERNELS, TORCH = "tfx numpy", "tfx numpy + numba", "tfx torch"
 
 TRANSFORMERS = ("transformers generate", "transformers forward loop")
+TRAINERS = ("plain torch, fused AdamW", NUMPY, KERNELS, TORCH)
+"""Not all there are: each keeps some gigabytes while the others work."""
+
 READERS = ("transformers generate", "transformers forward")
 
 
@@ -62,7 +65,7 @@ CONTESTS = (
     Contest("rows", "gpt2/rows.py", takes=("size",)),
     Contest("lookup", "gpt2/lookup.py"),
     Contest("prefill", "gpt2/prefill.py", takes=("python", "size")),
-    Contest("training", "gpt2/training.py", takes=("size",)),
+    Contest("training", "gpt2/training.py", ("--only", *TRAINERS), takes=("size",)),
     Contest("tiny", "gpt2/decode.py", ("--size", "tiny"), takes=("python",)),
     Contest("opening", "gpt2/opening.py", takes=("size",)),
     Contest("help", "cli_help.py", rounds="--repeats"),

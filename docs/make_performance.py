@@ -37,6 +37,7 @@ def circumstances(found: dict[str, Any]) -> str:
     machine: dict[str, Any] = {}
     for contest in contests:
         machine |= contest["machine"]
+    began = sorted(contest["began"] for contest in contests)
     loads = [float(c["machine"]["load"]) for c in contests if "load" in c["machine"]]
     versions: dict[str, str] = {}
     for contest in contests:
@@ -44,7 +45,7 @@ def circumstances(found: dict[str, Any]) -> str:
             versions |= {k: v for k, v in peer.get("about", {}).items() if isinstance(v, str)}
     busy = f", load {min(loads):.1f} to {max(loads):.1f} at the end of a contest" if loads else ""
     return (
-        f"Begun {found['began']}, {found['rounds']} rounds; {machine.get('cpu')}, "
+        f"Contests begun from {began[0]} to {began[-1]}; {machine.get('cpu')}, "
         f"{machine.get('cores')} cores{busy}. "
         + ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
         + "."

@@ -126,9 +126,25 @@ def test_the_page_takes_in_a_table() -> None:
     rows = [judged(targets.Target("work", "contest", "a", "b", 2), a=[4.0], b=[1.0])]
     machine = {"cpu": "Acme", "cores": 2, "load": "0.1"}
     peers = {"a": {"rate": [4.0], "about": {"numpy": "2.4", "threads": 2}}}
-    contests = {"contest": {"machine": machine, "peers": peers}, "other": {"failed": "so"}}
-    everything = {"began": "2026-01-01", "rounds": 1, "rows": rows, "contests": contests}
+    contest = {"began": "2026-01-01", "machine": machine, "peers": peers}
+    contests = {"contest": contest, "other": {"began": "2026-01-02", "failed": "so"}}
+    everything = {"rows": rows, "contests": contests}
     page = make_performance.page("<!-- measured -->\nold\n<!-- end of measured -->\n", everything)
     assert "old" not in page
     assert "| work | a | b | at least 2x | 4x | 4-4 | met |" in page
-    assert "Acme, 2 cores, load 0.1 to 0.1 at the end of a contest. numpy 2.4." in page
+    assert "Contests begun from 2026-01-01 to 2026-01-01; Acme, 2 cores, load 0.1 to 0.1" in page
+    assert page.count("numpy 2.4.") == 1
+
+
+def test_one_contest_again_leaves_the_others_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "results.json"
+    times = iter(["old", "old", "new"])
+    monkeypatch.setattr(run_all, "run", lambda contest, args: {"failed": next(times)})
+    for only in (["decode", "help"], ["help"]):
+        command = ["run_all.py", "--only", *only, "--json", str(results)]
+        monkeypatch.setattr(sys, "argv", command)
+        run_all.main()
+    contests = json.loads(results.read_text())["contests"]
+    assert contests == {"decode": {"failed": "old"}, "help": {"failed": "new"}}
