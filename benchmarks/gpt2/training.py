@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,29 +19,28 @@ from tfx_peers import KERNELS, peer
 
 SPREAD = 0.02
 BATCHES = {"124M": (4, 256), "1M": (16, 128), "tiny": (16, 128)}
+SEED = 0
 LR, BETAS, DECAY, CLIP = 6e-4, (0.9, 0.95), 0.1, 1.0
 
 
-def batch(args: argparse.Namespace, number: int) -> tuple[Any, Any]:
-    """Token ids and their successors, (rows, length) each."""
-    rows, length = BATCHES[args.size]
-    rng = np.random.default_rng(number)
-    ids = rng.integers(0, SIZES[args.size]["vocab_size"], (rows, length + 1))
-    return ids[:, :-1].copy(), ids[:, 1:].copy()
+def corpus(args: argparse.Namespace) -> Any:
+    """Token ids to learn from."""
+    length = 64 * BATCHES[args.size][1]
+    return np.random.default_rng(0).integers(0, SIZES[args.size]["vocab_size"], length)
 
 
 def timed(args: argparse.Namespace, step: Any) -> Round:
-    """A round: `step` takes a batch and returns the loss as a number."""
+    """A round: `step` takes the number of a step and returns its loss."""
+    rows, length = BATCHES[args.size]
     done = 0
 
     def go() -> tuple[float, list[float]]:
         nonlocal done
-        batches = [batch(args, done + i) for i in range(args.steps)]
-        done += args.steps
         start = time.perf_counter()
-        losses = [step(ids, targets) for ids, targets in batches]
+        losses = [float(step(done + i)) for i in range(args.steps)]
         seconds = time.perf_counter() - start
-        return sum(ids.size for ids, _ in batches) / seconds, losses
+        done += args.steps
+        return args.steps * rows * length / seconds, losses
 
     return go
 
@@ -49,6 +49,10 @@ def plain_torch(fused: bool | None, args: argparse.Namespace) -> Round:
     import torch
     from plain_torch import GPT2
 
+    from tfx.models.gpt2.data import Batches
+
+    rows, length = BATCHES[args.size]
+    batches = Batches(corpus(args), length, rows, SEED)
     model = GPT2(**SIZES[args.size])
     model.take(random_weights(args.size, SPREAD))
     matrices = [p for p in model.parameters() if p.ndim == 2]
@@ -59,8 +63,9 @@ def plain_torch(fused: bool | None, args: argparse.Namespace) -> Round:
     ]
     optimizer = torch.optim.AdamW(groups, lr=LR, betas=BETAS, fused=fused)
 
-    def step(ids: Any, targets: Any) -> float:
-        loss = model(torch.from_numpy(ids), torch.from_numpy(targets))
+    def step(number: int) -> float:
+        ids, targets = (torch.from_numpy(part.copy()) for part in batches[number])
+        loss = model(ids, targets)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
@@ -71,33 +76,39 @@ def plain_torch(fused: bool | None, args: argparse.Namespace) -> Round:
 
 
 def tfx(backend: str, args: argparse.Namespace) -> Round:
+    """Steps as `tfx train` takes them."""
     import tfx
-    from tfx.core.autograd import value_and_grad
-    from tfx.core.creation import tensor
     from tfx.core.dtypes import DType
-    from tfx.core.optim import AdamW, TrainState
+    from tfx.core.optim import TrainState
     from tfx.core.parameters import Parameters
-    from tfx.models.gpt2.model import Config, loss
+    from tfx.models.gpt2.data import Corpus
+    from tfx.models.gpt2.model import Config
+    from tfx.models.gpt2.options import Options
+    from tfx.models.gpt2.training import step_of
+    from tfx.models.gpt2.training_run import Run
 
-    config = Config(**SIZES[args.size], eos_token_id=None)
-    B = tfx.backend(backend)
-    params = Parameters.from_host(random_weights(args.size, SPREAD), B, DType.float32)
-    optimizer = AdamW(
-        np.full((args.rounds + 1) * args.steps, LR),
-        params,
+    none = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    config = Config(**SIZES[args.size], **none, eos_token_id=None)
+    rows, length = BATCHES[args.size]
+    options = Options(
+        batch_size=rows,
+        block_size=length,
+        seed=SEED,
         beta1=BETAS[0],
         beta2=BETAS[1],
-        decay={name: DECAY * (len(shape) == 2) for name, shape in params.shapes.items()},
+        weight_decay=DECAY,
         grad_clip=CLIP,
     )
-    differentiate = value_and_grad(lambda p, ids, targets: loss(p, config, ids, targets))
+    weights = random_weights(args.size, SPREAD)
+    params = Parameters.from_host(weights, tfx.backend(backend), DType.float32)
+    ids = corpus(args)
     state = TrainState.start(params)
+    run = Run(options, config, None, Path(), Corpus(ids, ids[:0]), state)
+    advance = step_of(run, np.full((args.rounds + 1) * args.steps, LR))
 
-    def step(ids: Any, targets: Any) -> float:
-        nonlocal state
-        value, grads = differentiate(state.params, tensor(ids, B), tensor(targets, B))
-        state, _ = optimizer.update(state, value, state.params.flatten(grads))
-        return float(value.item())
+    def step(number: int) -> float:
+        run.state, loss, _ = advance(run.state, number)
+        return float(loss.item())
 
     return timed(args, step)
 
