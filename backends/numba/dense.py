@@ -10,6 +10,7 @@ from numba import prange
 from tfx.backends.numba.arithmetic import ACTIVATIONS, activate, add_rows, pull, row
 from tfx.backends.numba.arrays import constant, flat, parts, reals, result, rows_of
 from tfx.backends.numba.compiling import Array, Compiled, Count, Row, Rows, shared
+from tfx.backends.numba.skinny import skinny
 from tfx.core.backend import Backend
 from tfx.core.planning import Call, Workspace, planned
 
@@ -106,6 +107,8 @@ def _sum_rows(total: Row, sums: Rows, x: Rows) -> None:
 
 def product(x: Array, w: Array, out: Array) -> Call:
     """The call for a product of matrices, into `out`."""
+    if (call := skinny(x, w, out)) is not None:
+        return call
     if not out.flags.c_contiguous:
         return np.matmul, (x, w, out)
     if len(x) == 1:  # one row is read faster as a vector

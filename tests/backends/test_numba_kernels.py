@@ -18,6 +18,7 @@ pytest.importorskip("numba")
 from tfx.backends.numba import attention, compiling, plugin, tiles
 from tfx.backends.numba.arithmetic import exp, highest, row
 from tfx.backends.numba.compiling import Row, Rows, compiled
+from tfx.backends.numba.skinny import skinny
 from tfx.backends.numpy.backend import NumpyBackend
 from tfx.core import nn
 from tfx.core.autograd import value_and_grad
@@ -220,6 +221,31 @@ def test_weights_that_were_borrowed_stay_as_they_are(B: NumpyBackend, activation
     nn.linear(tensor(np.ones((2, 4), np.float32), B), w, w[0], w[:2], activation=activation)
     nn.layer_norm(w, w[0], w[1])
     assert (weights == 1).all()
+
+
+@pytest.mark.parametrize("rows", [2, 3, 4, 7, 8])
+@pytest.mark.parametrize("outputs_first", [False, True])
+def test_products_of_few_rows(rows: int, outputs_first: bool) -> None:
+    rng = np.random.default_rng(rows)
+    x = rng.standard_normal((rows, 262)).astype(np.float32)[:, 1:-2]
+    w = rng.standard_normal((259, 1031)).astype(np.float32)
+    w = np.asfortranarray(w) if outputs_first else w
+    out = np.full((rows, 1031), np.nan, np.float32)
+    call = skinny(x, w, out)
+    assert call is not None
+    function, args = call
+    function(*args)
+    np.testing.assert_allclose(out, x.astype(np.float64) @ w, atol=1e-4)
+
+
+def test_products_of_other_kinds_are_left_to_blas() -> None:
+    x, w = np.ones((4, 512), np.float32), np.ones((512, 1024), np.float32)
+    for left, right in ((x[:1], w), (np.ones((9, 512), np.float32), w), (x, w[:, :8])):
+        assert skinny(left, right, np.empty((len(left), right.shape[1]), np.float32)) is None
+    turned = np.ones((512, 4), np.float32).T
+    assert skinny(turned, w, np.empty((4, 1024), np.float32)) is None
+    wide = x.astype(np.float64), w.astype(np.float64)
+    assert skinny(*wide, np.empty((4, 1024))) is None
 
 
 # ---- attention -------------------------------------------------------------------------------
