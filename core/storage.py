@@ -96,7 +96,7 @@ class Storage:
             return None
         rounding = Rounding(8 if scheme == "int8" else 4, self.group_size, self.scale_dtype)
         if not rounding.divides(row):
-            fitting = [n for n in (128, 64, 32, 16, 8, 4, 2) if row % n == 0]
+            fitting = [n for n in (64, 128, 32, 16, 8, 4, 2) if row % n == 0]
             instead = f"choose {fitting[0]}" if fitting else "leave --quantize out"
             even = " of even length" if scheme == "int4" else ""
             raise UsageError(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tfx.core.backend import Backend
 from tfx.core.dtypes import DType
@@ -36,11 +39,7 @@ def quantize(
         name: kept(name, floats[name], form, inputs_first=inputs_first(name))
         for name, form in forms(model.config, storage).items()
     }
-    write_pretrained(settings.out, model.config, tensors, files_beside(model.path), storage)
-    before, after = bytes_of(floats.values()), bytes_of(tensors.values())
-    report.result(f"{settings.out}: {storage}")
-    report.result(f"weights: {before / 1e6:.2f} MB before, {after / 1e6:.2f} MB after")
-    return {
+    found: dict[str, Any] = {
         "model": preset.name,
         "weights": str(model.path),
         "out": str(settings.out),
@@ -48,10 +47,26 @@ def quantize(
         "embeddings": storage.embeddings,
         "group_size": storage.group_size,
         "scale_dtype": str(storage.scale_dtype),
-        "bytes_before": before,
-        "bytes_after": after,
-        **_losses(preset, settings, backend, report),
+        "bytes_before": bytes_of(floats.values()),
+        "bytes_after": bytes_of(tensors.values()),
     }
+
+    def judge(when: str, weights: Path) -> None:
+        report.result(f"{when}:")
+        its = EvalSettings(weights=weights, data=settings.data)
+        measures = evaluate(preset, its, backend, report)
+        found.update({f"{name}_{when}": measures[name] for name in ("loss", "perplexity")})
+
+    if settings.data is not None:  # before anything is written, since the text may not do
+        judge("before", path)
+    write_pretrained(settings.out, model.config, tensors, files_beside(model.path), storage)
+    if settings.data is not None:
+        judge("after", settings.out)
+        report.result(f"perplexity {np.expm1(found['loss_after'] - found['loss_before']):+.2%}")
+    before, after = found["bytes_before"] / 1e6, found["bytes_after"] / 1e6
+    report.result(f"{settings.out}: {storage}")
+    report.result(f"weights: {before:.2f} MB before, {after:.2f} MB after")
+    return found
 
 
 def _storage(settings: QuantizeSettings) -> Storage:
@@ -66,22 +81,3 @@ def _storage(settings: QuantizeSettings) -> Storage:
     if storage.scale_dtype not in (DType.float16, DType.float32):
         raise UsageError(f"--scale-dtype {storage.scale_dtype}: expected float16 or float32")
     return storage
-
-
-def _losses(
-    preset: Preset, settings: QuantizeSettings, backend: Backend, report: Reporter
-) -> dict[str, float]:
-    """The loss of the text before and after, as far as one was given."""
-    if settings.data is None:
-        return {}
-    found = {}
-    for when, weights in (("before", settings.weights), ("after", settings.out)):
-        report.result(f"{when}:")
-        its = EvalSettings(weights=weights, data=settings.data)
-        found[when] = evaluate(preset, its, backend, report)
-    ratio = found["after"]["perplexity"] / found["before"]["perplexity"]
-    report.result(f"perplexity {ratio - 1:+.2%}")
-    return {
-        "perplexity_before": found["before"]["perplexity"],
-        "perplexity_after": found["after"]["perplexity"],
-    }

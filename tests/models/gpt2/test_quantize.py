@@ -234,17 +234,17 @@ def test_what_is_written_and_told(folder: Path, tmp_path: Path) -> None:
         "scale_dtype": "float32",
     }
     before, after = (found[f"bytes_{when}"] for when in ("before", "after"))
-    assert (page.lines[0], page.lines[1]) == (
+    assert page.lines[-2:] == [
         f"{out}: int4 in groups of 16, embeddings int8",
         f"weights: {before / 1e6:.2f} MB before, {after / 1e6:.2f} MB after",
-    )
+    ]
     size = (out / FILE).stat().st_size
     assert after < size < after + 8000
     for when, weights in (("before", folder), ("after", out)):
         measured = RECIPE.evaluate(EvalSettings(weights=weights, data=text), NumpyBackend(), Page())
         assert found[f"perplexity_{when}"] == measured["perplexity"]
     ratio = found["perplexity_after"] / found["perplexity_before"]
-    assert page.lines[-1] == f"perplexity {ratio - 1:+.2%}"
+    assert page.lines[-3] == f"perplexity {ratio - 1:+.2%}"
     json.dumps(found, allow_nan=False)
 
 
@@ -327,6 +327,12 @@ def test_keys_and_values_of_another_kind(folder: Path, given: Any) -> None:
     settings = RunSettings(weights=folder, prompt="a", **given)
     words = f"--kv-dtype {given['kv_dtype']}: expected one of bfloat16, float16, float32"
     refused(UsageError, lambda: RECIPE.run(settings, NumpyBackend(), Page()), words)
+
+
+def test_a_text_that_will_not_do_leaves_nothing_behind(folder: Path, tmp_path: Path) -> None:
+    out, data = tmp_path / "out", tmp_path / "none.txt"
+    refused(TfxError, lambda: quantize(folder, out, quantize="int8", data=data), "none.txt")
+    assert not out.exists()
 
 
 def test_an_occupied_folder(folder: Path, tmp_path: Path) -> None:
