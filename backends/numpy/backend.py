@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from tfx.backends.numpy.halves import widened
 from tfx.backends.numpy.kernels import KERNELS
 from tfx.backends.numpy.plans import PLANS
 from tfx.core import host_memory, threefry
@@ -37,9 +38,14 @@ class NumpyBackend(ArrayBackend):
     def to_numpy(self, x: Array) -> HostArray:
         return np.array(x, order="C")
 
+    def cast(self, x: Array, *, dtype: DType) -> Array:
+        if x.dtype == np.float16 and dtype is DType.float32:
+            return widened(x)
+        return super().cast(x, dtype=dtype)
+
     def matmul(self, x: Array, y: Array) -> Array:
         if x.dtype == np.float16:  # NumPy's half product is a scalar loop that rounds at every step
-            return np.matmul(x.astype(np.float32), y.astype(np.float32)).astype(np.float16)
+            return np.matmul(widened(x), widened(y)).astype(np.float16)
         return np.matmul(x, y)
 
     def concat(self, *xs: Array, axis: int) -> Array:

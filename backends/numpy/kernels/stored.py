@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tfx.backends.numpy.halves import widened
 from tfx.backends.numpy.kernels.activations import ACTIVATIONS
 from tfx.backends.numpy.kernels.arrays import (
     LIMITS,
@@ -59,7 +60,7 @@ def _from_half(w: Array, dtype: Any) -> Blocks:
         if w.dtype == np.uint16:  # bfloat16's words
             block[...] = (w[rows].astype(np.uint32) << 16).view(np.float32)
         else:
-            block[...] = w[rows]
+            block[...] = widened(w[rows])
         yield rows, block
 
 
