@@ -158,6 +158,11 @@ def _linear(
     return residual + _ACTIVATIONS[activation](np.einsum("...n,nm->...m", x, w) + b)
 
 
+EIGHT_BITS = 0.02
+"""Kernels multiply in integers where they can, with the rows rounded to eight bits each: 1/254 of
+the largest number at most, and some of that adds up."""
+
+
 def _q8(q: Any, scales: Any) -> Any:
     return q * np.repeat(scales, q.shape[-1] // scales.shape[-1], -1)
 
@@ -396,7 +401,7 @@ FUSED_OPS = [
         Sample(normal(5, LONG), signed_bytes(3, LONG), positive(3, 7)),
         *(Sample(normal(2, 4), signed_bytes(3, 4), positive(3, 2), normal(3), normal(2, 3),
                  activation=name) for name in _ACTIVATIONS),
-    ]),
+    ], rounding=EIGHT_BITS),
     Op("linear_q4", quantized.linear_q4, _linear_of(_q4), [
         Sample(normal(2, 8), pairs_of_nibbles(3, 4), positive(3, 2)),
         Sample(normal(8), pairs_of_nibbles(3, 4), positive(3, 1), normal(3)),
@@ -407,7 +412,7 @@ FUSED_OPS = [
         Sample(normal(5, 2 * LONG), pairs_of_nibbles(3, LONG), positive(3, 7)),
         *(Sample(normal(2, 4), pairs_of_nibbles(3, 2), positive(3, 2), normal(3), normal(2, 3),
                  activation=name) for name in _ACTIVATIONS),
-    ]),
+    ], rounding=EIGHT_BITS),
     Op("linear_half", quantized.linear_half, _linear, [
         Sample(normal(2, 3), halves(3, 4)),
         Sample(normal(3), halves(3, 4), normal(4)),

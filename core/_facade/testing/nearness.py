@@ -26,10 +26,11 @@ class Mismatch(AssertionError):
     """A backend gave something else than was promised or expected."""
 
 
-def assert_close(found: HostArray, expected: HostArray, dtype: DType) -> None:
+def assert_close(found: HostArray, expected: HostArray, dtype: DType, share: float = 0.0) -> None:
     """Equal up to the rounding of `dtype`; other dtypes exactly, integers after wrapping.
 
-    The bound is a share of the largest number expected, or of 1 where that is larger.
+    The bound is a share of the largest number expected, or of 1 where that is larger: `share`,
+    where the dtype's own is smaller.
 
     Raises:
         Mismatch: they are not; names the first element where they are furthest apart.
@@ -44,7 +45,7 @@ def assert_close(found: HostArray, expected: HostArray, dtype: DType) -> None:
         expected = np.where(over, np.copysign(np.inf, expected), expected)
         finite = np.isfinite(expected)
         scale = max(1.0, np.abs(expected).max(initial=0.0, where=finite))
-        bound = TOLERANCES[dtype].bound * scale
+        bound = max(TOLERANCES[dtype].bound, share) * scale
         apart = gaps(found.astype(np.float64), expected)
     if not (apart <= bound).all():
         at = tuple(map(int, np.unravel_index(np.argmax(apart), apart.shape)))

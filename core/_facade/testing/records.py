@@ -150,6 +150,8 @@ class Op:
         refused: calls whose shapes do not fit, which the library has to refuse.
         dtypes: what else the values are tried in, beside float32 and float64.
         differentiable: whether it has a gradient.
+        rounding: what a kernel may differ by in float32, as a share of the largest number expected,
+            where it is free to round what the composed form does not.
     """
 
     name: str
@@ -160,6 +162,7 @@ class Op:
     refused: Sequence[Sample] = ()
     dtypes: Iterable[DType] = field(default=frozenset())
     differentiable: bool = True
+    rounding: float = 0.0
 
     def __str__(self) -> str:
         return self.name

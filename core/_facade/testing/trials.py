@@ -83,13 +83,13 @@ class Trial:
             out = call(B, self.op.name, self.raw(B), self.sample.statics)
             assert_close(fetch(B, out), self.expected, B.dtype(out))
 
-    def check_tensor_value(self, B: Backend) -> None:
+    def check_tensor_value(self, B: Backend, share: float = 0.0) -> None:
         """The operation on tensors gives what NumPy gives, in the arguments' dtype."""
         with told(self):
             out = self.op.call(*self.tensors(B), **self.sample.statics)
             if out.dtype is not self.dtype and self.expected.dtype.kind in "fiu":
                 raise Mismatch(f"it gave {out.dtype}, promised is {self.dtype}")
-            assert_close(fetch(B, out.data), self.expected, out.dtype)
+            assert_close(fetch(B, out.data), self.expected, out.dtype, share)
 
     # ---- gradients -----------------------------------------------------------------------
 
@@ -212,11 +212,16 @@ def _is_widest(B: Backend, dtype: DType) -> bool:
 
 
 def check_values(
-    op: Op, B: Backend, samples: Sequence[Sample], dtype: DType, layouts: Sequence[str] = LAYOUTS
+    op: Op,
+    B: Backend,
+    samples: Sequence[Sample],
+    dtype: DType,
+    layouts: Sequence[str] = LAYOUTS,
+    share: float = 0.0,
 ) -> None:
     """The operation on tensors gives what NumPy gives, on samples and on its specials."""
     for trial in trials(op, (*samples, *op.specials), B, dtype, layouts):
-        trial.check_tensor_value(B)
+        trial.check_tensor_value(B, share)
 
 
 def check_gradients(
