@@ -56,13 +56,6 @@ def _over(space: Workspace, shape: tuple[int, ...], dtype: Any, args: Sequence[A
 
 def _pow(B: Backend, space: Workspace, x: Array, *, exponent: float) -> Planned:
     out = _over(space, x.shape, x.dtype, [x])
-    if exponent == 2:
-        return out, [(np.square, (x, out))]
-    if exponent in (0.5, -0.5):
-        calls: list[Call] = [(np.sqrt, (x, out))]
-        if exponent < 0:
-            calls.append((np.reciprocal, (out, out)))
-        return out, calls
     return out, [(np.power, (x, np.asarray(exponent, x.dtype), out))]
 
 

@@ -16,7 +16,6 @@ from tfx.core.capture.explaining import explained
 from tfx.core.capture.nearness import check_replay
 from tfx.core.capture.recorder import NotCapturable, Recorder
 from tfx.core.capture.replay import Memory, Replay, replay_of
-from tfx.core.capture.sharing import with_shared_products
 from tfx.core.capture.simplify import without_dead_calls
 from tfx.core.dtypes import DType
 from tfx.core.fused import runs_composed
@@ -146,7 +145,6 @@ class Captured(Generic[T]):
         expected = [x.data for x in outputs]
         program = recorder.program(expected)
         without_dead_calls(program)
-        with_shared_products(program)
         homes = self._homes(args, outputs, leaves)
         replay = replay_of(program, homes, self._memory)
         form = tree.like(out, map(_standing_for, outputs))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -297,33 +297,15 @@ def _gathered(program: Program) -> dict[Value, tuple[Call, int]]:
         flat = all(len(value.shape) == 1 for value in call.gives())
         if call.kernel is None and call.name == "concat" and flat:
             start = 0
-            covered: dict[Value, dict[int, int]] = {}  # of each source, its part by where that is
             for part in call.args:
-                source, offset = _source(part, made)
-                covered.setdefault(source, {})[start - offset] = (
-                    covered.get(source, {}).get(start - offset, 0) + part.shape[0]
-                )
+                source, maker = part, made.get(part)
+                while maker is not None and maker.kernel is None and maker.name == "reshape":
+                    (source,) = maker.args
+                    maker = made.get(source)
+                if maker is not None:
+                    found.setdefault(source, (call, start))
                 start += part.shape[0]
-            for source, places in covered.items():
-                (begin, size), *others = places.items()
-                if source in made and not others and size == math.prod(source.shape):
-                    found.setdefault(source, (call, begin))
     return found
-
-
-def _source(part: Value, made: Mapping[Value, Call]) -> tuple[Value, int]:
-    """What a value is a view of, and where it begins there: reshaped, or some of its rows."""
-    offset = 0
-    call = made.get(part)
-    while call is not None and call.kernel is None and call.name in ("reshape", "slice"):
-        (whole,) = call.args
-        if call.name == "slice":
-            starts, stops, steps = (call.params[name] for name in ("starts", "stops", "steps"))
-            if stops[1:] != whole.shape[1:] or any(starts[1:]) or set(steps) - {1} or not starts:
-                break
-            offset += starts[0] * math.prod(whole.shape[1:])
-        part, call = whole, made.get(whole)
-    return part, offset
 
 
 def same_place(x: HostArray, y: HostArray) -> bool:
