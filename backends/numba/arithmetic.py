@@ -14,6 +14,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.ir_utils import alias_func_extensions
 from numba.extending import intrinsic, overload
 from numba.np.arrayobj import make_array, populate_array
 
@@ -48,6 +49,20 @@ def row(typingctx: Any, x: Any, at: Any) -> Any:
         return out._getvalue()
 
     return result(x, at), codegen
+
+
+def _is_part(result: str, args: Any, aliases: dict[str, set[str]], given: set[str]) -> None:
+    """Have Numba know that what is written to a row is written to its array: else, in loops that
+    threads share, it takes such a write for one that nobody reads, and leaves it out."""
+    whole = args[0].name
+    if whole in given:
+        given.add(result)
+    else:
+        aliases.setdefault(whole, set()).add(result)
+        aliases.setdefault(result, set()).add(whole)
+
+
+alias_func_extensions["row", __name__] = _is_part
 
 
 @helper

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from tfx.core.autograd import value_and_grad
 from tfx.core.backend import Backend
 from tfx.core.capture import jit
 from tfx.core.checkpoint import load_checkpoint, save_checkpoint
-from tfx.core.creation import tensor
+from tfx.core.creation import full, tensor
 from tfx.core.dropout import Dropout
 from tfx.core.errors import UsageError
 from tfx.core.evaluation import Evaluation
@@ -134,6 +134,9 @@ def step_of(
     batches = Batches(run.corpus.train, options.block_size, options.batch_size, options.seed)
     optimizer = _optimizer(run, schedule)
     key = key_from_seed(options.seed)
+    flat = run.state.params.flat
+    shape, dtype, backend = flat.shape, flat.dtype, flat.backend
+    turns = [tensor(turn, backend, backend.index_dtype) for turn in range(options.grad_accum)]
 
     def mean_loss(p: Params, ids: Tensor, targets: Tensor, draw: Tensor) -> Tensor:
         through = Pass(dropout=Dropout(key, draw), checkpoint=options.checkpoint_activations)
@@ -142,29 +145,38 @@ def step_of(
     differentiate = value_and_grad(mean_loss, autograd=options.autograd)
 
     def differentiated(
-        state: TrainState, ids: Tensor, targets: Tensor, turn: int
+        state: TrainState, ids: Tensor, targets: Tensor, turn: Tensor
     ) -> tuple[Tensor, Tensor]:
         draw = state.step * options.grad_accum + turn  # of dropout: on the device, as the step is
         value, grads = differentiate(state.params, ids, targets, draw)
         return value, state.params.flatten(grads)
 
     @partial(jit, donate_argnums=(0,))
-    def learn(
-        state: TrainState, parts: Sequence[tuple[Tensor, Tensor]]
-    ) -> tuple[TrainState, Tensor, Tensor]:
-        value, g = differentiated(state, *parts[0], 0)
-        for turn, part in enumerate(parts[1:], 1):
-            more, more_g = differentiated(state, *part, turn)
-            value, g = value + more, g + more_g
-        if options.grad_accum > 1:
-            value, g = value * (1 / options.grad_accum), g * (1 / options.grad_accum)
+    def learn(state: TrainState, *batch: Tensor) -> tuple[TrainState, Tensor, Tensor]:
+        value, g = differentiated(state, *batch)
+        state, norm = optimizer.update(state, value, g)
+        return state, value, norm
+
+    @partial(jit, donate_argnums=(0,))
+    def add(sums: tuple[Tensor, Tensor], state: TrainState, *batch: Tensor) -> Any:
+        value, g = differentiated(state, *batch)
+        return sums[0] + value, sums[1] + g
+
+    @partial(jit, donate_argnums=(0,))
+    def apply(state: TrainState, sums: tuple[Tensor, Tensor]) -> tuple[TrainState, Tensor, Tensor]:
+        value, g = (x * (1 / options.grad_accum) for x in sums)
         state, norm = optimizer.update(state, value, g)
         return state, value, norm
 
     def advance(state: TrainState, step: int) -> tuple[TrainState, Tensor, Tensor]:
-        first, backend = step * options.grad_accum, state.params.flat.backend
-        parts = [_on(backend, batches[first + turn]) for turn in range(options.grad_accum)]
-        return learn(state, parts)
+        first = step * options.grad_accum
+        parts = ((*_on(backend, batches[first + i]), turn) for i, turn in enumerate(turns))
+        if options.grad_accum == 1:
+            return learn(state, *next(parts))
+        sums = full((), 0.0, backend, dtype), full(shape, 0.0, backend, dtype)
+        for part in parts:
+            sums = add(sums, state, *part)
+        return apply(state, sums)
 
     return advance
 

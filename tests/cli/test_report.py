@@ -29,9 +29,10 @@ def test_in_a_pipe_stdout_has_the_result_and_the_last_step_only(tfx: Any) -> Non
 def test_in_a_pipe_progress_is_plain_lines(tfx: Any) -> None:
     said = tfx("train", "echo").stderr
     assert "\r" not in said
-    note, remark, *lines = said.splitlines()
+    note, remark, *lines, memory = said.splitlines()
     assert note.startswith("backend: chip:0")
     assert remark == "a note"
+    assert memory.startswith("peak memory ")
     assert lines[0] == "step    1 /   20 | loss 3.0000"
     assert [int(line.split()[1]) for line in lines] == [1, 20]  # all within a second
     assert "steps/s" in lines[-1] and lines[-1].endswith("0:00:00 left")
@@ -90,8 +91,9 @@ def test_on_a_terminal_a_bar_takes_the_place_of_the_step_line(
     assert code == 0
     assert RESULT[0] in shown
     assert RESULT[1] not in shown
-    assert shown.splitlines()[-1] == RESULT[2]
-    bar = shown.splitlines()[-2].split("\r")[-1]
+    *_, last, result, memory = shown.splitlines()
+    assert (result, memory[:12]) == (RESULT[2], "peak memory ")
+    bar = last.split("\r")[-1]
     assert "20/20" in bar
     assert "loss 0.1500" in bar
     assert "steps/s" in bar

@@ -148,7 +148,7 @@ def test_what_would_overflow_is_refused_and_nothing_written(tmp_path: Path) -> N
     with pytest.raises(WeightsError) as caught:
         convert(PRESETS["gpt2"], settings, Report())
     assert str(caught.value) == (
-        "'h.1.ln_1.weight' has numbers up to 7e+04, too large for float16; choose another --dtype"
+        "'h.1.ln_1.weight' has numbers up to 7e+04, too large for float16; choose a wider dtype"
     )
     assert [entry.name for entry in tmp_path.iterdir()] == ["in"]
 
