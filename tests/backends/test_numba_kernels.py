@@ -365,3 +365,22 @@ def test_what_was_compiled_is_kept_for_the_next_process(tmp_path: Path) -> None:
     (imported, right, first), (again_imported, again_right, second) = said
     assert imported == again_imported == "False" and right == again_right == "True"
     assert int(first) > 0 and int(second) == 0
+
+
+BY_SEVERAL = """
+import sys
+from tfx.backends.numba import compiling
+compiling.MANY = 1
+from tfx.cli.main import main
+sys.argv = ["tfx", "conformance", "numpy", "--level", "L3"]
+main()
+"""
+
+
+@pytest.mark.slow
+def test_kernels_by_several_threads_are_what_they_replace(tmp_path: Path) -> None:
+    """As if every array were large."""
+    environment = os.environ | {"NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}
+    run = [sys.executable, "-c", BY_SEVERAL]
+    done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -40,7 +40,8 @@ def test_the_object_is_the_documented_one(invoke: Any, folder: Path) -> None:
         invoke(*RUN, folder, PROMPT, "--num-samples", 2, "--logprobs", 1, "--json").stdout
     )
     assert list(found) == [
-        *("model", "backend", "device", "dtype", "seed", "prompt", "prompt_token_ids"),
+        *("model", "backend", "device", "dtype", "weight_bytes", "seed"),
+        *("prompt", "prompt_token_ids"),
         *("samples", "timing", "memory"),
     ]
     assert found["memory"]["peak_host_bytes"] > 10**7
