@@ -192,7 +192,7 @@ def _start_threads() -> None:
 # ---- the disk -----------------------------------------------------------------------------------
 
 
-class _Notice(event.Listener):  # type: ignore[misc]
+class _Notice(event.Listener):
     """Tells, while something is compiled, that it is and how much was before: on a terminal in a
     line that goes again, elsewhere to the log."""
 
