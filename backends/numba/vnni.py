@@ -47,7 +47,7 @@ class Sums(types.Type):
 
 
 @register_model(Sums)
-class _SumsModel(models.PrimitiveModel):  # type: ignore[misc]
+class _SumsModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Sums) -> None:
         super().__init__(manager, kind, ir.ArrayType(FLOATS, kind.rows))
 
