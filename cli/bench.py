@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from tfx.cli.report import reporter
 from tfx.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from tfx.core.bench_process import Remote
     from tfx.core.benchmark import Benchmark, Contender, Measured
     from tfx.core.recipe import Benchable, BenchSettings, Part
 
@@ -61,6 +63,10 @@ def bench(
     block_size: Annotated[
         int | None, typer.Option(metavar="INT", min=1, help="Tokens in a sequence of a step.")
     ] = None,
+    quantize: options.Quantize = None,
+    quantize_embeddings: options.QuantizeEmbeddings = None,
+    group_size: options.GroupSize = None,
+    no_jit: options.NoJit = False,
     repeats: Annotated[
         int, typer.Option(metavar="INT", min=1, help="Rounds around the backends.")
     ] = 5,
@@ -84,6 +90,7 @@ def bench(
     if plot is not None:
         plot = plot or PICTURE
         check_drawable(plot, None)
+    from tfx.core.bench_process import Remote
     from tfx.core.recipe import BenchSettings
 
     settings = BenchSettings(
@@ -93,9 +100,14 @@ def bench(
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
         block_size=block_size,
+        quantize=quantize,
+        quantize_embeddings=quantize_embeddings,
+        group_size=group_size,
     )
     with reporter(as_json) as report:
-        found = _found(model, backend or [None], settings, parts, repeats, warm_up, report.note)
+        names: list[str | None] = [*backend] if backend else [None]
+        contenders = [partial(Remote, model, name, not no_jit) for name in names]
+        found = _found(model, contenders, settings, parts, repeats, warm_up, report.note)
         if not as_json:
             _print(found)
         result = found.as_json()
@@ -120,7 +132,7 @@ def _parts(asked: list[str]) -> list[Part]:
 
 def _found(
     model: str,
-    backends: Sequence[str | None],
+    contenders: Sequence[Callable[[], Remote]],
     settings: BenchSettings,
     parts: Sequence[Part],
     repeats: int,
@@ -128,12 +140,11 @@ def _found(
     note: Callable[[str], None],
 ) -> Benchmark:
     from tfx.core import benchmark
-    from tfx.core.bench_process import Remote
 
     recipe = _recipe(model)
 
     def open_all(stack: ExitStack) -> list[Contender]:
-        return [stack.enter_context(Remote(model, name)) for name in backends]
+        return [stack.enter_context(contender()) for contender in contenders]
 
     def weights(folder: Path) -> Path:
         return recipe.weights_to_bench(settings, folder, note)

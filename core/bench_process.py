@@ -6,11 +6,13 @@ import math
 import multiprocessing
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from time import perf_counter
 from typing import Any
 
 from tfx.core.benchmark import Prepared
+from tfx.core.capture import eager
 from tfx.core.errors import NonFiniteError, TfxError, UsageError
 from tfx.core.memory import peak_memory, peak_resident
 from tfx.core.recipe import Benchable, BenchSettings, Part, Work
@@ -89,9 +91,14 @@ class Worker:
         return {"idle_host_bytes": self._idle, **peak_memory(self._backend)}
 
 
-def _serve(pipe: Connection, model: str, backend: str | None) -> None:
+def _serve(pipe: Connection, model: str, backend: str | None, capture: bool) -> None:
     """Answer each (method of `Worker`, arguments) with (True, result) or (False, a failure)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started us hears of it, and ends us
+    with nullcontext() if capture else eager():
+        _answer(pipe, model, backend)
+
+
+def _answer(pipe: Connection, model: str, backend: str | None) -> None:
     worker: Worker | None = None
     while True:
         try:
@@ -112,16 +119,18 @@ class Remote:
     Args:
         model: its name.
         backend: with the device, where it matters; None: the best that is ready.
+        capture: whether what is done over and over is captured, as it is by default.
 
     Raises:
         TfxError: of every method, what the process could not do; or it has died.
     """
 
-    def __init__(self, model: str, backend: str | None) -> None:
+    def __init__(self, model: str, backend: str | None, capture: bool = True) -> None:
         self.backend = backend or "the best backend"
         spawning = multiprocessing.get_context("spawn")
         self._pipe, theirs = spawning.Pipe()
-        self._process = spawning.Process(target=_serve, args=(theirs, model, backend), daemon=True)
+        served = theirs, model, backend, capture
+        self._process = spawning.Process(target=_serve, args=served, daemon=True)
         self._process.start()
         theirs.close()
 

@@ -195,6 +195,9 @@ class BenchSettings(Settings):
     max_new_tokens: int | None = None
     batch_size: int | None = None
     block_size: int | None = None
+    quantize: str | None = None
+    quantize_embeddings: str | None = None
+    group_size: int | None = None
 
 
 class Reporter(Protocol):

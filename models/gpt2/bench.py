@@ -18,6 +18,7 @@ from tfx.core.parameters import Parameters
 from tfx.core.recipe import BenchSettings, Part, Work, computable
 from tfx.core.schedules import cosine
 from tfx.core.seeds import host_generator
+from tfx.core.storage import Storage
 from tfx.core.weights import StoredTensor
 from tfx.models.gpt2.data import Corpus, Ids
 from tfx.models.gpt2.initial import initial_weights
@@ -59,13 +60,18 @@ def work(part: Part, preset: Preset, settings: BenchSettings, backend: Backend, 
         TfxError: the weights, the dtype or the sizes will not do.
     """
     if part == "train":
+        if settings.quantize is not None:
+            raise UsageError(
+                f"--quantize {settings.quantize}: weights in fewer bits are not trained; add "
+                "--only load, prefill or decode"
+            )
         return _train(preset, settings, backend, note)
     assert settings.weights is not None
     path = find_weights(preset, settings.weights, note)
-    dtype = as_dtype(settings.dtype or "float32")
+    dtype, storage = as_dtype(settings.dtype or "float32"), Storage.asked(settings)
 
     def load(_: Any = None) -> LanguageModel:
-        return LanguageModel.load(path, backend, lambda line: None, dtype)
+        return LanguageModel.load(path, backend, lambda line: None, dtype, storage)
 
     if part == "load":
         return Work("open the weights", str(load().dtype), load)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-import tfx.core.nn  # noqa: F401 (where fused ops are)
+import tfx.core.nn
 import tfx.core.quantized  # noqa: F401 (where the others are)
 from tfx.core.backend import Fused
 from tfx.core.dtypes import INDICES, DType
