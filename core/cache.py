@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +60,10 @@ class KVCache:
         padding = (self._padding, self.visible)
         buffers = [buffer for layer in self._buffers for buffer in layer]
         return [*buffers, self._position, *(x for x in padding if x is not None)]
+
+    def tree_form(self) -> Hashable:
+        """How many positions there are, and whether there is padding."""
+        return self.capacity, self._padding is None
 
     def tree_like(self, values: Iterator[Tensor]) -> KVCache:
         """A cache of other tensors in the order of `tree_leaves`."""

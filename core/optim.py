@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -69,6 +69,10 @@ class TrainState:
     def tree_leaves(self) -> list[Tensor]:
         """Everything in it; the parameters as the one buffer they are cut from."""
         return [self.params.flat, self.m, self.v, self.step, self.healthy]
+
+    def tree_form(self) -> Hashable:
+        """The names and shapes of the parameters."""
+        return self.params.form
 
     def tree_like(self, values: Iterator[Tensor]) -> TrainState:
         """A state of other tensors in the order of `tree_leaves`."""

@@ -29,6 +29,7 @@ class Parameters(Mapping[str, Tensor]):
     Attributes:
         flat: all numbers, in the order of the names: (count,).
         shapes: the shape of each parameter.
+        form: the same as pairs, to compare.
 
     Raises:
         GradientError: `flat` is recorded, and the tensors cut from it would not be.
@@ -37,6 +38,7 @@ class Parameters(Mapping[str, Tensor]):
     def __init__(self, flat: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.flat = flat
         self.shapes = dict(shapes)
+        self.form = tuple(self.shapes.items())
         sizes = [math.prod(shape) for shape in self.shapes.values()]
         self._bounds = list(accumulate(sizes, initial=0))
         self._tensors: dict[str, Tensor] | None = None
@@ -80,6 +82,7 @@ class Parameters(Mapping[str, Tensor]):
         """The same names and shapes over another buffer."""
         new = Parameters.__new__(Parameters)
         new.flat, new.shapes, new._bounds = flat, self.shapes, self._bounds
+        new.form = self.form
         new._tensors = None
         new._check(flat)
         return new

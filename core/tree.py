@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, Protocol, Self, runtime_checkable
 
 from tfx.core.stored import Stored
@@ -15,6 +15,9 @@ class Branch(Protocol):
 
     def tree_leaves(self) -> list[Tensor]:
         """Those tensors."""
+
+    def tree_form(self) -> Hashable:
+        """What tells it from others of its kind, but for tensors and their shapes."""
 
     def tree_like(self, values: Iterator[Any]) -> Self:
         """The same object of other values, as many as it has leaves and in their order."""
@@ -43,12 +46,12 @@ def form(nest: Any, found: list[Tensor]) -> Any:
     if hasattr(nest, "tree_leaves"):
         parts = nest.tree_leaves()
         found.extend(parts)
-        return type(nest), len(parts)
+        return type(nest), len(parts), nest.tree_form()
     if isinstance(nest, list | tuple):
         return type(nest), *[form(part, found) for part in nest]
     if isinstance(nest, Mapping):
         return dict, *[(name, form(part, found)) for name, part in nest.items()]
-    return nest
+    return type(nest), repr(nest) if isinstance(nest, float) else nest  # 0.0 equals -0.0, and 0
 
 
 def like(nest: Any, values: Iterator[Any]) -> Any:

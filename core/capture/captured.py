@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,11 +12,13 @@ from typing import Any, Generic, TypeVar
 from tfx.core import tree
 from tfx.core.backend import Array, Backend
 from tfx.core.capture.explaining import explained
+from tfx.core.capture.functional import copied
 from tfx.core.capture.nearness import check_replay
 from tfx.core.capture.recorder import NotCapturable, Recorder
 from tfx.core.capture.replay import Memory, Replay, replay_of
 from tfx.core.capture.simplify import without_dead_calls
 from tfx.core.dtypes import DType
+from tfx.core.errors import CaptureError
 from tfx.core.fused import runs_composed
 from tfx.core.tape import recording
 from tfx.core.tensor import Tensor
@@ -31,6 +32,10 @@ PATIENCE = 8
 of those that were not used for longest."""
 
 T = TypeVar("T")
+
+
+_recording_lock = threading.Lock()
+"""One thread records at a time; whoever comes meanwhile computes."""
 
 
 class _Switch(threading.local):
@@ -51,7 +56,7 @@ def eager() -> Iterator[None]:
         _switch.off = before
 
 
-def jit(fn: Callable[..., T], *, donate_argnums: Sequence[int] = ()) -> Captured[T]:
+def jit(fn: Callable[..., T], *, donate_argnums: int | Sequence[int] = ()) -> Captured[T]:
     """Capture a function of tensors: the first call records what it comes to, later ones replay it.
 
     Recorded are the calls that reach the backend, derivatives and optimizer included. A replay
@@ -82,10 +87,11 @@ def jit(fn: Callable[..., T], *, donate_argnums: Sequence[int] = ()) -> Captured
 class Captured(Generic[T]):
     """What `jit` gives: called like the function."""
 
-    def __init__(self, fn: Callable[..., T], donate_argnums: Sequence[int] = ()) -> None:
+    def __init__(self, fn: Callable[..., T], donate_argnums: int | Sequence[int] = ()) -> None:
         self._fn = fn
         self._name = getattr(fn, "__name__", type(fn).__name__)
-        self._donated = frozenset(donate_argnums)
+        given_up = (donate_argnums,) if isinstance(donate_argnums, int) else donate_argnums
+        self._donated = frozenset(given_up)
         self._kept: dict[Any, _Kept[T]] = {}
         self._seen: dict[Any, int] = {}
         self._memory = Memory()
@@ -103,7 +109,13 @@ class Captured(Generic[T]):
             key += (leaf.shape, leaf.dtype)
         key.append(id(leaves[0].backend))
         with self._lock:
-            kept = self._kept.get(known := tuple(key))
+            try:
+                kept = self._kept.get(known := tuple(key))
+            except TypeError as error:
+                raise CaptureError(
+                    f"{self._name!r} is captured and takes tensors, nests of them, and values that "
+                    f"can be hashed: {error}"
+                ) from None
             if kept is None:
                 return self._first(known, args, leaves)
             if len(self._kept) >= PROGRAMS:  # what was used latest stands last
@@ -125,22 +137,21 @@ class Captured(Generic[T]):
 
     def _first(self, key: Any, args: Sequence[Any], leaves: Sequence[Tensor]) -> T:
         """Run what has no replay yet, and see to it that it has one the next time."""
-        if len(self._kept) >= PROGRAMS:
-            self._seen[key] = self._seen.get(key, 0) + 1
-            if self._seen[key] < PATIENCE:
-                return self._fn(*args)
-            self._seen.clear()
-            del self._kept[next(iter(self._kept))]
+        if not self._is_worth(key) or not _recording_lock.acquire(blocking=False):
+            return self._fn(*args)
         backend = leaves[0].backend
-        raw = _apart([x.data for x in leaves], backend)
+        inputs = _apart([x.data for x in leaves], backend)
+        raw = [_renamed(x, backend) for x in inputs]
         recorder = Recorder(backend, raw)
         try:
             with recorder.listening(), _is_recording():
-                values = iter([Tensor(x, backend) for x in raw])
-                out = self._fn(*(tree.like(x, values) if _is_nest(x) else x for x in args))
+                out = self._fn(*_with(raw, args, backend))
         except NotCapturable as reason:
             self._kept[key] = _Kept(backend, reason=str(reason))
-            return self._fn(*args)
+            found = [recorder.before.get(i, x) for i, x in enumerate(raw)]
+            return self._fn(*_with(found, args, backend))
+        finally:
+            _recording_lock.release()
         outputs = tree.leaves(out)
         expected = [x.data for x in outputs]
         program = recorder.program(expected)
@@ -148,12 +159,27 @@ class Captured(Generic[T]):
         homes = self._homes(args, outputs, leaves)
         replay = replay_of(program, homes, self._memory)
         form = tree.like(out, map(_standing_for, outputs))
-        kept = self._kept[key] = _Kept(backend, replay, form=form)
         if recorder.before:  # the function wrote to an input, which may be one of its outputs
-            expected = [_copied(x, backend) for x in expected]
-        found = replay(replay.restored(raw, recorder.before))
+            expected = [copied(backend, x) for x in expected]
+        else:
+            expected = [*replay.kept_apart(expected, raw)]
+        found = replay(replay.restored(inputs, recorder.before))
         check_replay(self._name, backend, expected, found)
+        kept = self._kept[key] = _Kept(backend, replay, form=form)
         return kept.result(found)
+
+    def _is_worth(self, key: Any) -> bool:
+        """Whether arguments of a new kind are to be recorded; makes room where it has to."""
+        if len(self._kept) < PROGRAMS:
+            return True
+        if len(self._seen) > 64 * PROGRAMS:
+            self._seen.clear()
+        self._seen[key] = self._seen.get(key, 0) + 1
+        if self._seen[key] < PATIENCE:
+            return False
+        self._seen.clear()
+        del self._kept[next(iter(self._kept))]
+        return True
 
     def _homes(
         self, args: Sequence[Any], outputs: Sequence[Tensor], leaves: Sequence[Tensor]
@@ -225,11 +251,22 @@ def _apart(raw: Sequence[Array], backend: Backend) -> list[Array]:
     seen: set[int] = set()
     found = []
     for x in raw:
-        if id(x) in seen:
-            x = _copied(x, backend)
+        found.append(copied(backend, x) if id(x) in seen else x)
         seen.add(id(x))
-        found.append(x)
     return found
+
+
+def _renamed(x: Array, backend: Backend) -> Array:
+    """The same array as an object of its own: what the function closes over may be one that it is
+    given too, and is a constant all the same."""
+    other = backend.reshape(x, shape=backend.shape(x))
+    return copied(backend, x) if other is x else other
+
+
+def _with(raw: Sequence[Array], args: Sequence[Any], backend: Backend) -> Iterator[Any]:
+    """The arguments, with these arrays in their nests."""
+    values = iter([Tensor(x, backend) for x in raw])
+    return (tree.like(x, values) if _is_nest(x) else x for x in args)
 
 
 def _standing_for(x: Tensor) -> Tensor:
@@ -237,9 +274,3 @@ def _standing_for(x: Tensor) -> Tensor:
     backend = x.backend
     zero = backend.full(shape=(), value=x.dtype is not DType.bool and 0, dtype=x.dtype)
     return Tensor(backend.broadcast_to(zero, shape=x.shape), backend)
-
-
-def _copied(x: Array, backend: Backend) -> Array:
-    shape = backend.shape(x)
-    flat = backend.reshape(x, shape=(math.prod(shape),))
-    return backend.reshape(backend.concat(flat, axis=0), shape=shape)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from tfx.core.backend import Array
+from tfx.core.backend import Array, Backend
 from tfx.core.capture.program import Call, Program, Value
 
 Run = Callable[[Sequence[Array]], list[Array]]
@@ -27,6 +30,7 @@ class _Writer:
         self._scope: dict[str, Any] = {"B": program.backend}
         self._named: dict[int, str] = {}  # what is in the scope, by identity
         self._saved: dict[Call, str] = {}
+        self._pulls = Counter(call.forward for call in program.calls if call.forward is not None)
 
     def written(self) -> tuple[Run, str]:
         program = self._program
@@ -40,14 +44,25 @@ class _Writer:
             self._write(call)
             gone = [self._names[value] for value in last.get(i, ())]
             if call.forward is not None:
-                gone.append(self._saved[call.forward])
+                self._pulls[call.forward] -= 1
+                if not self._pulls[call.forward]:
+                    gone.append(self._saved[call.forward])
             if gone:
                 self._lines.append(f"del {', '.join(gone)}")
-        outputs = ", ".join(self._argument(value) for value in program.outputs)
+        outputs = ", ".join(self._output(i) for i in range(len(program.outputs)))
         self._lines.append(f"return [{outputs}]")
         source = "def run(inputs):\n" + "".join(f"    {line}\n" for line in self._lines)
         exec(compile(source, "<captured program>", "exec"), self._scope)
         return self._scope["run"], source
+
+    def _output(self, i: int) -> str:
+        """Copied where it is a constant, or the same as another output."""
+        value = self._program.outputs[i]
+        name = self._argument(value)
+        if value.array is None and value not in self._program.outputs[:i]:
+            return name
+        backend = self._program.backend
+        return f"{self._constant(partial(copied, backend), 'copied')}({name})"
 
     def _last_uses(self) -> dict[int, list[Value]]:
         """Which values no call after the i-th reads, and no caller."""
@@ -76,16 +91,13 @@ class _Writer:
             self._saved[call] = f"saved{len(self._saved)}"
             parts = ", ".join(["B", *args, *params])
             self._lines.append(f"{out}, {self._saved[call]} = {kernel}({parts})")
-            if not self._is_pulled(call):
+            if not self._pulls[call]:
                 self._lines.append(f"del {self._saved[call]}")
         else:
             vjp = self._constant(call.kernel.vjp, f"{call.name}_vjp")
             g, out, *raw = args
             parts = ", ".join(["B", g, out, self._saved[call.forward], *raw, *params])
             self._lines.append(f"{', '.join(results)}, = {vjp}({parts})")
-
-    def _is_pulled(self, call: Call) -> bool:
-        return any(other.forward is call for other in self._program.calls)
 
     def _new(self, value: Value | None) -> str:
         if value is None:
@@ -105,3 +117,10 @@ class _Writer:
             self._named[id(x)] = f"{name}{len(self._named)}"
             self._scope[self._named[id(x)]] = x
         return self._named[id(x)]
+
+
+def copied(backend: Backend, x: Array) -> Array:
+    """An array of its own with the same numbers."""
+    shape = backend.shape(x)
+    flat = backend.reshape(x, shape=(math.prod(shape),))
+    return backend.reshape(backend.concat(flat, axis=0), shape=shape)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +21,10 @@ SHARES = {
 
 Loose, since a step of Adam takes the sign of gradients that are nothing but rounding; what a fault
 of capture does is larger by orders of magnitude."""
+
+_LEAST = 1e-2
+"""Each number counts for at least so much of the length: what is next to nothing may be nothing but
+rounding."""
 
 _BLOCK = 1 << 20
 
@@ -57,4 +60,4 @@ def _near(x: HostArray, y: HostArray, share: float) -> bool:
         apart += float(np.dot(gap, gap))
         finite = a[np.isfinite(a)]
         length += float(np.dot(finite, finite))
-    return apart <= share**2 * length or (math.isfinite(apart) and apart == 0.0)
+    return apart <= share**2 * (length + x.size * _LEAST**2)

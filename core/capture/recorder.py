@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from threading import Lock, get_ident
+from threading import get_ident
 from typing import Any
 
 from tfx.core.backend import PRIMITIVES, Array, Backend, Fused
@@ -29,8 +29,6 @@ _NOT_RECORDED = {"asarray", "to_numpy", "full", "arange"}  # they take no array 
 _VIEWS = {name for name, group in PRIMITIVES.items() if group == "shape"} - {"concat", "pad"}
 
 _NUMBERS = (int, float, bool)
-
-_one_at_a_time = Lock()
 
 
 class NotCapturable(Exception):
@@ -83,21 +81,29 @@ class Recorder:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Inside, on this thread, what the backend is asked for is written down."""
+        own = vars(self._backend)
+        stand_ins = self._stand_ins()
+        before = {name: own[name] for name in stand_ins if name in own}
+        try:
+            own.update(stand_ins)
+            yield
+        finally:
+            for name in stand_ins:
+                own.pop(name, None)
+            own.update(before)
+
+    def _stand_ins(self) -> dict[str, Any]:
+        """What the backend's attributes are exchanged for."""
         backend = self._backend
-        with _one_at_a_time:
-            fused = backend.fused
-            names = [name for name in PRIMITIVES if name not in _NOT_RECORDED]
-            for name in names:
-                setattr(backend, name, self._primitive(name, getattr(backend, name)))
-            for name, (error, why) in _REFUSED.items():
-                setattr(backend, name, self._refused(getattr(backend, name), error, why))
-            backend.fused = {name: self._kernel(kernel) for name, kernel in fused.items()}
-            try:
-                yield
-            finally:
-                backend.fused = fused
-                for name in (*names, *_REFUSED):
-                    delattr(backend, name)
+        found: dict[str, Any] = {
+            name: self._primitive(name, getattr(backend, name))
+            for name in PRIMITIVES
+            if name not in _NOT_RECORDED
+        }
+        for name, (error, why) in _REFUSED.items():
+            found[name] = self._refused(getattr(backend, name), error, why)
+        found["fused"] = {name: self._kernel(kernel) for name, kernel in backend.fused.items()}
+        return found
 
     def program(self, outputs: Sequence[Array]) -> Program:
         """What was written down, as a function of the inputs that gives these arrays."""
@@ -123,7 +129,8 @@ class Recorder:
                 return original(*args, **params)
             values = tuple([self._value(x) for x in args])
             if name == "write":
-                values = (self._writable(args[0], values[0]), *values[1:])
+                buffer, value = self._writable(args[0], values[0])
+                args, values = (buffer, *args[1:]), (value, *values[1:])
             self._busy = True
             try:
                 result = original(*args, **params)
@@ -229,17 +236,22 @@ class Recorder:
         self._notes["recorded"] += 1
         self._calls.append(call)
 
-    def _writable(self, buffer: Array, value: Value) -> Value:
-        """What `write` may consume in every run: a constant is copied first. Of an input, a copy is
-        kept as it was."""
+    def _writable(self, buffer: Array, value: Value) -> tuple[Array, Value]:
+        """What `write` may consume, here and in every run: a copy of what is a constant, or may be
+        had for another call's result. Of an input, a copy is kept as it was."""
         position = self._positions.get(value)
-        if position is not None and position not in self.before:
-            self.before[position] = self._carried_out(self._backend.concat, buffer, axis=0)
-        if value.array is None:
-            return value
+        if position is not None:
+            if position not in self.before:
+                self.before[position] = self._copied(buffer)
+            return buffer, value
+        if value.array is None and value not in self._alike.values():
+            return buffer, value
         copy = Value(value.shape, value.dtype)
         self._add(Call("concat", (value,), {"axis": 0}, (copy,)))
-        return copy
+        return self._copied(buffer), copy
+
+    def _copied(self, x: Array) -> Array:
+        return self._carried_out(self._backend.concat, x, axis=0)
 
 
 def _is_constant(x: Argument) -> bool:

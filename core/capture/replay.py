@@ -19,7 +19,7 @@ from tfx.core.planning import Call
 
 COPIED = 1 << 20
 """Bytes. Inputs up to this size are copied to a place of their own in each run; larger ones are
-used where they are, and if they come from elsewhere, the program is laid out anew."""
+used where they are, until they come from elsewhere: then they are copied too."""
 
 
 class Replay(Protocol):
@@ -33,15 +33,26 @@ class Replay(Protocol):
     def restored(self, inputs: Sequence[Array], before: Mapping[int, Array]) -> Sequence[Array]:
         """Inputs as they were before recording wrote to some: of those, copies from `before`."""
 
+    def kept_apart(self, recorded: Sequence[Array], inputs: Sequence[Array]) -> Sequence[Array]:
+        """What was recorded, copied where it lies in inputs that a run writes over."""
+
     def listing(self) -> str:
         """What a run does, for people."""
+
+
+class _Stay:
+    """What the views of a home that the caller holds go back to: alive as long as one of them is."""
+
+    def __init__(self, array: HostArray) -> None:
+        self.home = array
+        self.__array_interface__ = array.__array_interface__
 
 
 class Home:
     """Where an input that is given up lies from run to run.
 
     What the caller holds of it is a view. While that view comes back as the next input, nothing is
-    copied; while it is alive elsewhere, nobody else may move in.
+    copied; while it, or a view of it, is alive elsewhere, nobody else may move in.
     """
 
     __slots__ = ("_guest", "array")
@@ -64,9 +75,15 @@ class Home:
         """What the caller gets: the same view as long as it is in use."""
         guest = None if self._guest is None else self._guest()
         if guest is None:
-            guest = self.array.view()
+            guest = np.asarray(_Stay(self.array))
             self._guest = weakref.ref(guest)
         return guest
+
+
+def place_of(x: HostArray) -> HostArray:
+    """The memory of an array, without keeping alive what the caller holds of a home."""
+    stay = x.base
+    return stay.home.view() if isinstance(stay, _Stay) else x
 
 
 class Memory:
@@ -83,11 +100,13 @@ class Memory:
         self._homes: dict[Any, Home] = {}
 
     def home(self, position: int, x: HostArray) -> Home:
-        """The home of an input, whichever program runs: at first, where it lies, if that can be."""
+        """The home of an input, whichever program runs: at first, where it lies, if all of that
+        memory is its own."""
         kind = position, x.shape, x.dtype
         if kind not in self._homes:
-            can_stay = x.flags.writeable and x.flags.c_contiguous
-            self._homes[kind] = Home(x if can_stay else x.copy())
+            whole = x.base.nbytes if isinstance(x.base, np.ndarray) else x.nbytes
+            can_stay = x.flags.writeable and x.flags.c_contiguous and whole == x.nbytes
+            self._homes[kind] = Home(place_of(x) if can_stay else x.copy())
         return self._homes[kind]
 
     def leave(self, position: int, x: HostArray) -> None:
@@ -113,6 +132,9 @@ class AsRecorded:
     def __call__(self, inputs: Sequence[Array]) -> list[Array]:
         return self._run(inputs)
 
+    def kept_apart(self, recorded: Sequence[Array], inputs: Sequence[Array]) -> Sequence[Array]:
+        return recorded
+
     def restored(self, inputs: Sequence[Array], before: Mapping[int, Array]) -> Sequence[Array]:
         return [before.get(i, x) for i, x in enumerate(inputs)]
 
@@ -129,22 +151,34 @@ class Settled:
         self._homes = dict(homes)
         self._memory = memory
         self._moves = -1
+        self._seen: dict[int, weakref.ref[HostArray]] = {}  # what was used where it is
+        self._restless: set[int] = set()  # what came from elsewhere before
 
     def __call__(self, inputs: Sequence[Array]) -> list[Array]:
         if self._moves != self._memory.moves:
             self._lay_out(inputs)
+        for i, place in self._copied:
+            np.copyto(place, inputs[i])
+        for i, place in self._in_place:
+            x = inputs[i]
+            if self._seen[i]() is not x:
+                if not same_place(place, x):
+                    self._restless.add(i)
+                    self._moves = -1
+                    return self(inputs)
+                self._seen[i] = weakref.ref(x)
+        if len({id(inputs[i]) for i, _ in self._at_home}) < len(self._at_home):
+            inputs = _apart(inputs)
         for i, home in self._at_home:
             if not home.admits(inputs[i]):
                 self._memory.leave(i, inputs[i])
                 return self(inputs)
-        for i, place in self._copied:
-            np.copyto(place, inputs[i])
-        for i, place in self._in_place:
-            if inputs[i] is not place:
-                self._moves = -1
-                return self(inputs)
         self._run()
         return [x.copy() if home is None else home.key() for x, home in self._outputs]
+
+    def kept_apart(self, recorded: Sequence[Array], inputs: Sequence[Array]) -> list[Array]:
+        mine = [inputs[i] for i in self._homes.values()]
+        return [x.copy() if any(np.may_share_memory(x, y) for y in mine) else x for x in recorded]
 
     def restored(self, inputs: Sequence[Array], before: Mapping[int, Array]) -> Sequence[Array]:
         for i, x in before.items():
@@ -158,12 +192,13 @@ class Settled:
         for i, x in enumerate(inputs):
             if i in at_home:
                 places.append(at_home[i].array)
-            elif x.nbytes <= COPIED:
+            elif x.nbytes <= COPIED or i in self._restless:
                 places.append(np.empty(x.shape, x.dtype))
                 self._copied.append((i, places[-1]))
             else:
-                places.append(x)
-                self._in_place.append((i, x))
+                places.append(place_of(x))
+                self._in_place.append((i, places[-1]))
+                self._seen[i] = weakref.ref(x)
         layout = Layout(self.program, self._memory.arena, places, self._homes)
         self._at_home = list(at_home.items())
         self._outputs = [
@@ -176,6 +211,16 @@ class Settled:
 
     def listing(self) -> str:
         return "\n".join(_described(call) for call in self.calls)
+
+
+def _apart(inputs: Sequence[HostArray]) -> list[HostArray]:
+    """The inputs, those that stand there twice copied."""
+    seen: set[int] = set()
+    found = []
+    for x in inputs:
+        found.append(x.copy() if id(x) in seen else x)
+        seen.add(id(x))
+    return found
 
 
 def row_of(calls: Sequence[Call]) -> Callable[[], None]:

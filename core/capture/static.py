@@ -64,7 +64,7 @@ class Layout:
         }
         self._saved: dict[Call, Any] = {}
         self._saved_pieces: dict[Call, list[HostArray]] = {}
-        self._pulled = {call.forward for call in program.calls if call.forward is not None}
+        self._pulls = Counter(call.forward for call in program.calls if call.forward is not None)
         self.gathered = _gathered(program)
         self._ends: dict[Call, HostArray] = {}
         for call in program.calls:
@@ -105,14 +105,14 @@ class Layout:
     ) -> tuple[Sequence[Any], Sequence[PlannedCall]]:
         kernel = call.kernel
         assert kernel is not None
-        if kernel.plan is None:
+        if kernel.plan is None or not self._is_planned(call):
             cell: list[Any] = [None]
             outs = [space.like(value, i) for i, value in enumerate(call.results)]
             self._saved[call] = cell
             run = partial(kernel.forward, self._backend, *args, **call.params)
             return outs, [(_fill_and_save, (outs, cell, call.several, run))]
         out, self._saved[call], calls = kernel.plan(self._backend, space, *args, **call.params)
-        if call in self._pulled:
+        if self._pulls[call]:
             self._saved_pieces[call] = space.take_saved()
         return out if call.several else [out], calls
 
@@ -122,14 +122,28 @@ class Layout:
         kernel, forward = call.kernel, call.forward
         assert kernel is not None and forward is not None and kernel.vjp is not None
         g, out, *raw = args
-        saved = self._saved.pop(forward)
-        if kernel.plan is not None and kernel.plan_vjp is not None:
+        saved = self._saved[forward]
+        self._pulls[forward] -= 1
+        is_last = not self._pulls[forward]
+        if self._is_planned(forward):
+            assert kernel.plan_vjp is not None
             found, calls = kernel.plan_vjp(self._backend, space, g, out, saved, *raw, **call.params)
-            space.give_back(self._saved_pieces.pop(forward))
+            if is_last:
+                space.give_back(self._saved_pieces.pop(forward))
             return found, calls
         outs = [None if v is None else space.like(v, i) for i, v in enumerate(call.results)]
         run = partial(kernel.vjp, self._backend, g, out)
-        return outs, [(_fill_gradients, (outs, saved, run, raw, call.params))]
+        return outs, [(_fill_gradients, (outs, saved, is_last, run, raw, call.params))]
+
+    def _is_planned(self, forward: Call) -> bool:
+        """Whether a kernel's plans are all there that the program needs."""
+        kernel = forward.kernel
+        assert kernel is not None
+        has_gradient = kernel.plan_vjp is not None or not self._is_pulled(forward)
+        return kernel.plan is not None and has_gradient
+
+    def _is_pulled(self, forward: Call) -> bool:
+        return forward in self._pulls
 
     def _planned_gathering(
         self, call: Call, parts: Sequence[HostArray]
@@ -345,12 +359,14 @@ def _fill_and_save(
 def _fill_gradients(
     outs: Sequence[HostArray | None],
     cell: list[Any],
+    is_last: bool,
     vjp: Callable[..., Any],
     raw: Sequence[Any],
     params: Any,
 ) -> None:
     found = vjp(cell[0], *raw, **params)
-    cell[0] = None
+    if is_last:
+        cell[0] = None
     for out, array in zip(outs, found, strict=True):
         if out is not None:
             np.copyto(out, array)

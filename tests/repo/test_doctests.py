@@ -12,8 +12,8 @@ from importlib import import_module
 import pytest
 from source_tree import members_of, modules
 
-MAY_BE_MISSING = set(members_of("tfx.backends"))
-"""The array libraries: a backend's folder has the name of the library behind it."""
+MAY_BE_MISSING = {*members_of("tfx.backends"), "llvmlite"}
+"""The array libraries, after which folders of backends are named; and what Numba brings along."""
 
 
 @pytest.mark.parametrize("name", modules())

@@ -310,6 +310,145 @@ def test_threads_take_turns(backend: Backend) -> None:
         assert found[i] == pytest.approx(8 * np.exp(i / 5), rel=1e-5)
 
 
+# ---- what is easily mistaken ---------------------------------------------------------------------
+
+
+def test_what_it_closes_over_is_a_constant_even_where_it_is_an_argument(backend: Backend) -> None:
+    w = on(backend, 1.0, 2.0)
+    captured = jit(lambda x: x + w)
+    assert captured(w).tolist() == [2.0, 4.0]
+    assert captured(on(backend, 10.0, 10.0)).tolist() == [11.0, 12.0]
+
+
+def test_constants_are_not_written_to(backend: Backend) -> None:
+    captured = jit(lambda slab, at: full((3,), 0.0, backend).write(slab, at))
+    slab = on(backend, 5.0)
+    for i in (0, 2, 1):
+        at = tensor(i, backend, backend.index_dtype)
+        assert captured(slab, at).tolist() == [5.0 * (i == j) for j in range(3)]
+
+
+def test_equal_calls_whose_results_are_written_to_stay_apart(backend: Backend) -> None:
+    captured = jit(lambda x, s: ((x * 0).write(s, 0), (x * 0).write(s + 1, 1)))
+    for x, s in ((1.0, 7.0), (2.0, 3.0)):
+        first, second = captured(on(backend, x, x), on(backend, s))
+        assert (first.tolist(), second.tolist()) == ([s, 0.0], [0.0, s + 1])
+
+
+def test_what_was_refused_is_not_kept(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any) -> None:
+        raise CaptureError("another")
+
+    captured = jit(lambda x: x + 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("tfx.core.capture.captured.check_replay", refuse)
+        with pytest.raises(CaptureError):
+            captured(on(backend, 1.0))
+    assert not captured.is_replayed
+
+
+def test_outputs_lie_apart(backend: Backend) -> None:
+    captured = jit(lambda x: (x + 1, x + 1, full((1,), 0.0, backend)))
+    for _ in range(2):
+        one, two, zeros = captured(on(backend, 1.0))
+        one.write(on(backend, 9.0), 0)
+        zeros.write(on(backend, 9.0), 0)
+        assert two.item() == 2.0
+    assert captured(on(backend, 1.0))[2].item() == 0.0
+
+
+def test_a_part_of_a_state_keeps_others_out_of_its_home(backend: Backend) -> None:
+    captured = jit(lambda s: s + 1, donate_argnums=0)
+    state = captured(on(backend, 0.0, 0.0))
+    part = state[0:1]
+    del state
+    assert captured(on(backend, 50.0, 50.0)).tolist() == [51.0, 51.0]
+    assert part.item() == 1.0
+
+
+def test_one_tensor_given_up_twice(backend: Backend) -> None:
+    captured = jit(lambda a, b: (a + 1, b + 2), donate_argnums=(0, 1))
+    captured(on(backend, 1.0), on(backend, 2.0))
+    both = on(backend, 4.0)
+    assert [x.item() for x in captured(both, both)] == [5.0, 6.0]
+
+
+def test_outputs_may_change_places_with_what_is_given_up(backend: Backend) -> None:
+    captured = jit(lambda a, b: (b, a), donate_argnums=(0, 1))
+    a, b = on(backend, 1.0), on(backend, 2.0)
+    for expected in ([2.0, 1.0], [1.0, 2.0], [2.0, 1.0]):
+        a, b = captured(a, b)
+        assert [a.item(), b.item()] == expected
+
+
+def test_states_of_other_shapes_within_are_told_apart(backend: Backend) -> None:
+    captured = jit(lambda state: state.params["a"].sum(0))
+    numbers = np.arange(6, dtype=np.float32)
+    for shape in ((2, 3), (3, 2)):
+        named = {"a": numbers.reshape(shape)}
+        state = TrainState.start(Parameters.from_host(named, backend, DType.float32))
+        assert captured(state).tolist() == numbers.reshape(shape).sum(0).tolist()
+
+
+@pytest.mark.parametrize("numbers", [(2, 2.0, True), (0.0, -0.0), (1.0, 1)])
+def test_numbers_that_are_equal_are_not_the_same(backend: Backend, numbers: Any) -> None:
+    fn = Counted(lambda x, n: x * n)
+    captured = jit(fn)
+    for n in numbers:
+        captured(on(backend, 1.0), n)
+    assert fn.times == len(numbers)
+
+
+def test_a_derivative_that_is_taken_twice(backend: Backend) -> None:
+    def slopes(x: Tensor) -> tuple[Tensor, Tensor]:
+        leaf = Tensor(x.data, x.backend).requires_grad_()
+        y = nn.gelu(leaf)
+        y.backward(x)
+        first = leaf.grad
+        leaf.grad = None
+        y.backward(x * 2)
+        return first, leaf.grad  # type: ignore[return-value]
+
+    captured = jit(slopes)
+    for numbers in ((1.0, 2.0), (0.5, -1.0)):
+        once, twice = captured(on(backend, *numbers))
+        np.testing.assert_allclose(twice.numpy(), once.numpy() * 2, rtol=1e-5)
+
+
+def test_a_native_derivative_behind_a_write(backend: Backend) -> None:
+    if not backend.native_autograd:
+        pytest.skip("no autograd of its own")
+    slab = on(backend, 1.0)
+
+    def step(buffer: Tensor) -> tuple[Tensor, Tensor]:
+        seen = buffer[0:1] + 1
+        buffer = buffer.write(seen, 0)
+        return buffer, value_and_grad(lambda x: (x * x).sum())(slab)[1]
+
+    assert jit(step)(on(backend, 0.0, 0.0))[0].tolist() == [1.0, 0.0]
+
+
+def test_large_arguments_from_elsewhere_are_not_laid_out_for_ever(backend: Backend) -> None:
+    captured = jit(lambda x: x.reshape(512, -1).sum(1))
+    for i in range(4):
+        x = full((1 << 19,), float(i), backend)
+        assert captured(x).tolist() == [1024.0 * i] * 512
+
+
+def test_a_value_that_cannot_be_hashed_is_refused_in_one_line(backend: Backend) -> None:
+    captured = jit(lambda x, names: x)
+    with pytest.raises(CaptureError, match="values that can be hashed: unhashable type: 'set'"):
+        captured(on(backend, 1.0), {"a"})
+
+
+def test_the_backend_is_as_before_whatever_happens(backend: Backend) -> None:
+    before = dict(vars(backend))
+    captured = jit(lambda x: x + on(backend, 1.0, 2.0, 3.0))
+    with pytest.raises(Exception, match="add"):
+        captured(on(backend, 1.0, 2.0))
+    assert vars(backend) == before
+
+
 # ---- what it says --------------------------------------------------------------------------------
 
 
