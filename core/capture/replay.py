@@ -41,11 +41,11 @@ class Replay(Protocol):
 
 
 class _Stay:
-    """What the views of a home that the caller holds go back to: alive as long as one of them is."""
+    """What the views of a home that the caller holds go back to, while there is one."""
 
-    def __init__(self, array: HostArray) -> None:
-        self.home = array
-        self.__array_interface__ = array.__array_interface__
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.__array_interface__ = home.array.__array_interface__
 
 
 class Home:
@@ -75,15 +75,14 @@ class Home:
         """What the caller gets: the same view as long as it is in use."""
         guest = None if self._guest is None else self._guest()
         if guest is None:
-            guest = np.asarray(_Stay(self.array))
+            guest = np.asarray(_Stay(self))
             self._guest = weakref.ref(guest)
         return guest
 
 
 def place_of(x: HostArray) -> HostArray:
     """The memory of an array, without keeping alive what the caller holds of a home."""
-    stay = x.base
-    return stay.home.view() if isinstance(stay, _Stay) else x
+    return x.base.home.array if isinstance(x.base, _Stay) else x
 
 
 class Memory:
@@ -101,12 +100,16 @@ class Memory:
 
     def home(self, position: int, x: HostArray) -> Home:
         """The home of an input, whichever program runs: at first, where it lies, if all of that
-        memory is its own."""
+        memory is its own. What another function gave out stays in its home, which both have then.
+        """
         kind = position, x.shape, x.dtype
         if kind not in self._homes:
-            whole = x.base.nbytes if isinstance(x.base, np.ndarray) else x.nbytes
-            can_stay = x.flags.writeable and x.flags.c_contiguous and whole == x.nbytes
-            self._homes[kind] = Home(place_of(x) if can_stay else x.copy())
+            if isinstance(x.base, _Stay):
+                self._homes[kind] = x.base.home
+            else:
+                whole = x.base.nbytes if isinstance(x.base, np.ndarray) else x.nbytes
+                can_stay = x.flags.writeable and x.flags.c_contiguous and whole == x.nbytes
+                self._homes[kind] = Home(x if can_stay else x.copy())
         return self._homes[kind]
 
     def leave(self, position: int, x: HostArray) -> None:
@@ -149,12 +152,15 @@ class Settled:
         self.program = program
         self.calls: Sequence[Call] = ()
         self._homes = dict(homes)
+        self._given_up = [*homes.values()]
         self._memory = memory
         self._moves = -1
         self._seen: dict[int, weakref.ref[HostArray]] = {}  # what was used where it is
         self._restless: set[int] = set()  # what came from elsewhere before
 
     def __call__(self, inputs: Sequence[Array]) -> list[Array]:
+        if len({id(inputs[i]) for i in self._given_up}) < len(self._given_up):
+            inputs = _apart(inputs)
         if self._moves != self._memory.moves:
             self._lay_out(inputs)
         for i, place in self._copied:
@@ -167,8 +173,6 @@ class Settled:
                     self._moves = -1
                     return self(inputs)
                 self._seen[i] = weakref.ref(x)
-        if len({id(inputs[i]) for i, _ in self._at_home}) < len(self._at_home):
-            inputs = _apart(inputs)
         for i, home in self._at_home:
             if not home.admits(inputs[i]):
                 self._memory.leave(i, inputs[i])

@@ -162,7 +162,7 @@ def step_of(
         value, g = differentiated(state, *batch)
         return sums[0] + value, sums[1] + g
 
-    @partial(jit, donate_argnums=(0, 1))
+    @partial(jit, donate_argnums=(0,))
     def apply(state: TrainState, sums: tuple[Tensor, Tensor]) -> tuple[TrainState, Tensor, Tensor]:
         value, g = (x * (1 / options.grad_accum) for x in sums)
         state, norm = optimizer.update(state, value, g)

@@ -366,6 +366,32 @@ def test_a_part_of_a_state_keeps_others_out_of_its_home(backend: Backend) -> Non
     assert part.item() == 1.0
 
 
+def test_two_functions_share_the_home_of_what_goes_to_and_fro(backend: Backend) -> None:
+    """A newcomer to the one does not move in where the other has a guest."""
+    once = jit(lambda s: s + 1, donate_argnums=0)
+    twice = jit(lambda s: s + 2, donate_argnums=0)
+    state = twice(once(on(backend, 0.0, 0.0)))
+    assert once(on(backend, 50.0, 50.0)).tolist() == [51.0, 51.0]
+    assert state.tolist() == [3.0, 3.0]
+    for _ in range(2):
+        state = twice(once(state))
+    assert state.tolist() == [9.0, 9.0]
+
+
+def test_sums_that_begin_anew_each_time(backend: Backend) -> None:
+    add = jit(lambda s, x: s + x, donate_argnums=0)
+    apply = jit(lambda state, s: (state + s, s.sum()), donate_argnums=0)
+    state, losses = on(backend, 0.0, 0.0), []
+    for step in range(3):
+        total = on(backend, 0.0, 0.0)
+        for turn in range(2):
+            total = add(total, on(backend, float(step), float(turn)))
+        state, loss = apply(state, total)
+        losses.append(loss)
+    assert [x.item() for x in losses] == [1.0, 3.0, 5.0]
+    assert state.tolist() == [6.0, 3.0]
+
+
 def test_one_tensor_given_up_twice(backend: Backend) -> None:
     captured = jit(lambda a, b: (a + 1, b + 2), donate_argnums=(0, 1))
     captured(on(backend, 1.0), on(backend, 2.0))

