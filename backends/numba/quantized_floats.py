@@ -14,7 +14,7 @@ from numba import prange, types
 from numba.extending import intrinsic, overload
 
 from tfx.backends.numba.arithmetic import row
-from tfx.backends.numba.compiling import Bytes, Compiled, Count, Ids, Row, Rows, helper, shared
+from tfx.backends.numba.compiling import Bytes, Compiled, Count, Ids, Row, Rows, compiled, helper
 from tfx.backends.numba.quantized_epilogue import finish
 
 TILE = 64
@@ -104,7 +104,7 @@ def _dot(x: Any, y: Any) -> Any:
 
 
 def _linear(kind: str) -> Compiled:
-    @shared
+    @compiled
     def linear(
         x: Rows,
         q: Bytes,
@@ -141,7 +141,7 @@ for intermediate results."""
 
 
 def _widen_rows(kind: str) -> Compiled:
-    @shared
+    @compiled
     def widen_rows(q: Bytes, scales: Ids, wide: Rows) -> None:
         size, groups = len(q) // len(wide), len(scales) // len(wide)
         for o in prange(len(wide)):
@@ -155,7 +155,7 @@ WIDEN = {kind: _widen_rows(kind) for kind in _WIDEN}
 """Rows of weights as float32, into `wide` (rows, n)."""
 
 
-@shared
+@compiled
 def finish_tile(
     found: Rows, start: Count, b: Row, activation: Count, residual: Rows, y: Rows, pieces: Count
 ) -> None:

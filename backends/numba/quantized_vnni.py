@@ -18,7 +18,7 @@ from numba import njit, prange
 from numba.extending import overload
 
 from tfx.backends.numba.arithmetic import row as row_of
-from tfx.backends.numba.compiling import Bytes, Compiled, Count, Ids, Row, Rows, shared
+from tfx.backends.numba.compiling import Bytes, Compiled, Count, Ids, Row, Rows, compiled
 from tfx.backends.numba.quantized_epilogue import finish
 from tfx.backends.numba.quantized_floats import TILE, as_float32, cut
 from tfx.backends.numba.vnni import (
@@ -274,7 +274,7 @@ def _outputs_of(kind: Any, *args: Any) -> Any:
 
 
 def _linear(kind: str) -> Compiled:
-    @shared
+    @compiled
     def linear(
         x: Rows,
         q: Bytes,
