@@ -11,21 +11,6 @@ import numpy as np
 from tfx.backends.numba.compiling import Array
 from tfx.core.planning import Call, Workspace
 
-REALS = frozenset({np.dtype(np.float32), np.dtype(np.float64)})
-"""The dtypes the kernels handle."""
-
-INDICES = frozenset({np.dtype(np.int32), np.dtype(np.int64)})
-"""The dtypes of indices."""
-
-
-def reals(*arrays: Array | None) -> bool:
-    """float32 or float64 arrays, all of one dtype."""
-    dtype = arrays[0].dtype  # type: ignore[union-attr]
-    for x in arrays:
-        if x is not None and x.dtype != dtype:
-            return False
-    return dtype in REALS
-
 
 def as_rows(x: Array) -> Array | None:
     """(..., n) as (rows, n) in the same memory; None where its numbers are not laid out so."""

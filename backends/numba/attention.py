@@ -11,7 +11,7 @@ import numpy as np
 from numba import prange
 
 from tfx.backends.numba.arithmetic import exp, highest, row
-from tfx.backends.numba.arrays import look_at, reals, result, rows_of
+from tfx.backends.numba.arrays import look_at, result, rows_of
 from tfx.backends.numba.compiling import (
     MANY,
     Array,
@@ -27,6 +27,7 @@ from tfx.backends.numba.compiling import (
 )
 from tfx.backends.numba.tiles import NO_MASK, Masks, Tiling, as_heads, no_factor
 from tfx.core.backend import Backend
+from tfx.core.host_calls import takes_attention, takes_rows
 from tfx.core.planning import Call, Workspace, planned
 
 # ---- softmax -------------------------------------------------------------------------------------
@@ -365,49 +366,10 @@ def _masks(
     return seen, visible is not None, times, factor is not None
 
 
-_POSITION = np.dtype(np.int64)  # of an offset
-
-
-def _can_attend(
-    B: Backend,
-    q: Array,
-    k: Array,
-    v: Array,
-    scale: Any,
-    offset: Array | None,
-    visible: Array | None,
-    factor: Array | None,
-    *,
-    causal: bool,
-    heads: int | None,
-) -> bool:
-    if q.ndim < 2 or not q.size or not v.size:
-        return False
-    *outside, queries, width = q.shape
-    if not (
-        k.shape == (*outside, *k.shape[-2:-1], width)
-        and k.shape[:-1] == v.shape[:-1]
-        and (heads is None or width % heads == 0 == v.shape[-1] % heads)
-        and isinstance(scale, float)
-        and reals(q, k, v, factor)
-        and (offset is None or (offset.shape == () and offset.dtype == _POSITION))
-        and (visible is None or visible.dtype == np.bool_)
-    ):
-        return False
-    scores = (*outside, *(() if heads is None else (heads,)), queries, k.shape[-2])
-    return all(x is None or _broadcasts(x.shape, scores) for x in (visible, factor))
-
-
-def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
-    return len(shape) <= len(to) and all(
-        n in (1, m) for n, m in zip(shape[::-1], to[::-1], strict=False)
-    )
-
-
 SOFTMAX = planned(
     "softmax",
     _plan_softmax,
     _plan_softmax_vjp,
-    lambda B, x: x.ndim > 0 and x.size > 0 and reals(x),
+    takes_rows,
 )
-ATTENTION = planned("attention", _plan_attention, _plan_attention_vjp, _can_attend)
+ATTENTION = planned("attention", _plan_attention, _plan_attention_vjp, takes_attention)

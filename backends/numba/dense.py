@@ -8,10 +8,11 @@ import numpy as np
 from numba import prange
 
 from tfx.backends.numba.arithmetic import ACTIVATIONS, activate, add_rows, pull, row
-from tfx.backends.numba.arrays import constant, flat, parts, reals, result, rows_of
+from tfx.backends.numba.arrays import constant, flat, parts, result, rows_of
 from tfx.backends.numba.compiling import Array, Compiled, Count, Row, Rows, shared
 from tfx.backends.numba.skinny import skinny
 from tfx.core.backend import Backend
+from tfx.core.host_calls import takes_gelu, takes_linear
 from tfx.core.planning import Call, Workspace, planned
 
 # ---- passes over what a product gave -------------------------------------------------------------
@@ -185,29 +186,6 @@ def _bias(b: Array | None, outputs: int, x: Array, space: Workspace, calls: list
     return constant(0.0, outputs, x.dtype) if b is None else flat(b, space, calls)
 
 
-def _can_linear(
-    B: Backend,
-    x: Array,
-    w: Array,
-    b: Array | None,
-    residual: Array | None,
-    *,
-    activation: str | None,
-    outputs_first: bool,
-) -> bool:
-    if x.ndim < 2 or w.ndim != 2 or not x.size or not w.size:
-        return False
-    if activation is not None and activation not in _PASSES:
-        return False
-    outputs, inputs = w.shape if outputs_first else w.shape[::-1]
-    return (
-        x.shape[-1] == inputs
-        and (b is None or b.shape == (outputs,))
-        and (residual is None or residual.shape == (*x.shape[:-1], outputs))
-        and reals(x, w, b, residual)
-    )
-
-
 # ---- gelu -------------------------------------------------------------------------------------
 
 _FORMS = {"none": "gelu", "tanh": "gelu_new"}
@@ -233,9 +211,5 @@ def _plan_gelu_vjp(
     return (g_x.array,), [*calls, *g_x.last_calls()]
 
 
-def _can_gelu(B: Backend, x: Array, *, approximate: str) -> bool:
-    return x.ndim > 0 and x.size > 0 and approximate in _FORMS and reals(x)
-
-
-LINEAR = planned("linear", _plan_linear, _plan_linear_vjp, _can_linear)
-GELU = planned("gelu", _plan_gelu, _plan_gelu_vjp, _can_gelu)
+LINEAR = planned("linear", _plan_linear, _plan_linear_vjp, takes_linear)
+GELU = planned("gelu", _plan_gelu, _plan_gelu_vjp, takes_gelu)

@@ -8,9 +8,10 @@ import numpy as np
 from numba import prange
 
 from tfx.backends.numba.arithmetic import add_rows, row
-from tfx.backends.numba.arrays import constant, flat, parts, reals, result, rows_of
+from tfx.backends.numba.arrays import constant, flat, parts, result, rows_of
 from tfx.backends.numba.compiling import Array, Real, Row, Rows, shared
 from tfx.core.backend import Backend
+from tfx.core.host_calls import takes_layer_norm, takes_rms_norm
 from tfx.core.planning import Call, Workspace, planned
 
 # ---- rms_norm: y = x / d gain, d = (mean(x**2) + eps)**0.5 --------------------------------------
@@ -95,10 +96,6 @@ def _vector(
     if given is None:
         return constant(otherwise, x.shape[-1], x.dtype)
     return flat(given, space, calls)
-
-
-def _can_rms_norm(B: Backend, x: Array, gain: Array | None, *, eps: float) -> bool:
-    return _has_rows(x) and reals(x, gain) and (gain is None or gain.shape == x.shape[-1:])
 
 
 # ---- layer_norm: y = (x - mean) / d gain + bias, d = (var + eps)**0.5 ---------------------------
@@ -200,13 +197,5 @@ def _plan_layer_norm_vjp(
     return (g_x.array, g_gain, g_bias), [*calls, *g_x.last_calls()]
 
 
-def _can_layer_norm(B: Backend, x: Array, gain: Array, bias: Array, *, eps: float) -> bool:
-    return _has_rows(x) and reals(x, gain, bias) and gain.shape == bias.shape == x.shape[-1:]
-
-
-def _has_rows(x: Array) -> bool:
-    return x.ndim > 0 and x.size > 0
-
-
-RMS_NORM = planned("rms_norm", _plan_rms_norm, _plan_rms_norm_vjp, _can_rms_norm)
-LAYER_NORM = planned("layer_norm", _plan_layer_norm, _plan_layer_norm_vjp, _can_layer_norm)
+RMS_NORM = planned("rms_norm", _plan_rms_norm, _plan_rms_norm_vjp, takes_rms_norm)
+LAYER_NORM = planned("layer_norm", _plan_layer_norm, _plan_layer_norm_vjp, takes_layer_norm)

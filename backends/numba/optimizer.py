@@ -8,9 +8,10 @@ import numpy as np
 from numba import prange
 
 from tfx.backends.numba.arithmetic import row
-from tfx.backends.numba.arrays import Result, as_one, constant, flat, reals, result, rows_of
+from tfx.backends.numba.arrays import Result, as_one, constant, flat, result, rows_of
 from tfx.backends.numba.compiling import Array, Flag, Real, Row, Rows, helper, shared
 from tfx.core.backend import Backend
+from tfx.core.host_calls import takes_adamw_step, takes_rows
 from tfx.core.planning import Call, Workspace, planned
 
 # ---- euclidean_norm -----------------------------------------------------------------------------
@@ -164,33 +165,10 @@ def _plan_adamw(
     return (new[0].array, new[1].array, new[2].array), None, calls
 
 
-def _can_step(
-    B: Backend,
-    p: Array,
-    g: Array,
-    m: Array,
-    v: Array,
-    rates: Array,
-    decay: Array | None,
-    healthy: Array | None,
-    factor: Array | None,
-    **_: float,
-) -> bool:
-    return (
-        p.size > 0
-        and p.shape == g.shape == m.shape == v.shape
-        and rates.shape == (3,)
-        and (decay is None or decay.shape in ((), p.shape))
-        and (healthy is None or (healthy.shape == () and healthy.dtype == np.bool_))
-        and (factor is None or factor.shape == ())
-        and reals(p, g, m, v, rates, decay, factor)
-    )
-
-
 EUCLIDEAN_NORM = planned(
     "euclidean_norm",
     _plan_norm,
     _plan_norm_vjp,
-    lambda B, x: x.ndim > 0 and x.size > 0 and reals(x),
+    takes_rows,
 )
-ADAMW_STEP = planned("adamw_step", _plan_adamw, supports=_can_step)
+ADAMW_STEP = planned("adamw_step", _plan_adamw, supports=takes_adamw_step)

@@ -6,9 +6,10 @@ import numpy as np
 from numba import prange
 
 from tfx.backends.numba.arithmetic import exp, highest, row
-from tfx.backends.numba.arrays import INDICES, as_one, flat, reals, result, rows_of
+from tfx.backends.numba.arrays import as_one, flat, result, rows_of
 from tfx.backends.numba.compiling import Array, Ids, Row, Rows, compiled, shared
 from tfx.core.backend import Backend
+from tfx.core.host_calls import takes_cross_entropy, takes_embedding
 from tfx.core.planning import Call, Workspace, planned
 
 # ---- cross_entropy: log(sum(exp(x))) - x[target] ------------------------------------------------
@@ -86,16 +87,6 @@ def _plan_cross_entropy_vjp(
     return (g_logits.array, None), [*calls, *g_logits.last_calls()]
 
 
-def _can_cross_entropy(B: Backend, logits: Array, targets: Array) -> bool:
-    return (
-        logits.ndim > 1
-        and logits.size > 0
-        and logits.shape[:-1] == targets.shape
-        and targets.dtype in INDICES
-        and reals(logits)
-    )
-
-
 # ---- embedding: the rows of a table -------------------------------------------------------------
 
 
@@ -142,17 +133,7 @@ def _plan_embedding_vjp(
     return (g_table.array, None), [*calls, *g_table.last_calls()]
 
 
-def _can_embed(B: Backend, table: Array, ids: Array) -> bool:
-    return (
-        table.ndim == 2
-        and table.size > 0
-        and ids.size > 0
-        and ids.dtype in INDICES
-        and reals(table)
-    )
-
-
 CROSS_ENTROPY = planned(
-    "cross_entropy", _plan_cross_entropy, _plan_cross_entropy_vjp, _can_cross_entropy
+    "cross_entropy", _plan_cross_entropy, _plan_cross_entropy_vjp, takes_cross_entropy
 )
-EMBEDDING = planned("embedding", _plan_embedding, _plan_embedding_vjp, _can_embed)
+EMBEDDING = planned("embedding", _plan_embedding, _plan_embedding_vjp, takes_embedding)

@@ -17,22 +17,10 @@ Memory = Callable[[tuple[int, ...], Any], Array]
 """`scratch` or `saved` of a workspace."""
 
 LIMITS = {np.dtype(d): np.finfo(d) for d in (np.float32, np.float64)}
-"""The dtypes the kernels handle, each with its most extreme numbers."""
-
-INDICES = frozenset({np.dtype(np.int32), np.dtype(np.int64)})
-"""The dtypes of indices."""
+"""The most extreme numbers of each dtype that the kernels handle."""
 
 _FEW_PRODUCTS = 1 << 14
 """Up to so many, one more product takes less time than a call whose operands differ in shape."""
-
-
-def floats(*arrays: Array | None) -> bool:
-    """float32 or float64 arrays, all of one dtype."""
-    dtype = arrays[0].dtype  # type: ignore[union-attr]
-    for x in arrays:
-        if x is not None and x.dtype != dtype:
-            return False
-    return dtype in LIMITS
 
 
 # ---- constants ------------------------------------------------------------------------------

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from tfx.backends.numpy.kernels import few_scores, score_tiles
-from tfx.backends.numpy.kernels.arrays import Array, Calls, floats
+from tfx.backends.numpy.kernels.arrays import Array, Calls
 from tfx.core.backend import Backend
+from tfx.core.host_calls import takes_attention
 from tfx.core.planning import Workspace, planned
-
-_POSITION = np.dtype(np.int64)  # of an offset
 
 
 def _attention(
@@ -52,42 +49,4 @@ def _attention_vjp(
     return (*grads, None, None, None, None), calls
 
 
-def _can_attend(
-    B: Backend,
-    q: Array,
-    k: Array,
-    v: Array,
-    scale: Any,
-    offset: Array | None,
-    visible: Array | None,
-    factor: Array | None,
-    *,
-    causal: bool,
-    heads: int | None,
-) -> bool:
-    if q.ndim < 2 or not q.size or not v.size:
-        return False
-    *outside, queries, width = q.shape
-    if not (
-        k.shape == (*outside, *k.shape[-2:-1], width)
-        and k.shape[:-1] == v.shape[:-1]
-        and (heads is None or width % heads == 0 == v.shape[-1] % heads)
-        and isinstance(scale, float)
-        and floats(q, k, v, factor)
-        and (offset is None or (offset.shape == () and offset.dtype == _POSITION))
-        and (visible is None or visible.dtype == np.bool_)
-    ):
-        return False
-    if visible is None and factor is None:
-        return True
-    scores = (*outside, *(() if heads is None else (heads,)), queries, k.shape[-2])
-    return all(x is None or _broadcasts(x.shape, scores) for x in (visible, factor))
-
-
-def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
-    return len(shape) <= len(to) and all(
-        n in (1, m) for n, m in zip(shape[::-1], to[::-1], strict=False)
-    )
-
-
-ATTENTION = planned("attention", _attention, _attention_vjp, _can_attend)
+ATTENTION = planned("attention", _attention, _attention_vjp, takes_attention)

@@ -11,11 +11,11 @@ from tfx.backends.numpy.kernels.arrays import (
     as_matrix,
     as_rows,
     column_sums,
-    floats,
     product,
     result_rows,
 )
 from tfx.core.backend import Backend
+from tfx.core.host_calls import takes_gelu, takes_linear
 from tfx.core.planning import Workspace, planned
 
 # ---- linear: residual + activation(x w + b) -----------------------------------------------
@@ -109,29 +109,6 @@ def _linear_vjp(
     return (g_x, g_w, g_b, None if residual is None else g), [*calls, *last]
 
 
-def _can_linear(
-    B: Backend,
-    x: Array,
-    w: Array,
-    b: Array | None,
-    residual: Array | None,
-    *,
-    activation: str | None,
-    outputs_first: bool,
-) -> bool:
-    if x.ndim < 2 or w.ndim != 2 or not x.size or not w.size:
-        return False
-    if activation is not None and activation not in ACTIVATIONS:
-        return False
-    outputs, inputs = w.shape if outputs_first else w.shape[::-1]
-    return (
-        x.shape[-1] == inputs
-        and (b is None or b.shape == (outputs,))
-        and (residual is None or residual.shape == (*x.shape[:-1], outputs))
-        and floats(x, w, b, residual)
-    )
-
-
 # ---- gelu -------------------------------------------------------------------------------------
 
 _BY_FORM = {"none": ACTIVATIONS["gelu"], "tanh": ACTIVATIONS["gelu_new"]}
@@ -156,9 +133,5 @@ def _gelu_vjp(
     return (g_x,), _BY_FORM[approximate].pull(space, g, x, g_x)
 
 
-def _can_gelu(B: Backend, x: Array, *, approximate: str) -> bool:
-    return x.ndim > 0 and approximate in _BY_FORM and floats(x)
-
-
-LINEAR = planned("linear", _linear, _linear_vjp, _can_linear)
-GELU = planned("gelu", _gelu, _gelu_vjp, _can_gelu)
+LINEAR = planned("linear", _linear, _linear_vjp, takes_linear)
+GELU = planned("gelu", _gelu, _gelu_vjp, takes_gelu)

@@ -12,11 +12,11 @@ from tfx.backends.numpy.kernels.arrays import (
     as_rows,
     column_sums,
     filled,
-    floats,
     result_rows,
     row_sums,
 )
 from tfx.core.backend import Backend
+from tfx.core.host_calls import takes_layer_norm, takes_rms_norm
 from tfx.core.planning import Workspace, planned
 
 # ---- rms_norm: y = x / d, d = (mean(x**2) + eps)**0.5 ----------------------------------
@@ -83,10 +83,6 @@ def _rms_norm_vjp(
     return (g_x, g_gain), [*calls, *last]
 
 
-def _can_rms_norm(B: Backend, x: Array, gain: Array | None, *, eps: float) -> bool:
-    return _has_rows(x) and floats(x, gain) and (gain is None or gain.shape == x.shape[-1:])
-
-
 # ---- layer_norm: y = (x - mean) / d gain + bias, d = (var + eps)**0.5 ----------------------
 
 
@@ -147,13 +143,5 @@ def _layer_norm_vjp(
     return (g_x, g_gain, g_bias), [*calls, *last]
 
 
-def _can_layer_norm(B: Backend, x: Array, gain: Array, bias: Array, *, eps: float) -> bool:
-    return _has_rows(x) and floats(x, gain, bias) and gain.shape == bias.shape == x.shape[-1:]
-
-
-def _has_rows(x: Array) -> bool:
-    return x.ndim > 0 and x.size > 0
-
-
-RMS_NORM = planned("rms_norm", _rms_norm, _rms_norm_vjp, _can_rms_norm)
-LAYER_NORM = planned("layer_norm", _layer_norm, _layer_norm_vjp, _can_layer_norm)
+RMS_NORM = planned("rms_norm", _rms_norm, _rms_norm_vjp, takes_rms_norm)
+LAYER_NORM = planned("layer_norm", _layer_norm, _layer_norm_vjp, takes_layer_norm)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy import add, divide, multiply, sqrt, subtract
 
-from tfx.backends.numpy.kernels.arrays import Array, Calls, filled, floats
+from tfx.backends.numpy.kernels.arrays import Array, Calls, filled
 from tfx.core.backend import Backend
+from tfx.core.host_calls import takes_adamw_step, takes_rows
 from tfx.core.planning import Workspace, planned
 
 # ---- euclidean_norm ----------------------------------------------------------------------
@@ -136,30 +137,5 @@ def _blocks(
     return blocks
 
 
-def _can_step(
-    B: Backend,
-    p: Array,
-    g: Array,
-    m: Array,
-    v: Array,
-    rates: Array,
-    decay: Array | None,
-    healthy: Array | None,
-    factor: Array | None,
-    **_: float,
-) -> bool:
-    return (
-        p.ndim > 0
-        and p.shape == g.shape == m.shape == v.shape
-        and rates.shape == (3,)
-        and (decay is None or decay.shape in ((), p.shape))
-        and (healthy is None or (healthy.shape == () and healthy.dtype == np.bool_))
-        and (factor is None or factor.shape == ())
-        and floats(p, g, m, v, rates, decay, factor)
-    )
-
-
-EUCLIDEAN_NORM = planned(
-    "euclidean_norm", _euclidean_norm, _euclidean_norm_vjp, lambda B, x: x.ndim > 0 and floats(x)
-)
-ADAMW_STEP = planned("adamw_step", _adamw_step, supports=_can_step)
+EUCLIDEAN_NORM = planned("euclidean_norm", _euclidean_norm, _euclidean_norm_vjp, takes_rows)
+ADAMW_STEP = planned("adamw_step", _adamw_step, supports=takes_adamw_step)

@@ -10,11 +10,11 @@ from tfx.backends.numpy.kernels.arrays import (
     Calls,
     are_small,
     as_rows,
-    floats,
     result_rows,
     row_sums,
 )
 from tfx.core.backend import Backend
+from tfx.core.host_calls import takes_rows
 from tfx.core.planning import Workspace, planned
 
 
@@ -62,4 +62,4 @@ def pull_softmax(space: Workspace, y: Array, g: Array, g_x: Array) -> Calls:
     ]
 
 
-SOFTMAX = planned("softmax", _softmax, _softmax_vjp, lambda B, x: x.size > 0 < x.ndim and floats(x))
+SOFTMAX = planned("softmax", _softmax, _softmax_vjp, takes_rows)

@@ -15,7 +15,6 @@ import numpy as np
 from tfx.backends.numpy.halves import widened
 from tfx.backends.numpy.kernels.activations import ACTIVATIONS
 from tfx.backends.numpy.kernels.arrays import (
-    LIMITS,
     Array,
     Calls,
     as_matrix,
@@ -24,6 +23,7 @@ from tfx.backends.numpy.kernels.arrays import (
 )
 from tfx.backends.numpy.kernels.dense import finish, room_before
 from tfx.core.backend import Backend
+from tfx.core.host_calls import FLOATS
 from tfx.core.planning import Workspace, planned
 
 BLOCK = 2**16
@@ -188,7 +188,7 @@ def _suit(
     activation: str | None,
 ) -> bool:
     inputs, outputs = lengths
-    if not x.ndim or not x.size or x.shape[-1] != inputs or x.dtype not in LIMITS:
+    if not x.ndim or not x.size or x.shape[-1] != inputs or x.dtype not in FLOATS:
         return False
     if activation is not None and activation not in ACTIVATIONS:
         return False

@@ -7,19 +7,18 @@ from typing import Any
 import numpy as np
 
 from tfx.backends.numpy.kernels.arrays import (
-    INDICES,
     Array,
     Calls,
     as_matrix,
     as_rows,
     filled,
-    floats,
     identity,
     product,
     result_rows,
     row_sums,
 )
 from tfx.core.backend import Backend
+from tfx.core.host_calls import takes_cross_entropy, takes_embedding
 from tfx.core.planning import Call, Workspace, planned
 
 _BLOCK = 1 << 16  # numbers that one pass after the other goes over while they are in the cache
@@ -163,16 +162,6 @@ def _spread(
     return wide
 
 
-def _can_cross_entropy(B: Backend, logits: Array, targets: Array) -> bool:
-    return (
-        logits.shape[:-1] == targets.shape
-        and targets.dtype in INDICES
-        and logits.ndim > 1
-        and logits.shape[-1] > 0
-        and floats(logits)
-    )
-
-
 # ---- embedding: the rows of a table ----------------------------------------------------------
 
 
@@ -198,9 +187,5 @@ def _embedding_vjp(
     return (g_table, None), calls
 
 
-def _can_embed(B: Backend, table: Array, ids: Array) -> bool:
-    return table.ndim == 2 and table.size > 0 < ids.size and ids.dtype in INDICES and floats(table)
-
-
-CROSS_ENTROPY = planned("cross_entropy", _cross_entropy, _cross_entropy_vjp, _can_cross_entropy)
-EMBEDDING = planned("embedding", _embedding, _embedding_vjp, _can_embed)
+CROSS_ENTROPY = planned("cross_entropy", _cross_entropy, _cross_entropy_vjp, takes_cross_entropy)
+EMBEDDING = planned("embedding", _embedding, _embedding_vjp, takes_embedding)
