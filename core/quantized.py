@@ -14,7 +14,7 @@ need not make it: they may round otherwise, within the tolerances.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from tfx.core.checks import check_dtypes
 from tfx.core.dtypes import HALVES, DType
@@ -197,6 +197,9 @@ class Quantized(Stored):
         weight = weight_from_q8 if self.bits == 8 else weight_from_q4
         rows = weight(q, scales, self.dtype)
         return rows.T if self.inputs_first else rows
+
+    def tree_form(self) -> Hashable:
+        return super().tree_form(), self.inputs_first
 
     def with_parts(self, parts: Sequence[Tensor]) -> Quantized:
         return Quantized(parts[0], parts[1], self.dtype, inputs_first=self.inputs_first)

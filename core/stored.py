@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from tfx.core.backend import Array
@@ -93,6 +93,10 @@ class Stored(Tensor):
 
     def tree_leaves(self) -> list[Tensor]:
         return list(self.parts)
+
+    def tree_form(self) -> Hashable:
+        """What it stands for, as far as its parts do not tell."""
+        return self._dtype, self._shape
 
     def tree_like(self, values: Iterator[Any]) -> Self:
         return self.with_parts([next(values) for _ in self.parts])

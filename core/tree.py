@@ -23,15 +23,28 @@ class Branch(Protocol):
         """The same object of other values, as many as it has leaves and in their order."""
 
 
+def is_nest(x: Any) -> bool:
+    """Whether something is a nest, as far as can be seen from outside."""
+    return isinstance(x, Tensor | Mapping | list | tuple) or _is_branch(x)
+
+
+def _is_leaf(nest: Any) -> bool:
+    return isinstance(nest, Tensor) and not isinstance(nest, Stored)
+
+
+def _is_branch(nest: Any) -> bool:
+    return hasattr(nest, "tree_leaves")  # isinstance takes microseconds with a protocol
+
+
 def leaves(nest: Any) -> list[Tensor]:
     """The tensors of a nest, dicts in their own order."""
-    if isinstance(nest, Tensor) and not isinstance(nest, Stored):
+    if _is_leaf(nest):
         return [nest]
     if isinstance(nest, Mapping):
         return [leaf for part in nest.values() for leaf in leaves(part)]
     if isinstance(nest, list | tuple):
         return [leaf for part in nest for leaf in leaves(part)]
-    if hasattr(nest, "tree_leaves"):  # isinstance takes microseconds with a protocol
+    if _is_branch(nest):
         parts: list[Tensor] = nest.tree_leaves()
         return parts
     raise _no_nest(nest)
@@ -40,10 +53,10 @@ def leaves(nest: Any) -> list[Tensor]:
 def form(nest: Any, found: list[Tensor]) -> Any:
     """What a nest looks like but for its tensors, as something to compare, and its tensors in
     `found`. What is no nest stands for itself."""
-    if isinstance(nest, Tensor):
+    if _is_leaf(nest):
         found.append(nest)
         return None
-    if hasattr(nest, "tree_leaves"):
+    if _is_branch(nest):
         parts = nest.tree_leaves()
         found.extend(parts)
         return type(nest), len(parts), nest.tree_form()
@@ -56,14 +69,14 @@ def form(nest: Any, found: list[Tensor]) -> Any:
 
 def like(nest: Any, values: Iterator[Any]) -> Any:
     """A nest of the same form with other values at its leaves; mappings become dicts."""
-    if isinstance(nest, Tensor) and not isinstance(nest, Stored):
+    if _is_leaf(nest):
         return next(values)
     if isinstance(nest, Mapping):
         return {name: like(part, values) for name, part in nest.items()}
     if isinstance(nest, list | tuple):
         parts = [like(part, values) for part in nest]
         return type(nest)(*parts) if hasattr(nest, "_fields") else type(nest)(parts)
-    if hasattr(nest, "tree_like"):
+    if _is_branch(nest):
         return nest.tree_like(values)
     raise _no_nest(nest)
 

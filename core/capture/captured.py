@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from tfx.core import tree
 from tfx.core.backend import Array, Backend
+from tfx.core.capture.copies import apart, copied
 from tfx.core.capture.explaining import explained
-from tfx.core.capture.functional import copied
 from tfx.core.capture.nearness import check_replay
 from tfx.core.capture.recorder import NotCapturable, Recorder
 from tfx.core.capture.replay import Memory, Replay, replay_of
@@ -130,8 +130,8 @@ class Captured(Generic[T]):
         return bool(self._kept) and all(kept.replay for kept in self._kept.values())
 
     def explain(self) -> str:
-        """What was captured, in words: for each kind of arguments, the calls of a replay, what was
-        left out, and the memory that they work on."""
+        """What was captured, in words: for each kind of arguments, the calls of a replay, on what
+        shapes, and what was left out."""
         replays = [kept.replay or kept.reason for kept in self._kept.values()]
         return explained(self._name, replays)
 
@@ -140,7 +140,7 @@ class Captured(Generic[T]):
         if not self._is_worth(key) or not _recording_lock.acquire(blocking=False):
             return self._fn(*args)
         backend = leaves[0].backend
-        inputs = _apart([x.data for x in leaves], backend)
+        inputs = apart(backend, [x.data for x in leaves])  # each is a value of its own
         raw = [_renamed(x, backend) for x in inputs]
         recorder = Recorder(backend, raw)
         try:
@@ -189,7 +189,7 @@ class Captured(Generic[T]):
         free: list[int] = []
         position = 0
         for i, x in enumerate(args):
-            count = len(tree.leaves(x)) if _is_nest(x) else 0
+            count = len(tree.leaves(x)) if tree.is_nest(x) else 0
             if i in self._donated:
                 free += range(position, position + count)
             position += count
@@ -242,20 +242,6 @@ def _is_capturable(leaves: Sequence[Tensor]) -> bool:
     )
 
 
-def _is_nest(x: Any) -> bool:
-    return isinstance(x, Tensor | Mapping | list | tuple) or hasattr(x, "tree_leaves")
-
-
-def _apart(raw: Sequence[Array], backend: Backend) -> list[Array]:
-    """The arrays, those that stand there twice copied: each input is a value of its own."""
-    seen: set[int] = set()
-    found = []
-    for x in raw:
-        found.append(copied(backend, x) if id(x) in seen else x)
-        seen.add(id(x))
-    return found
-
-
 def _renamed(x: Array, backend: Backend) -> Array:
     """The same array as an object of its own: what the function closes over may be one that it is
     given too, and is a constant all the same."""
@@ -266,7 +252,7 @@ def _renamed(x: Array, backend: Backend) -> Array:
 def _with(raw: Sequence[Array], args: Sequence[Any], backend: Backend) -> Iterator[Any]:
     """The arguments, with these arrays in their nests."""
     values = iter([Tensor(x, backend) for x in raw])
-    return (tree.like(x, values) if _is_nest(x) else x for x in args)
+    return (tree.like(x, values) if tree.is_nest(x) else x for x in args)
 
 
 def _standing_for(x: Tensor) -> Tensor:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from tfx.core.backend import Array, Backend
+from tfx.core.backend import Array
+from tfx.core.capture.copies import copied
 from tfx.core.capture.program import Call, Program, Value
 
 Run = Callable[[Sequence[Array]], list[Array]]
@@ -117,10 +117,3 @@ class _Writer:
             self._named[id(x)] = f"{name}{len(self._named)}"
             self._scope[self._named[id(x)]] = x
         return self._named[id(x)]
-
-
-def copied(backend: Backend, x: Array) -> Array:
-    """An array of its own with the same numbers."""
-    shape = backend.shape(x)
-    flat = backend.reshape(x, shape=(math.prod(shape),))
-    return backend.reshape(backend.concat(flat, axis=0), shape=shape)

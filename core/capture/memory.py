@@ -7,22 +7,16 @@ from bisect import bisect_left
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-HostArray = npt.NDArray[Any]
+from tfx.core.backend import HostArray
 
 _ALIGNED = 64  # bytes: what a vector register or cache line holds
 
 
 class Arena:
-    """Hands out arrays, and takes their memory back when their piece is released.
-
-    Attributes:
-        size: bytes that it has from the system.
-    """
+    """Hands out pieces of memory, and takes back those that are released."""
 
     def __init__(self) -> None:
-        self.size = 0
         self._free: list[tuple[int, int, HostArray]] = []  # by size; the id breaks ties
 
     def piece(self, count: int) -> HostArray:
@@ -33,7 +27,6 @@ class Arena:
             return self._free.pop(place)[2]
         rounded = -(-max(count, 1) // _ALIGNED) * _ALIGNED
         memory = np.empty(rounded + _ALIGNED, np.uint8)
-        self.size += rounded
         start = -memory.ctypes.data % _ALIGNED
         return np.frombuffer(memory.data, np.uint8, rounded, start)
 

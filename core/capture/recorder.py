@@ -15,6 +15,7 @@ from threading import get_ident
 from typing import Any
 
 from tfx.core.backend import PRIMITIVES, Array, Backend, Fused
+from tfx.core.capture.copies import copied
 from tfx.core.capture.program import Argument, Call, Program, Value
 from tfx.core.errors import CaptureError
 
@@ -251,7 +252,7 @@ class Recorder:
         return self._copied(buffer), copy
 
     def _copied(self, x: Array) -> Array:
-        return self._carried_out(self._backend.concat, x, axis=0)
+        return self._carried_out(copied, self._backend, x)
 
 
 def _is_constant(x: Argument) -> bool:

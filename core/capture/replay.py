@@ -10,9 +10,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tfx.core.backend import Array
+from tfx.core.backend import Array, HostArray
+from tfx.core.capture.copies import apart
 from tfx.core.capture.functional import straight_line
-from tfx.core.capture.memory import Arena, HostArray
+from tfx.core.capture.memory import Arena
 from tfx.core.capture.program import Program
 from tfx.core.capture.static import Layout, same_place
 from tfx.core.planning import Call
@@ -160,7 +161,7 @@ class Settled:
 
     def __call__(self, inputs: Sequence[Array]) -> list[Array]:
         if len({id(inputs[i]) for i in self._given_up}) < len(self._given_up):
-            inputs = _apart(inputs)
+            inputs = apart(self.program.backend, inputs)
         if self._moves != self._memory.moves:
             self._lay_out(inputs)
         for i, place in self._copied:
@@ -215,16 +216,6 @@ class Settled:
 
     def listing(self) -> str:
         return "\n".join(_described(call) for call in self.calls)
-
-
-def _apart(inputs: Sequence[HostArray]) -> list[HostArray]:
-    """The inputs, those that stand there twice copied."""
-    seen: set[int] = set()
-    found = []
-    for x in inputs:
-        found.append(x.copy() if id(x) in seen else x)
-        seen.add(id(x))
-    return found
 
 
 def row_of(calls: Sequence[Call]) -> Callable[[], None]:

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from tfx.core.backend import Array
-from tfx.core.capture.memory import Arena, HostArray, as_array, owner
+from tfx.core.backend import Array, HostArray
+from tfx.core.capture.memory import Arena, as_array, owner
 from tfx.core.capture.program import Call, Program, Value
 from tfx.core.planning import Call as PlannedCall
 
@@ -50,8 +50,7 @@ class Layout:
         self._pieces: dict[int, HostArray] = {}  # of the arena, by owner
         self._live: Counter[int] = Counter()  # values that are still to be read, by owner
         self._owner: dict[Value, int] = {}  # of the memory where a value lies
-        self._uses = Counter(program.outputs)
-        uses = self._uses
+        self._uses = uses = Counter(program.outputs)
         for call in program.calls:
             for value in call.reads():
                 uses[value] += 1
@@ -139,11 +138,9 @@ class Layout:
         """Whether a kernel's plans are all there that the program needs."""
         kernel = forward.kernel
         assert kernel is not None
-        has_gradient = kernel.plan_vjp is not None or not self._is_pulled(forward)
-        return kernel.plan is not None and has_gradient
-
-    def _is_pulled(self, forward: Call) -> bool:
-        return forward in self._pulls
+        return kernel.plan is not None and (
+            kernel.plan_vjp is not None or forward not in self._pulls
+        )
 
     def _planned_gathering(
         self, call: Call, parts: Sequence[HostArray]
@@ -222,7 +219,7 @@ class Layout:
         for out, position in homes.items():
             home = self._place[self._program.inputs[position]]
             array = outputs[out]
-            if array is home or (owner(array) == owner(home) and same_place(array, home)):
+            if same_place(array, home):
                 outputs[out] = home
                 continue
             if owner(array) in places:  # another home's, which may be filled before this is read

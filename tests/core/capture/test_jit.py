@@ -23,6 +23,7 @@ from tfx.core.errors import CaptureError
 from tfx.core.fused import composed
 from tfx.core.optim import AdamW, TrainState
 from tfx.core.parameters import Parameters
+from tfx.core.quantized import Quantized
 from tfx.core.schedules import cosine
 from tfx.core.tensor import Tensor
 
@@ -414,6 +415,23 @@ def test_states_of_other_shapes_within_are_told_apart(backend: Backend) -> None:
         named = {"a": numbers.reshape(shape)}
         state = TrainState.start(Parameters.from_host(named, backend, DType.float32))
         assert captured(state).tolist() == numbers.reshape(shape).sum(0).tolist()
+
+
+def test_a_quantized_weight_is_an_argument_like_others(backend: Backend) -> None:
+    """And one that stands for the transpose is of another kind, square or not."""
+    fn = Counted(lambda x, w: nn.linear(x, w, outputs_first=True))
+    captured = jit(fn)
+    scales = full((2, 1), 0.5, backend)
+    x = on(backend, 1.0, 10.0)
+    for numbers, inputs_first, expected in (
+        ([[1, 2], [3, 4]], False, [10.5, 21.5]),
+        ([[2, 2], [0, 4]], False, [11.0, 20.0]),
+        ([[1, 2], [3, 4]], True, [15.5, 21.0]),
+    ):
+        q = tensor(np.array(numbers, np.int8), backend)
+        w = Quantized(q, scales, DType.float32, inputs_first=inputs_first)
+        np.testing.assert_allclose(captured(x, w).tolist(), expected, rtol=2e-2)
+    assert fn.times == 2
 
 
 @pytest.mark.parametrize("numbers", [(2, 2.0, True), (0.0, -0.0), (1.0, 1)])
