@@ -14,13 +14,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numba.extending import overload
 
 from tfx.backends.numba.arithmetic import row as row_of
 from tfx.backends.numba.compiling import Bytes, Compiled, Count, Ids, Row, Rows, compiled
 from tfx.backends.numba.quantized_epilogue import finish
-from tfx.backends.numba.quantized_floats import TILE, as_float32, cut
+from tfx.backends.numba.quantized_floats import TILE, as_float32
 from tfx.backends.numba.vnni import (
     LANES,
     add_bytes,
@@ -217,14 +217,14 @@ def _nibbles_against(rows: int) -> Any:
 
 
 def _outputs(nibbles: bool) -> Any:
-    """The products of some rows of weights with all rows of x, and what follows."""
+    """The products of all rows of weights with all rows of x, and what follows."""
     against = _nibbles_against if nibbles else _bytes_against
     by_one, by_two, by_four, by_eight = (against(rows) for rows in (1, 2, 4, 8))
 
     @exactly
-    def outputs(
-        low: int, high: int, q: Any, scales: Any, groups: int, blocks: int, numbers: Any,
-        factors: Any, offsets: Any, memory: Any, b: Any, activation: int, residual: Any, y: Any,
+    def all_outputs(
+        q: Any, scales: Any, groups: int, blocks: int, numbers: Any, factors: Any, offsets: Any,
+        memory: Any, b: Any, activation: int, residual: Any, y: Any,
     ) -> None:  # fmt: skip
         padded = _padded(blocks)
         length = blocks * BLOCK // 2 if nibbles else blocks * BLOCK
@@ -232,8 +232,9 @@ def _outputs(nibbles: bool) -> Any:
         scaled = memory[TOGETHER * TILE : TOGETHER * (TILE + 2 * padded)]
         spread = memory[TOGETHER * (TILE + 2 * padded) :]
         spread[:] = 0  # what follows the scales is multiplied by zeros
-        for start in range(low, high, TILE):
-            count = min(TILE, high - start)
+        outputs = y.shape[1]
+        for start in range(0, outputs, TILE):
+            count = min(TILE, outputs - start)
             _spread(scales[start * groups : (start + count) * groups], blocks // groups, spread)
             row = 0
             while row < len(y):
@@ -256,7 +257,7 @@ def _outputs(nibbles: bool) -> Any:
                 finish(part, start, b, activation, residual, row, y)
                 row += rows
 
-    return outputs
+    return all_outputs
 
 
 _OUTPUTS = {"q8": _outputs(nibbles=False), "q4": _outputs(nibbles=True)}
@@ -286,7 +287,7 @@ def _linear(kind: str) -> Compiled:
         numbers: Bytes,
         factors: Row,
         offsets: Row,
-        memory: Rows,
+        memory: Row,
     ) -> None:
         nibbles = kind == "q4"
         rows, count = y.shape
@@ -299,27 +300,23 @@ def _linear(kind: str) -> Compiled:
                 factors[start * _factors_each(blocks, nibbles) :],
                 offsets[start * _padded(blocks) :],
             )  # fmt: skip
-        pieces = len(memory)
-        for piece in prange(pieces):
-            low, high = cut(piece, pieces, count), cut(piece + 1, pieces, count)
-            outputs_of(
-                kind, low, high, q, scales, groups, blocks, numbers, factors, offsets,
-                row_of(memory, piece), b, activation, residual, y,
-            )  # fmt: skip
+        outputs_of(
+            kind, q, scales, groups, blocks, numbers, factors, offsets, memory, b, activation,
+            residual, y,
+        )  # fmt: skip
 
     return linear
 
 
 LINEAR = {kind: _linear(kind) for kind in _OUTPUTS}
-"""y = residual + activation(x @ w.T + b): the last four arguments are as `scratch` says."""
+"""y = residual + activation(x @ w.T + b): the last four arguments are as `scratch` says. By one
+thread: shared among several, a result was seen unwritten."""
 
 
-def scratch(
-    nibbles: bool, blocks: int, rows: int, pieces: int
-) -> list[tuple[tuple[int, ...], type]]:
+def scratch(nibbles: bool, blocks: int, rows: int) -> list[tuple[tuple[int, ...], type]]:
     """Shapes and dtypes of what a product needs beside its arguments: x in int8, its scales, what
-    they take away beforehand; and for each piece of the outputs, room of its own. All begin at
-    multiples of 64 bytes."""
+    they take away beforehand; and room for the outputs of a tile. All begin at multiples of 64
+    bytes."""
     padded = -(-blocks // LANES) * LANES
     numbers = -(-blocks // 2) * 2 if nibbles else blocks
     factors = -(-blocks // 2) * LANES if nibbles else padded
@@ -328,5 +325,5 @@ def scratch(
         ((rows * numbers * BLOCK,), np.uint8),
         ((rows * factors,), np.float32),
         ((rows * padded,), np.float32),
-        ((pieces, -(-own // LANES) * LANES), np.float32),
+        ((-(-own // LANES) * LANES,), np.float32),
     ]
