@@ -42,10 +42,6 @@ class Peer:
     exact: bool = True
 
 
-class NotAvailable(Exception):
-    """What a peer is to be timed at cannot be had here; says why."""
-
-
 @dataclass
 class Contestant:
     """A peer's process, and what its rounds gave."""
@@ -114,9 +110,6 @@ def run(
         process = subprocess.Popen(command, env=kept, stdin=pipe, stdout=pipe, text=True, bufsize=1)
         contestant = Contestant(name, process)
         about = contestant.hear()  # one after the other: making ready takes memory
-        if "skipped" in about:
-            skipped[name] = about["skipped"]
-            continue
         contestant.about = about
         contest.append(contestant)
     checks: dict[str, list[float]] = {}
@@ -138,11 +131,7 @@ def run(
 def serve(peer: Peer, args: argparse.Namespace) -> None:
     """A peer's process: a line of JSON when it is ready, and one for each line it is told."""
     replies, sys.stdout = sys.stdout, sys.stderr  # whatever else a library prints
-    try:
-        go = peer.prepare(args)
-    except NotAvailable as why:
-        print(json.dumps({"skipped": str(why)}), file=replies, flush=True)
-        return
+    go = peer.prepare(args)
     versions = {name: importlib.metadata.version(name) for name in peer.needs}
     about = {"python": platform.python_version(), **versions, "threads": threads()}
     print(json.dumps(about), file=replies, flush=True)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from contest import NotAvailable, Peer
+from contest import Peer
 from random_gpt2 import SIZES, random_weights
 
 ALONE = {"TFX_DISABLE_PLUGINS": "numba"}
@@ -18,11 +17,7 @@ KERNELS = "tfx numpy + numba"
 
 
 def model(backend: str, size: str, spread: float, quantize: str | None = None) -> Any:
-    """A random GPT-2 that is ready to use.
-
-    Raises:
-        NotAvailable: this tfx cannot quantize.
-    """
+    """A random GPT-2 that is ready to use."""
     import tfx
     from tfx.core.dtypes import DType
     from tfx.core.parameters import borrowed
@@ -51,15 +46,12 @@ def trained(backend: str) -> Any:
 def loaded(path: Path, backend: str, quantize: str | None = None) -> Any:
     """As `tfx run --weights PATH --quantize ...` loads it."""
     import tfx
+    from tfx.core.storage import Storage
     from tfx.models.gpt2.language_model import LanguageModel
 
     load: Any = LanguageModel.load
     if quantize is None:
         return load(path, tfx.backend(backend), ignore)
-    try:
-        from tfx.core.storage import Storage
-    except ImportError:
-        raise NotAvailable("this tfx cannot quantize") from None
     embeddings = "int8" if quantize == "int4" else quantize
     return load(path, tfx.backend(backend), ignore, storage=Storage(quantize, embeddings))
 
@@ -68,20 +60,12 @@ def ignore(line: str) -> None:
     pass
 
 
-def refuse_without_kernels() -> None:
-    """Raise `NotAvailable` where Numba's kernels are no part of this tfx."""
-    if "numba" not in {point.name for point in entry_points(group="tfx")}:
-        raise NotAvailable("this tfx has no kernels by Numba")
-
-
 def peer(
     prepare: Callable[..., Any], backend: str, *, kernels: bool = False, exact: bool = True
 ) -> Peer:
     """A peer that calls `prepare(backend, args)`, with Numba's kernels or surely without."""
 
     def ready(args: Any) -> Any:
-        if kernels:
-            refuse_without_kernels()
         return prepare(backend, args)
 
     needs = ("tfx-lm", backend, *(("numba",) if kernels else ()))
