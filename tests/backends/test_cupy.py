@@ -292,9 +292,9 @@ def test_half_products_accumulate_in_float32(B: Backend) -> None:
 def test_quantized_products_of_few_rows_and_of_many(
     B: Backend, name: str, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tfx.backends.cupy import kernels
+    from tfx.backends.cupy.kernels import quantized
 
-    monkeypatch.setattr(kernels, "FEW", few)
+    monkeypatch.setattr(quantized, "FEW", few)
     (op,) = (op for op in FUSED_OPS if op.name == name)
     for dtype in (DType.float32, DType.float64):
         check_values(op, B, op.samples, dtype)
