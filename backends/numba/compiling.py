@@ -6,21 +6,24 @@ is one piece of machine code for each dtype, however the arrays of a caller are 
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
 import numpy.typing as npt
 from numba import types
 from numba.core import event
+from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 
 Array = npt.NDArray[Any]
@@ -92,7 +95,7 @@ class Compiled:
     """
 
     def __init__(self, function: Callable[..., None], parallel: bool = False) -> None:
-        self._function = function
+        self._function = _named_apart(function)
         self._parallel = parallel
         self._kinds = [
             str(parameter.annotation)
@@ -122,10 +125,13 @@ class Compiled:
             _start_threads()
         dtypes = numba.from_dtype(real), numba.from_dtype(ids)
         signature = tuple(_TYPES[kind](*dtypes) for kind in self._kinds)
+        # Numba numbers the files it keeps of a function, and two processes that begin at once may
+        # number its variants differently: by a name of its own, each is alone in its file.
+        threads = "shared" if shared else "alone"
+        variant = "_".join([self._function.__qualname__, real.name, ids.name, threads, _made_of()])
         dispatcher = numba.njit(cache=True, parallel=_LOOPS_ALONE if shared else False, **_QUICK)(
-            _named_apart(self._function) if shared else self._function
+            _renamed(self._function, variant)
         )
-        _stamp(dispatcher)
         kept = None if shared else _kept(dispatcher, signature)
         if kept is not None:
             return kept
@@ -155,14 +161,51 @@ G = TypeVar("G", bound=Callable[..., Any])
 
 def helper(function: G) -> G:
     """For what compiled functions call."""
-    inlined: G = numba.njit(forceinline=True, **_QUICK)(function)
+    inlined: G = numba.njit(forceinline=True, **_QUICK)(_named_apart(function))
     return inlined
 
 
 def exact(function: G) -> G:
     """For those whose sums are to be taken in the order in which they are written."""
-    inlined: G = numba.njit(forceinline=True, error_model="numpy", fastmath=False)(function)
+    inlined: G = numba.njit(forceinline=True, error_model="numpy")(_named_apart(function))
     return inlined
+
+
+def exact_apart(function: G) -> G:
+    """The same, inlined where the compiler finds it good."""
+    made: G = numba.njit(error_model="numpy")(_named_apart(function))
+    return made
+
+
+# ---- names --------------------------------------------------------------------------------------
+
+_defined: Counter[tuple[str, str]] = Counter()
+
+
+def _named_apart(function: G) -> G:
+    """The same under a name that no other function has, in any process.
+
+    What Numba keeps on disk are symbols that it names by the function, its types, and a number that
+    means nothing outside the process. A function that is defined several times over, each time
+    closed over something else, would be found in the place of another.
+    """
+    place = function.__module__, function.__qualname__
+    _defined[place] += 1
+    return _renamed(function, f"{function.__qualname__}_{_defined[place]}")
+
+
+def _renamed(function: G, name: str) -> G:
+    assert isinstance(function, FunctionType)
+    copy = FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__qualname__ = name
+    copy.__module__ = function.__module__
+    return cast(G, copy)
 
 
 # ---- threads ------------------------------------------------------------------------------------
@@ -225,29 +268,11 @@ def _kept(dispatcher: Any, signature: tuple[types.Type, ...]) -> Callable[..., N
     return None if found is None else found.entry_point
 
 
-def _named_apart(function: Callable[..., None]) -> Callable[..., None]:
-    """The same under another name: code is kept by name, with no regard to whether it is for one
-    thread or for several."""
-    copy = FunctionType(
-        function.__code__,
-        function.__globals__,
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
-    copy.__qualname__ = f"{function.__qualname__}.shared"
-    copy.__module__ = function.__module__
-    return copy
-
-
 @cache
-def _newest_source() -> tuple[float, int]:
-    """When the files of this package last changed, and how large they are."""
-    files = [path.stat() for path in Path(__file__).parent.glob("*.py")]
-    return max(file.st_mtime for file in files), sum(file.st_size for file in files)
-
-
-def _stamp(dispatcher: Any) -> None:
-    """What was kept is good for as long as no file of this package changes: Numba looks at that of
-    the function alone, which may call what stands in another."""
-    dispatcher._cache._cache_file._source_stamp = _newest_source()
+def _made_of() -> str:
+    """When the files of this package last changed, and what compiles them for which processor."""
+    files = [path.stat() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    sources = [(file.st_mtime_ns, file.st_size) for file in files]
+    compiler = cpu_target.target_context.codegen().magic_tuple()
+    text = repr((sources, numba.__version__, compiler))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -21,7 +21,7 @@ import numpy as np
 
 from tfx.backends.numba import quantized_floats, quantized_vnni, vnni
 from tfx.backends.numba.arrays import result, rows_of
-from tfx.backends.numba.compiling import Array
+from tfx.backends.numba.compiling import MANY, Array, threads
 from tfx.backends.numba.quantized_epilogue import ACTIVATIONS
 from tfx.core.backend import Backend
 from tfx.core.planning import Call, Workspace, planned
@@ -112,20 +112,20 @@ def _plan(
 def _in_one_call(
     space: Workspace, rows: Array, q: Array, scales: Array, after: tuple[Any, ...]
 ) -> Call:
-    kind, length = _KINDS[q.dtype], rows.shape[1]
+    kind, length, pieces = _KINDS[q.dtype], rows.shape[1], 1 if q.size < MANY else threads()
     weights = q.reshape(-1).view(np.uint8), scales.reshape(-1)
     if _in_integers(q, scales):
         linear = quantized_vnni.LINEAR[kind]
         blocks = length // quantized_vnni.BLOCK
-        sizes = quantized_vnni.scratch(kind == "q4", blocks, len(rows))
+        sizes = quantized_vnni.scratch(kind == "q4", blocks, len(rows), pieces)
         memory = [_aligned(space, shape, dtype) for shape, dtype in sizes]
     else:
         linear = quantized_floats.LINEAR[kind]
         memory = [
-            space.scratch((length,), _FLOAT),
-            space.scratch((len(rows) * quantized_floats.TILE,), _FLOAT),
+            space.scratch((pieces, length), _FLOAT),
+            space.scratch((pieces, len(rows) * quantized_floats.TILE), _FLOAT),
         ]
-    run = linear.of(_FLOAT, scales.dtype)
+    run = linear.of(_FLOAT, scales.dtype, q.size)
     return run, (rows, *weights, *after, *memory)
 
 
@@ -137,8 +137,8 @@ def _by_blas(
     tile = min(TILE, outputs)
     wide = space.scratch((tile, length), _FLOAT)
     found = space.scratch((len(rows) * tile,), _FLOAT)
-    widen = quantized_floats.WIDEN[_KINDS[q.dtype]].of(_FLOAT, scales.dtype)
-    finish = quantized_floats.finish_tile.of(_FLOAT)
+    widen = quantized_floats.WIDEN[_KINDS[q.dtype]].of(_FLOAT, scales.dtype, wide.size)
+    finish = quantized_floats.finish_tile.of(_FLOAT, size=found.size)
     calls: list[Call] = []
     for start in range(0, outputs, tile):
         some = slice(start, min(start + tile, outputs))
@@ -148,7 +148,7 @@ def _by_blas(
         calls += [
             (widen, (*weights, wide[:count])),
             (np.dot, (rows, wide[:count].T, product)),
-            (finish, (product, start, *after)),
+            (finish, (product, start, *after, threads())),
         ]
     return calls
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import prange, types
 from numba.extending import intrinsic, overload
 
 from tfx.backends.numba.arithmetic import row
-from tfx.backends.numba.compiling import Bytes, Compiled, Count, Ids, Row, Rows, compiled, helper
+from tfx.backends.numba.compiling import Bytes, Compiled, Count, Ids, Row, Rows, helper, shared
 from tfx.backends.numba.quantized_epilogue import finish
 
 TILE = 64
@@ -45,6 +45,12 @@ def as_float32(typingctx: Any, x: Any) -> Any:
         return builder.bitcast(builder.or_(found, sign), ir.FloatType())
 
     return types.float32(x), codegen
+
+
+@helper
+def cut(piece: Any, pieces: Any, count: Any) -> Any:
+    """Where a piece begins of `count` things, cut into pieces of nearly one size."""
+    return piece * count // pieces
 
 
 # ---- rows of weights -----------------------------------------------------------------------------
@@ -98,7 +104,7 @@ def _dot(x: Any, y: Any) -> Any:
 
 
 def _linear(kind: str) -> Compiled:
-    @compiled
+    @shared
     def linear(
         x: Rows,
         q: Bytes,
@@ -107,34 +113,38 @@ def _linear(kind: str) -> Compiled:
         activation: Count,
         residual: Rows,
         y: Rows,
-        wide: Row,
-        found: Row,
+        wide: Rows,
+        found: Rows,
     ) -> None:
         rows, outputs = y.shape
         size, groups = len(q) // outputs, len(scales) // outputs
-        part = found.reshape(rows, TILE)
-        for start in range(0, outputs, TILE):
-            count = min(TILE, outputs - start)
-            for o in range(count):
-                at, s_at = (start + o) * size, (start + o) * groups
-                widen(kind, q[at : at + size], scales[s_at : s_at + groups], wide)
-                for i in range(rows):
-                    part[i, o] = _dot(row(x, i), wide)
-            finish(part[:, :count], start, b, activation, residual, 0, y)
+        pieces = len(wide)
+        for piece in prange(pieces):
+            weights = row(wide, piece)
+            part = row(found, piece).reshape(rows, TILE)
+            stop = cut(piece + 1, pieces, outputs)
+            for start in range(cut(piece, pieces, outputs), stop, TILE):
+                count = min(TILE, stop - start)
+                for o in range(count):
+                    at, s_at = (start + o) * size, (start + o) * groups
+                    widen(kind, q[at : at + size], scales[s_at : s_at + groups], weights)
+                    for i in range(rows):
+                        part[i, o] = _dot(row(x, i), weights)
+                finish(part[:, :count], start, b, activation, residual, 0, y)
 
     return linear
 
 
 LINEAR = {kind: _linear(kind) for kind in _WIDEN}
-"""y = residual + activation(x @ w.T + b): `wide` (n,) and `found` (rows * TILE,) are for
-intermediate results. By one thread: shared among several, a result was seen unwritten."""
+"""y = residual + activation(x @ w.T + b): `wide` (pieces, n) and `found` (pieces, rows * TILE) are
+for intermediate results."""
 
 
 def _widen_rows(kind: str) -> Compiled:
-    @compiled
+    @shared
     def widen_rows(q: Bytes, scales: Ids, wide: Rows) -> None:
         size, groups = len(q) // len(wide), len(scales) // len(wide)
-        for o in range(len(wide)):
+        for o in prange(len(wide)):
             at, s_at = o * size, o * groups
             widen(kind, q[at : at + size], scales[s_at : s_at + groups], row(wide, o))
 
@@ -145,9 +155,12 @@ WIDEN = {kind: _widen_rows(kind) for kind in _WIDEN}
 """Rows of weights as float32, into `wide` (rows, n)."""
 
 
-@compiled
+@shared
 def finish_tile(
-    found: Rows, start: Count, b: Row, activation: Count, residual: Rows, y: Rows
+    found: Rows, start: Count, b: Row, activation: Count, residual: Rows, y: Rows, pieces: Count
 ) -> None:
     """y = residual + activation(found + b) for outputs from `start` on."""
-    finish(found, start, b, activation, residual, 0, y)
+    rows = len(found)
+    for piece in prange(pieces):
+        low, high = cut(piece, pieces, rows), cut(piece + 1, pieces, rows)
+        finish(found[low:high], start, b, activation, residual, low, y)

@@ -10,17 +10,25 @@ The instruction multiplies unsigned with signed bytes. Weights are the unsigned 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import prange
 from numba.extending import overload
 
 from tfx.backends.numba.arithmetic import row as row_of
-from tfx.backends.numba.compiling import Bytes, Compiled, Count, Ids, Row, Rows, compiled
+from tfx.backends.numba.compiling import (
+    Bytes,
+    Compiled,
+    Count,
+    Ids,
+    Row,
+    Rows,
+    exact_apart,
+    shared,
+)
 from tfx.backends.numba.quantized_epilogue import finish
-from tfx.backends.numba.quantized_floats import TILE, as_float32
+from tfx.backends.numba.quantized_floats import TILE, as_float32, cut
 from tfx.backends.numba.vnni import (
     LANES,
     add_bytes,
@@ -46,42 +54,34 @@ _TINY = np.float32(127 / 2.0**126)
 _LARGEST_INVERSE = np.float32(2.0**126)
 _SMALLEST_SCALE = np.float32(2.0**-126)
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def exactly(function: F) -> F:
-    """For what compiled functions call, inlined or not: sums stay in the order they are written."""
-    made: F = njit(error_model="numpy")(function)
-    return made
-
 
 # ---- x in int8 -----------------------------------------------------------------------------------
 
 
-@exactly
+@exact_apart
 def _padded(blocks: int) -> int:
     return (blocks + LANES - 1) // LANES * LANES
 
 
-@exactly
+@exact_apart
 def _bytes_each(blocks: int, nibbles: bool) -> int:
     """What a row of x takes as int8."""
     return (blocks + 1) // 2 * 2 * BLOCK if nibbles else blocks * BLOCK
 
 
-@exactly
+@exact_apart
 def _factors_each(blocks: int, nibbles: bool) -> int:
     """How many scales a row of x takes."""
     return (blocks + 1) // 2 * LANES if nibbles else _padded(blocks)
 
 
-@exactly
+@exact_apart
 def _together(left: int) -> int:
     """How many of the rows that are left are taken at once."""
     return 8 if left >= 8 else 4 if left >= 4 else 2 if left >= 2 else 1
 
 
-@exactly
+@exact_apart
 def _start(row: int, rows: int) -> int:
     """The first of the rows that this one is taken together with."""
     start = 0
@@ -90,7 +90,7 @@ def _start(row: int, rows: int) -> int:
     return start
 
 
-@exactly
+@exact_apart
 def _units(largest: Any) -> Any:
     """The scale of a block and what its numbers are multiplied by, from the largest magnitude.
 
@@ -103,7 +103,7 @@ def _units(largest: Any) -> Any:
     return largest / _LARGEST, _LARGEST / largest
 
 
-@exactly
+@exact_apart
 def _quantize_row(
     x: Any, nibbles: bool, group: int, row: int, rows: int, numbers: Any, factors: Any, offsets: Any
 ) -> None:
@@ -145,7 +145,7 @@ def _quantize_row(
 # ---- the products --------------------------------------------------------------------------------
 
 
-@exactly
+@exact_apart
 def _spread(scales: Any, each: int, spread: Any) -> None:
     """Scales of weights as float32, one for each block of x."""
     if each == 1:
@@ -163,7 +163,7 @@ def _bytes_against(rows: int) -> Any:
     """The products of int8 weights, `outputs` rows of them, with `rows` rows of x; two at a time,
     for which x is loaded once."""
 
-    @exactly
+    @exact_apart
     def products(
         q: Any, at: int, outputs: int, blocks: int, spread: Any, x: Any, factors: Any,
         offsets: Any, scaled: Any, found: Any,
@@ -190,7 +190,7 @@ def _bytes_against(rows: int) -> Any:
 def _nibbles_against(rows: int) -> Any:
     """The products of int4 weights, `outputs` rows of them, with `rows` rows of x."""
 
-    @exactly
+    @exact_apart
     def products(
         q: Any, at: int, outputs: int, blocks: int, spread: Any, x: Any, factors: Any,
         offsets: Any, scaled: Any, found: Any,
@@ -217,14 +217,14 @@ def _nibbles_against(rows: int) -> Any:
 
 
 def _outputs(nibbles: bool) -> Any:
-    """The products of all rows of weights with all rows of x, and what follows."""
+    """The products of some rows of weights with all rows of x, and what follows."""
     against = _nibbles_against if nibbles else _bytes_against
     by_one, by_two, by_four, by_eight = (against(rows) for rows in (1, 2, 4, 8))
 
-    @exactly
-    def all_outputs(
-        q: Any, scales: Any, groups: int, blocks: int, numbers: Any, factors: Any, offsets: Any,
-        memory: Any, b: Any, activation: int, residual: Any, y: Any,
+    @exact_apart
+    def outputs(
+        low: int, high: int, q: Any, scales: Any, groups: int, blocks: int, numbers: Any,
+        factors: Any, offsets: Any, memory: Any, b: Any, activation: int, residual: Any, y: Any,
     ) -> None:  # fmt: skip
         padded = _padded(blocks)
         length = blocks * BLOCK // 2 if nibbles else blocks * BLOCK
@@ -232,9 +232,8 @@ def _outputs(nibbles: bool) -> Any:
         scaled = memory[TOGETHER * TILE : TOGETHER * (TILE + 2 * padded)]
         spread = memory[TOGETHER * (TILE + 2 * padded) :]
         spread[:] = 0  # what follows the scales is multiplied by zeros
-        outputs = y.shape[1]
-        for start in range(0, outputs, TILE):
-            count = min(TILE, outputs - start)
+        for start in range(low, high, TILE):
+            count = min(TILE, high - start)
             _spread(scales[start * groups : (start + count) * groups], blocks // groups, spread)
             row = 0
             while row < len(y):
@@ -257,7 +256,7 @@ def _outputs(nibbles: bool) -> Any:
                 finish(part, start, b, activation, residual, row, y)
                 row += rows
 
-    return all_outputs
+    return outputs
 
 
 _OUTPUTS = {"q8": _outputs(nibbles=False), "q4": _outputs(nibbles=True)}
@@ -275,7 +274,7 @@ def _outputs_of(kind: Any, *args: Any) -> Any:
 
 
 def _linear(kind: str) -> Compiled:
-    @compiled
+    @shared
     def linear(
         x: Rows,
         q: Bytes,
@@ -287,7 +286,7 @@ def _linear(kind: str) -> Compiled:
         numbers: Bytes,
         factors: Row,
         offsets: Row,
-        memory: Row,
+        memory: Rows,
     ) -> None:
         nibbles = kind == "q4"
         rows, count = y.shape
@@ -300,23 +299,27 @@ def _linear(kind: str) -> Compiled:
                 factors[start * _factors_each(blocks, nibbles) :],
                 offsets[start * _padded(blocks) :],
             )  # fmt: skip
-        outputs_of(
-            kind, q, scales, groups, blocks, numbers, factors, offsets, memory, b, activation,
-            residual, y,
-        )  # fmt: skip
+        pieces = len(memory)
+        for piece in prange(pieces):
+            low, high = cut(piece, pieces, count), cut(piece + 1, pieces, count)
+            outputs_of(
+                kind, low, high, q, scales, groups, blocks, numbers, factors, offsets,
+                row_of(memory, piece), b, activation, residual, y,
+            )  # fmt: skip
 
     return linear
 
 
 LINEAR = {kind: _linear(kind) for kind in _OUTPUTS}
-"""y = residual + activation(x @ w.T + b): the last four arguments are as `scratch` says. By one
-thread: shared among several, a result was seen unwritten."""
+"""y = residual + activation(x @ w.T + b): the last four arguments are as `scratch` says."""
 
 
-def scratch(nibbles: bool, blocks: int, rows: int) -> list[tuple[tuple[int, ...], type]]:
+def scratch(
+    nibbles: bool, blocks: int, rows: int, pieces: int
+) -> list[tuple[tuple[int, ...], type]]:
     """Shapes and dtypes of what a product needs beside its arguments: x in int8, its scales, what
-    they take away beforehand; and room for the outputs of a tile. All begin at multiples of 64
-    bytes."""
+    they take away beforehand; and for each piece of the outputs, room of its own. All begin at
+    multiples of 64 bytes."""
     padded = -(-blocks // LANES) * LANES
     numbers = -(-blocks // 2) * 2 if nibbles else blocks
     factors = -(-blocks // 2) * LANES if nibbles else padded
@@ -325,5 +328,5 @@ def scratch(nibbles: bool, blocks: int, rows: int) -> list[tuple[tuple[int, ...]
         ((rows * numbers * BLOCK,), np.uint8),
         ((rows * factors,), np.float32),
         ((rows * padded,), np.float32),
-        ((-(-own // LANES) * LANES,), np.float32),
+        ((pieces, -(-own // LANES) * LANES), np.float32),
     ]

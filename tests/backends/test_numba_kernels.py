@@ -367,6 +367,37 @@ def test_what_was_compiled_is_kept_for_the_next_process(tmp_path: Path) -> None:
     assert int(first) > 0 and int(second) == 0
 
 
+PRODUCTS = """
+import sys
+import numpy as np
+from tfx.backends.numba.quantized import LINEAR_Q4, LINEAR_Q8
+
+numbers = np.random.default_rng(1)
+x = numbers.standard_normal((3, 128)).astype(np.float32)
+ones = np.ones((5, 2), np.float32)
+for bits in sys.argv[1:]:
+    if bits == "8":
+        kernel, w = LINEAR_Q8, numbers.integers(-127, 128, (5, 128))
+        q = w.astype(np.int8)
+    else:
+        kernel, w = LINEAR_Q4, numbers.integers(-8, 8, (5, 128))
+        lower, upper = (w + 8).astype(np.uint8).reshape(5, 2, 2, 32).transpose(2, 0, 1, 3)
+        q = (lower | upper << 4).reshape(5, 64)
+    found, _ = kernel.forward(None, x, q, ones, None, None, activation=None)
+    assert np.abs(found - x @ w.T).max() < 0.02 * np.abs(x @ w.T).max(), bits
+"""
+
+
+@pytest.mark.slow
+def test_code_kept_by_several_processes_is_right_in_one(tmp_path: Path) -> None:
+    """Its symbols are those of the process that compiled it."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    for order in ["8"], ["4"], ["8", "4"], ["4", "8"]:
+        run = [sys.executable, "-c", PRODUCTS, *order]
+        done = subprocess.run(run, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
 BY_SEVERAL = """
 import sys
 from tfx.backends.numba import compiling
@@ -375,6 +406,23 @@ from tfx.cli.main import main
 sys.argv = ["tfx", "conformance", "numpy", "--level", "L3"]
 main()
 """
+
+
+@pytest.mark.slow
+def test_no_two_pieces_of_code_share_a_file(tmp_path: Path) -> None:
+    """Numba numbers the files of a function; two processes that begin at once may take one number
+    for two variants."""
+    script = """
+import numpy as np
+from tfx.backends.numba.quantized_floats import WIDEN
+
+for kind in "q8", "q4":
+    for scales in "float32", "uint16":
+        WIDEN[kind].of(np.dtype("float32"), np.dtype(scales))
+"""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+    assert len(list(tmp_path.rglob("*.nbi"))) == len(list(tmp_path.rglob("*.nbc"))) == 4
 
 
 @pytest.mark.slow
