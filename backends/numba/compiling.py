@@ -219,16 +219,21 @@ def threads() -> int:
     return min(most, int(asked)) if asked.isdigit() and int(asked) > 0 else most
 
 
+_WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "10000"}
+
+
 @cache
 def _start_threads() -> None:
-    """Threads that wait asleep: between two of our loops, those of BLAS want the processors."""
-    name = "OMP_WAIT_POLICY"
-    before = os.environ.get(name)
-    os.environ.setdefault(name, "passive")
+    """Threads that look for more to do for some microseconds, as between two loops of a decode
+    step, and then sleep: those of BLAS want the processors."""
+    added = {name: value for name, value in _WAITING.items() if name not in os.environ}
+    if len(added) < len(_WAITING):  # the user has chosen
+        added = {}
+    os.environ.update(added)
     try:
         numba.set_num_threads(threads())
     finally:
-        if before is None:
+        for name in added:
             del os.environ[name]
 
 
