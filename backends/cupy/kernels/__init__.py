@@ -1,6 +1,6 @@
 """The kernels of the cupy backend, each in place of a composed operation: see `tfx.core.fused`."""
 
-from tfx.backends.cupy.kernels import quantized
+from tfx.backends.cupy.kernels import attention, quantized
 from tfx.core.backend import Fused
 
-KERNELS: tuple[Fused, ...] = (*quantized.KERNELS,)
+KERNELS: tuple[Fused, ...] = (attention.ATTENTION, *quantized.KERNELS)
