@@ -20,6 +20,7 @@ what shares it must not run at the same time.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import cupy
@@ -219,3 +220,9 @@ def _threads(width: int, keys: int) -> int:
 
 def _kernel(name: str, dtype: str, width: int) -> Any:
     return compiled(_SOURCE, name, dtype, width)
+
+
+def kernels(dtype: str, width: int) -> Iterator[Any]:
+    """All there are for a dtype and a width class."""
+    yield _kernel("attend_rows", dtype, width)
+    yield _kernel("join_parts", dtype, width)

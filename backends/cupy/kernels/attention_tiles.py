@@ -14,13 +14,16 @@ Why tiles are as large as they are:
   the other side: for 8 rows, 4 columns of a row are 10 reads of 16 bytes for 64 multiplications,
   which is about what the arithmetic units take in the time of the reads.
 * A thread holds its rows' sums in registers, WIDTH / 16 of each row. Rows become fewer where
-  columns are many, or numbers wide, so that nothing spills from the 255 registers it may have.
+  columns are many, or numbers wide. For 64 columns the compiler is asked to stay within 168
+  registers, so that three blocks share a multiprocessor, and else within 255; by its own report for
+  sm_80, only float64 with 256 columns spills any, a handful.
 * A row of a tile is 4 numbers longer than what is in it: neighbouring rows then begin in other
   banks of shared memory, and 16-byte reads stay aligned.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import cupy
@@ -43,6 +46,7 @@ _BANDS = 8
 
 _TILES = r"""
 const int LANES = 16, BANDS = 8, THREADS = LANES * BANDS;
+const int BLOCKS = WIDTH == 64 ? 3 : 2;                // that a multiprocessor has at least
 const int OTHERS = 32, EACH = OTHERS / LANES;          // rows of the other side: in all, a thread's
 const int CHUNK = 64, CHUNKS = WIDTH / CHUNK, QUAD = CHUNK / LANES;
 const int PITCH = CHUNK + 4, WEIGHTS_PITCH = OTHERS + 4;
@@ -184,7 +188,7 @@ __device__ __forceinline__ long long least(long long a, long long b) { return a 
 """
 
 _FORWARD = r"""
-extern "C" __global__ void __launch_bounds__(THREADS) attend(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attend(
     const Stored* q, const Stored* k, const Stored* v, const long long* offset,
     const bool* visible, const Stored* factor, Stored* out, Sum* log_totals, const Sum scale,
     const Call call) {
@@ -267,7 +271,7 @@ struct Slopes { Steps g, q, k, v; };
 
 // The gradient by q, and `means`: the sum of a row's weights times their gradients, which is that
 // of its outputs times theirs.
-extern "C" __global__ void __launch_bounds__(THREADS) pull_queries(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) pull_queries(
     const Stored* q, const Stored* k, const Stored* v, const long long* offset,
     const bool* visible, const Stored* factor, const Stored* out, const Sum* log_totals,
     const Stored* g, Stored* g_q, Sum* means, const Sum scale, const Call call,
@@ -335,7 +339,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) pull_queries(
 }
 
 // The gradients by k and v: own rows are keys, the other side queries.
-extern "C" __global__ void __launch_bounds__(THREADS) pull_keys(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) pull_keys(
     const Stored* q, const Stored* k, const Stored* v, const long long* offset,
     const bool* visible, const Stored* factor, const Sum* log_totals, const Stored* g,
     const Sum* means, Stored* g_k, Stored* g_v, const Sum scale, const Call call,
@@ -426,6 +430,13 @@ def _kernel(source: str, name: str, dtype: str, width: int) -> Any:
         "KEYS_HEIGHT": _key_height(dtype, width),
     }
     return compiled(_TILES + source, name, dtype, width, **heights)
+
+
+def kernels(dtype: str, width: int) -> Iterator[Any]:
+    """All there are for a dtype and a width class."""
+    yield _kernel(_FORWARD, "attend", dtype, width)
+    yield _kernel(_BACKWARD, "pull_queries", dtype, width)
+    yield _kernel(_BACKWARD, "pull_keys", dtype, width)
 
 
 def attend(
