@@ -42,7 +42,9 @@ class CupyBackend(ArrayBackend):
             for name in PRIMITIVES:
                 setattr(self, name, self._on_device(getattr(self, name)))
         for kernel in KERNELS:
-            self.fused[kernel.name] = replace(kernel, forward=self._on_device(kernel.forward))
+            forward, vjp = self._on_device(kernel.forward), kernel.vjp
+            vjp = vjp and self._on_device(vjp)
+            self.fused[kernel.name] = replace(kernel, forward=forward, vjp=vjp)
 
     def _on_device(self, primitive: Callable[..., Any]) -> Callable[..., Any]:
         """CuPy computes on the thread's current device, wherever the arguments are."""
