@@ -27,8 +27,8 @@ def _attention(
     causal: bool,
     heads: int | None,
 ) -> tuple[Array, Array]:
-    way = attention_rows if q.shape[-2] <= FEW else attention_tiles
-    return way.attend(q, k, v, scale, offset, visible, factor, causal, heads)
+    attend = attention_rows.attend if q.shape[-2] <= FEW else attention_tiles.attend
+    return attend(q, k, v, scale, offset, visible, factor, causal, heads)
 
 
 def _attention_vjp(
@@ -36,11 +36,19 @@ def _attention_vjp(
     g: Array,
     out: Array,
     log_totals: Array,
-    *args: Any,
+    q: Array,
+    k: Array,
+    v: Array,
+    scale: float,
+    offset: Array | None,
+    visible: Array | None,
+    factor: Array | None,
+    *,
     causal: bool,
     heads: int | None,
 ) -> tuple[Array | None, ...]:
-    grads = attention_tiles.pull(g, out, log_totals, *args, causal, heads)
+    forward = q, k, v, scale, offset, visible, factor, causal, heads
+    grads = attention_tiles.pull(g, out, log_totals, *forward)
     return (*grads, None, None, None, None)
 
 

@@ -1,7 +1,7 @@
 """What the kernels of `attention` are told about a call, and what all of them share in CUDA C++.
 
 A kernel sees heads apart, as (texts, heads, rows, columns). It reads arrays where they lie: of each
-it gets the steps from one text, head and row to the next, and only columns have to lie side by side.
+it gets the steps from one text, head and row to the next; only columns have to lie side by side.
 Head sizes, lengths and steps are arguments, so there is one compiled variant for each dtype and
 width class, whatever the shapes.
 """
@@ -41,7 +41,8 @@ struct Call {
 };
 
 // How many of the first keys a query may see; `position` is where the first query stands.
-__device__ __forceinline__ long long seen_by(const Call& call, long long position, long long query) {
+__device__ __forceinline__ long long seen_by(
+    const Call& call, long long position, long long query) {
   if (!call.causal) return call.keys;
   const long long count = position + query + 1;
   return count < 0 ? 0 : count < call.keys ? count : call.keys;
@@ -84,7 +85,7 @@ __device__ __forceinline__ Sum base_of(Sum top) { return top == LOWEST ? (Sum)0 
 """
 
 
-def sum_dtype(x: Array) -> type[np.floating[Any]]:
+def sum_dtype(x: Array) -> Any:
     """What the kernels add up arrays like `x` in."""
     return _SUMS[x.dtype.name]
 

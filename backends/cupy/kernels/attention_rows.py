@@ -11,9 +11,9 @@ blocks share what is seen, whatever its length turns out to be, and a second ker
 first could do so in the block that comes last; but that wants a counter that outlives a call, and
 what shares it must not run at the same time.
 
-* 512 threads, and for each 4 keys (2 where a lane has 8 columns) with their values on the way: 32 KB
-  of reads in float32, about what covers the latency of memory at one multiprocessor's part of the
-  bandwidth. More would not leave the registers for them.
+* 512 threads, and for each share 4 keys (2 where a lane has 8 columns) and their values are on the
+  way at a time: 64 KB of reads in float32, which covers the latency of memory at more than one
+  multiprocessor's part of the bandwidth. For more, registers would not suffice.
 * A share is 16 lanes for up to 64 columns, a whole warp for more. Its lanes take every 16th or 32nd
   column, so a row is read in whole sectors and needs no alignment.
 """
@@ -71,7 +71,7 @@ __device__ __forceinline__ void finish(const Sum* shares, int count, const Call&
   Stored* target = out + text * call.out.text + head * call.out.head + query * call.out.row;
   for (int c = threadIdx.x; c < call.value_width; c += blockDim.x)
     target[c] = (Stored)(total == 0 ? (Sum)0 : joined(shares, count, size, base, c + 2) / total);
-  if (threadIdx.x == 0) log_totals[line] = total == 0 ? -LOWEST : top + log(total);
+  if (threadIdx.x == 0) log_totals[line] = top + log(total);
 }
 
 // With one part to a line, the result; with more, what each part comes to, for `join_parts`.
@@ -197,11 +197,12 @@ def attend(
     partial = None if parts == 1 else cupy.empty((lines, parts, value_width + 2), log_totals.dtype)
     call = described(q, k, v, out_heads, masks, causal)
     threads = _threads(width, -(-keys // parts))
-    args = q, k, v, offset, *masks, out_heads, log_totals, partial, sum_dtype(q)(scale), parts, call
+    results = out_heads, log_totals
+    args = q, k, v, offset, *masks, *results, partial, sum_dtype(q)(scale), parts, call
     _kernel("attend_rows", q.dtype.name, width)(blocks(lines * parts), (threads,), args)
     if partial is not None:
-        args = partial, out_heads, log_totals, parts, call
-        _kernel("join_parts", q.dtype.name, width)(blocks(lines), (width,), args)
+        join_parts = _kernel("join_parts", q.dtype.name, width)
+        join_parts(blocks(lines), (width,), (partial, *results, parts, call))
     return out, log_totals
 
 

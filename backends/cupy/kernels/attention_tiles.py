@@ -253,11 +253,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attend(
     for (int r = 0; r < QUERIES_HEIGHT; r++) {
       const int row = band() + BANDS * r;
       total[r] = sum_of_lanes<LANES>(total[r]);
-      const bool nothing = total[r] == 0;
-      sums.scale(r, nothing ? (Sum)0 : 1 / total[r]);
-      if (row < rows && lane() == 0)  // of nothing, what makes every weight of the row zero again
+      sums.scale(r, total[r] == 0 ? (Sum)0 : 1 / total[r]);
+      if (row < rows && lane() == 0)
         log_totals[(work.text * call.heads + work.head) * call.queries + work.first + row] =
-            nothing ? -LOWEST : top[r] + log(total[r]);
+            top[r] + log(total[r]);
     }
     Stored* target = out + work.text * call.out.text + work.head * call.out.head
                      + work.first * call.out.row;
@@ -383,7 +382,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) pull_keys(
           const int row = band() + BANDS * r;
           const long long key = work.first + row;
           Sum weight = 0, by_score = 0;
-          if (row < rows && key < seen && masks.shows(query, key)) {
+          if (key < seen && masks.shows(query, key)) {
             const Sum times = masks.times(query, key);
             weight = exp(dots[r][e] * scale - log_total);
             by_score = weight * (along[r][e] * times - mean) * scale;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -158,7 +159,6 @@ def check(B: Any, case: Case, dtype: str) -> None:
     expected = by_torch(case, rounded, masks, g.astype(dtype).astype("float64"))
     runs: list[None] = []
     kernel = B.fused["attention"]
-    from dataclasses import replace
 
     def counted(*args: Any, **params: Any) -> Any:
         runs.append(None)
