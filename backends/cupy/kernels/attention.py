@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from tfx.backends.cupy.kernels import attention_rows, attention_tiles
+import numpy as np
+
+from tfx.backends.cupy.kernels import attention_pull, attention_rows, attention_tiles
 from tfx.backends.cupy.kernels.attention_call import WIDTHS
 from tfx.core.backend import Array, Fused
 
-FEW = 8
-"""Up to so many queries, a tile of them would be mostly empty."""
+_FEW = 4  # queries, which would leave most of a tile empty
+_SOME = 16  # queries, for which a block each is better if tiles are too few for the device
+_FEW_BLOCKS = 256  # about two for each multiprocessor of a large device
 
-_DTYPES = ("float16", "float32", "float64")
+_DTYPES = "efd"  # float16, float32, float64
+_POSITION, _BOOL = np.dtype(np.int64), np.dtype(np.bool_)
 
 
 def _attention(
@@ -27,8 +32,14 @@ def _attention(
     causal: bool,
     heads: int | None,
 ) -> tuple[Array, Array]:
-    attend = attention_rows.attend if q.shape[-2] <= FEW else attention_tiles.attend
+    attend = attention_rows.attend if _are_few(q, heads) else attention_tiles.attend
     return attend(q, k, v, scale, offset, visible, factor, causal, heads)
+
+
+def _are_few(q: Array, heads: int | None) -> bool:
+    *outside, queries, _ = q.shape
+    blocks = math.prod(outside) * (heads or 1) * queries
+    return queries <= _FEW or (queries <= _SOME and blocks <= _FEW_BLOCKS)
 
 
 def _attention_vjp(
@@ -48,7 +59,7 @@ def _attention_vjp(
     heads: int | None,
 ) -> tuple[Array | None, ...]:
     forward = q, k, v, scale, offset, visible, factor, causal, heads
-    grads = attention_tiles.pull(g, out, log_totals, *forward)
+    grads = attention_pull.pull(g, out, log_totals, *forward)
     return (*grads, None, None, None, None)
 
 
@@ -76,10 +87,10 @@ def _fits(
         return False
     scores = (*outside, *(() if heads is None else (heads,)), queries, k.shape[-2])
     return (
-        q.dtype.name in _DTYPES
+        q.dtype.char in _DTYPES
         and all(x is None or x.dtype == q.dtype for x in (k, v, factor))
-        and (offset is None or (offset.shape == () and offset.dtype == "int64"))
-        and (visible is None or visible.dtype == "bool")
+        and (offset is None or (offset.shape == () and offset.dtype == _POSITION))
+        and (visible is None or visible.dtype == _BOOL)
         and all(_broadcasts(x.shape, scores) for x in (visible, factor) if x is not None)
     )
 

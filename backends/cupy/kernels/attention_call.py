@@ -9,7 +9,8 @@ width class, whatever the shapes.
 from __future__ import annotations
 
 import math
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any
 
 import cupy
@@ -20,8 +21,8 @@ from tfx.core.backend import Array
 WIDTHS = (64, 128, 256)
 """A head's columns are held in registers and tiles that have room for one of these."""
 
-_STORED = {"float16": "float16", "float32": "float", "float64": "double"}
-_SUMS = {"float16": np.float32, "float32": np.float32, "float64": np.float64}
+_STORED = {"e": "float16", "f": "float", "d": "double"}
+_SUMS = {"e": np.float32, "f": np.float32, "d": np.float64}
 _MOST_BLOCKS = (1 << 31) - 1
 
 _PRELUDE = r"""
@@ -87,27 +88,22 @@ __device__ __forceinline__ Sum base_of(Sum top) { return top == LOWEST ? (Sum)0 
 
 def sum_dtype(x: Array) -> Any:
     """What the kernels add up arrays like `x` in."""
-    return _SUMS[x.dtype.name]
+    return _SUMS[x.dtype.char]
 
 
 @cache
 def compiled(source: str, name: str, dtype: str, width: int, **macros: int) -> Any:
-    """A kernel of a source behind the prelude, for one dtype and width class.
+    """A kernel of a source behind the prelude, for one dtype (its character) and width class.
 
     It is compiled at its first call, together with the others of its source.
     """
-    types = {"Stored": _STORED[dtype], "Sum": "double" if dtype == "float64" else "float"}
+    types = {"Stored": _STORED[dtype], "Sum": "double" if dtype == "d" else "float"}
     lines = [f"typedef {kind} {type};" for type, kind in types.items()]
     lines += [f"#define {name} {value}" for name, value in {"WIDTH": width, **macros}.items()]
-    if dtype == "float16":  # the others need none of CUDA's headers
+    if dtype == "e":  # the others need none of CUDA's headers
         lines.insert(0, "#include <cupy/float16.cuh>")
     code = "\n".join([*lines, _PRELUDE, source])
     return cupy.RawModule(code=code, options=("--std=c++17",)).get_function(name)
-
-
-def width_class(*columns: int) -> int:
-    """The least class that has room for heads of so many columns."""
-    return next(width for width in WIDTHS if max(columns) <= width)
 
 
 def blocks(count: int) -> tuple[int]:
@@ -115,21 +111,55 @@ def blocks(count: int) -> tuple[int]:
     return (min(count, _MOST_BLOCKS),)
 
 
-def by_head(x: Array, heads: int | None) -> Array:
-    """(..., rows, heads * columns), or (..., heads, rows, columns) without `heads`, as
-    (texts, heads, rows, columns): a view, or a copy where no steps lead through the array."""
-    *outside, rows, width = x.shape
-    if heads is None:
-        *texts, inner = outside or [1]
-        x = x.reshape(math.prod(texts), inner, rows, width)
-    else:
-        x = x.reshape(math.prod(outside), rows, heads, width // heads).swapaxes(1, 2)
-    side_by_side = x.strides[-1] == x.itemsize or x.shape[-1] == 1
-    return x if side_by_side else cupy.ascontiguousarray(x)
+# ---- how arrays lie in memory --------------------------------------------------------------------
+
+Form = tuple[tuple[int, ...], tuple[int, ...]]
+"""The shape of an array, and its strides in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The struct `Call`, and what a launch goes by."""
+
+    heads: int  # of all texts
+    queries: int
+    keys: int
+    value_width: int
+    width_class: int
+    struct: Any
+
+
+def described(
+    q: Array,
+    k: Array,
+    v: Array,
+    out: Array,
+    visible: Array | None,
+    factor: Array | None,
+    causal: bool,
+    heads: int | None,
+) -> Call:
+    """What a kernel is told of arrays that are `readable`, and of masks `over_scores`.
+
+    It is made once for each form of a call: a decode step asks for it in every layer.
+    """
+    masks = (x if x is None else _form(x) for x in (visible, factor))
+    return _described(*map(_form, (q, k, v, out)), *masks, q.itemsize, causal, heads)
+
+
+def steps_of(xs: tuple[Array, ...], heads: int | None) -> Any:
+    """The structs `Steps` of several arrays that are `readable`, one behind the other."""
+    return _steps_of(tuple(map(_form, xs)), xs[0].itemsize, heads)
+
+
+def readable(x: Array, heads: int | None) -> Array:
+    """`x` itself, or a copy where no steps lead from head to head, or columns lie apart."""
+    found = _by_head(_form(x), x.itemsize, heads)
+    return cupy.ascontiguousarray(x) if found is None else x
 
 
 def over_scores(x: Array | None, q: Array, k: Array, heads: int | None) -> Array | None:
-    """A mask that broadcasts with the scores of raw q and k, as (texts, heads, queries, keys)."""
+    """A mask that broadcasts with the scores of q and k, as (texts, heads, queries, keys)."""
     if x is None:
         return None
     *outside, queries, _ = q.shape
@@ -139,24 +169,73 @@ def over_scores(x: Array | None, q: Array, k: Array, heads: int | None) -> Array
     return cupy.broadcast_to(x, whole).reshape(math.prod(texts), inner, queries, keys)
 
 
-def described(
-    q: Array, k: Array, v: Array, out: Array, masks: tuple[Array | None, ...], causal: bool
-) -> Any:
-    """The struct `Call` for arrays by head."""
-    texts, heads, queries, width = q.shape
-    numbers = [texts, heads, queries, k.shape[2], width, v.shape[3], int(causal)]
-    for x in (q, k, v, out):
-        numbers += steps(x)
-    for mask in masks:
-        numbers += [0] * 4 if mask is None else [n // mask.itemsize for n in mask.strides]
-    return struct(numbers)
+def _form(x: Array) -> Form:
+    return x.shape, x.strides
 
 
-def steps(x: Array) -> list[int]:
-    """The struct `Steps` of an array by head, as numbers."""
-    return [n // x.itemsize for n in x.strides[:3]]
+@lru_cache(maxsize=256)
+def _described(
+    q: Form,
+    k: Form,
+    v: Form,
+    out: Form,
+    visible: Form | None,
+    factor: Form | None,
+    itemsize: int,
+    causal: bool,
+    heads: int | None,
+) -> Call:
+    (texts, inner, queries, width), _ = _found(q, itemsize, heads)
+    (*_, keys, value_width), _ = _found(v, itemsize, heads)
+    numbers = [texts, inner, queries, keys, width, value_width, int(causal)]
+    for form in (q, k, v, out):
+        numbers += _found(form, itemsize, heads)[1]
+    for mask, size in ((visible, 1), (factor, itemsize)):
+        numbers += [0] * 4 if mask is None else [n // size for n in mask[1]]
+    width_class = next(room for room in WIDTHS if max(width, value_width) <= room)
+    return Call(texts * inner, queries, keys, value_width, width_class, _struct(numbers))
 
 
-def struct(numbers: list[int]) -> Any:
+@lru_cache(maxsize=256)
+def _steps_of(forms: tuple[Form, ...], itemsize: int, heads: int | None) -> Any:
+    return _struct([n for form in forms for n in _found(form, itemsize, heads)[1]])
+
+
+def _struct(numbers: list[int]) -> Any:
     """A struct of 64-bit integers, which a kernel takes by value."""
     return np.array(numbers, np.int64).view(f"V{8 * len(numbers)}")
+
+
+def _found(form: Form, itemsize: int, heads: int | None) -> Form:
+    found = _by_head(form, itemsize, heads)
+    assert found is not None, "what is readable has steps"
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _by_head(form: Form, itemsize: int, heads: int | None) -> Form | None:
+    """The shape (texts, heads, rows, columns) of an array (..., rows, heads * columns), or without
+    `heads` (..., heads, rows, columns), and its steps in numbers from text to text, head to head
+    and row to row; None where there are none.
+
+    >>> _by_head(((2, 5, 12), (480, 96, 8)), 8, 3)
+    ((2, 3, 5, 4), (60, 4, 12))
+    """
+    (*outside, rows, width), (*far, step, column) = form
+    if column != itemsize and width > 1:
+        return None
+    if heads is None:
+        inner, far_head = (outside.pop(), far.pop()) if outside else (1, 0)
+    else:
+        inner, width = heads, width // heads
+        far_head = width * itemsize
+    far_text = 0
+    texts = 1
+    for count, stride in zip(reversed(outside), reversed(far), strict=True):
+        if texts == 1:
+            far_text = stride
+        elif count > 1 and stride != texts * far_text:
+            return None
+        texts *= count
+    shape = texts, inner, rows, width
+    return shape, (far_text // itemsize, far_head // itemsize, step // itemsize)

@@ -27,12 +27,11 @@ import cupy
 
 from tfx.backends.cupy.kernels.attention_call import (
     blocks,
-    by_head,
     compiled,
     described,
     over_scores,
+    readable,
     sum_dtype,
-    width_class,
 )
 from tfx.core.backend import Array
 
@@ -186,23 +185,23 @@ def attend(
     causal: bool,
     heads: int | None,
 ) -> tuple[Array, Array]:
-    """The result (..., T, e), and the logarithms of the totals (texts, heads, T)."""
+    """The result (..., T, e), and the logarithms of the totals (heads of all texts, T)."""
     out = cupy.empty((*q.shape[:-1], v.shape[-1]), q.dtype)
     masks = over_scores(visible, q, k, heads), over_scores(factor, q, k, heads)
-    q, k, v, out_heads = (by_head(x, heads) for x in (q, k, v, out))
-    log_totals = cupy.empty(q.shape[:3], sum_dtype(q))
-    width = width_class(q.shape[3], v.shape[3])
-    lines, keys, value_width = log_totals.size, k.shape[2], v.shape[3]
-    parts = _parts(lines, keys)
-    partial = None if parts == 1 else cupy.empty((lines, parts, value_width + 2), log_totals.dtype)
-    call = described(q, k, v, out_heads, masks, causal)
-    threads = _threads(width, -(-keys // parts))
-    results = out_heads, log_totals
-    args = q, k, v, offset, *masks, *results, partial, sum_dtype(q)(scale), parts, call
-    _kernel("attend_rows", q.dtype.name, width)(blocks(lines * parts), (threads,), args)
+    q, k, v = (readable(x, heads) for x in (q, k, v))
+    call = described(q, k, v, out, *masks, causal, heads)
+    log_totals = cupy.empty((call.heads, call.queries), sum_dtype(q))
+    results = out, log_totals
+    dtype, width, lines = q.dtype.char, call.width_class, call.heads * call.queries
+    parts = _parts(lines, call.keys)
+    shape = lines, parts, call.value_width + 2
+    partial = None if parts == 1 else cupy.empty(shape, log_totals.dtype)
+    threads = _threads(width, -(-call.keys // parts))
+    args = q, k, v, offset, *masks, *results, partial, sum_dtype(q)(scale), parts, call.struct
+    _kernel("attend_rows", dtype, width)(blocks(lines * parts), (threads,), args)
     if partial is not None:
-        join_parts = _kernel("join_parts", q.dtype.name, width)
-        join_parts(blocks(lines), (width,), (partial, *results, parts, call))
+        join_parts = _kernel("join_parts", dtype, width)
+        join_parts(blocks(lines), (width,), (partial, *results, parts, call.struct))
     return out, log_totals
 
 

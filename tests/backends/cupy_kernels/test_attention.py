@@ -213,6 +213,22 @@ def test_heads_on_an_axis_of_their_own(B: Any) -> None:
     np.testing.assert_allclose(out.numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("heads", [None, 2])
+@pytest.mark.parametrize("axes", [(0, 1, 2, 3), (1, 0, 2, 3), (0, 1, 3, 2), (2, 0, 1, 3)], ids=str)
+def test_arrays_in_every_order_in_memory(B: Any, axes: tuple[int, ...], heads: int | None) -> None:
+    """Those that no steps lead through are copied; two axes of texts may have one step, or not."""
+    rng = np.random.default_rng(4)
+    shape = (2, 3, 20, 4)
+    q, k, v = (
+        tensor(rng.standard_normal([shape[i] for i in axes]), B).transpose(*np.argsort(axes))
+        for _ in "qkv"
+    )
+    out = attention(q, k, v, 0.5, heads=heads)
+    with composed():
+        expected = attention(q, k, v, 0.5, heads=heads)
+    np.testing.assert_allclose(out.numpy(), expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
 # ---- rows that see nothing, positions that nobody may read ---------------------------------------
 
 
@@ -335,9 +351,10 @@ def test_what_no_kernel_takes_is_composed(B: Any) -> None:
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_every_variant_compiles(B: Any, dtype: str) -> None:
     """By NVIDIA's compiler too, where the simulated device is asked for that."""
-    from tfx.backends.cupy.kernels import attention_call, attention_rows, attention_tiles
+    from tfx.backends.cupy.kernels import attention_call as call
+    from tfx.backends.cupy.kernels import attention_pull, attention_rows, attention_tiles
 
-    for width in attention_call.WIDTHS:
-        for way in (attention_rows, attention_tiles):
-            for kernel in way.kernels(dtype, width):
+    for width in call.WIDTHS:
+        for way in (attention_rows, attention_tiles, attention_pull):
+            for kernel in way.kernels(np.dtype(dtype).char, width):
                 assert kernel.num_regs >= 0
