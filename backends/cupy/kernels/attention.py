@@ -39,7 +39,8 @@ def _attention(
 def _are_few(q: Array, heads: int | None) -> bool:
     *outside, queries, _ = q.shape
     blocks = math.prod(outside) * (heads or 1) * queries
-    return queries <= _FEW or (queries <= _SOME and blocks <= _FEW_BLOCKS)
+    few: bool = queries <= _FEW or (queries <= _SOME and blocks <= _FEW_BLOCKS)
+    return few
 
 
 def _attention_vjp(
