@@ -84,6 +84,7 @@ FEW = [
     Case(3, 50, 5, 9, offset=40, masked=True),
     Case(8, 8, 80, 80, dropped=True),
     Case(2, 30, 200, 130, offset=-1),
+    Case(12, 40, 64, 64, offset=21),
     Case(1, 1300, 64, 64, offset=1100, masked=True, dropped=True),
     Case(1, 2100, 128, 80, causal=False, texts=1),
     Case(2, 1600, 200, 200, offset=700, texts=1, heads=1),
