@@ -10,13 +10,11 @@ from typing import Any
 import cupy
 
 from tfx.backends.cupy.kernels import KERNELS
+from tfx.backends.cupy.kernels.segments import add_at
 from tfx.backends.cupy.plugin import probe
 from tfx.core.array_backend import ArrayBackend
 from tfx.core.backend import PRIMITIVES, Array, HostArray, Operand
 from tfx.core.errors import BackendError
-
-_ADDS_AS = {"float16": "float32", "int8": "int32", "uint8": "int32", "int64": "uint64"}
-"""What a device adds atomically to, for dtypes it (or an older CuPy) does not; integers wrap."""
 
 
 class CupyBackend(ArrayBackend):
@@ -26,7 +24,6 @@ class CupyBackend(ArrayBackend):
     """
 
     name = "cupy"
-    deterministic = False  # scatter_add adds in whatever order its threads come
 
     def __init__(self, device: str | None = None) -> None:
         here = probe()
@@ -42,8 +39,8 @@ class CupyBackend(ArrayBackend):
             for name in PRIMITIVES:
                 setattr(self, name, self._on_device(getattr(self, name)))
         for kernel in KERNELS:
-            forward, vjp = self._on_device(kernel.forward), kernel.vjp
-            vjp = vjp and self._on_device(vjp)
+            vjp = kernel.vjp and self._on_device(kernel.vjp)
+            forward = self._on_device(kernel.forward)
             self.fused[kernel.name] = replace(kernel, forward=forward, vjp=vjp)
 
     def _on_device(self, primitive: Callable[..., Any]) -> Callable[..., Any]:
@@ -75,11 +72,9 @@ class CupyBackend(ArrayBackend):
         return out
 
     def scatter_add(self, x: Array, indices: Array, updates: Array, *, axis: int) -> Array:
-        wide = _ADDS_AS.get(x.dtype.name, x.dtype)
-        out = x.astype(wide)
-        at = (slice(None),) * axis + (indices,)
-        cupy.add.at(out, at, updates.astype(wide, copy=False))
-        return out.astype(x.dtype, copy=False)
+        out = x.copy()
+        add_at(out, indices, updates, axis=axis)
+        return out
 
     def write(self, buffer: Array, slab: Array, start: Operand, *, axis: int) -> Array:
         if 0 in buffer.strides:

@@ -1,6 +1,22 @@
 """The kernels of the cupy backend, each in place of a composed operation: see `tfx.core.fused`."""
 
-from tfx.backends.cupy.kernels import attention, quantized
+from tfx.backends.cupy.kernels import (
+    activations,
+    attention,
+    norms,
+    optimizer,
+    quantized,
+    softmax,
+    tokens,
+)
 from tfx.core.backend import Fused
 
-KERNELS: tuple[Fused, ...] = (attention.ATTENTION, *quantized.KERNELS)
+KERNELS: tuple[Fused, ...] = (
+    *activations.KERNELS,
+    *norms.KERNELS,
+    attention.ATTENTION,
+    *softmax.KERNELS,
+    *tokens.KERNELS,
+    *optimizer.KERNELS,
+    *quantized.KERNELS,
+)

@@ -1,0 +1,159 @@
+"""The optimizer: `adamw_step`, one launch for all parameters, and `euclidean_norm`, two."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cupy
+import numpy as np
+
+from tfx.backends.cupy.kernels.cuda import (
+    OVER_BLOCK,
+    Program,
+    blocks_of_numbers,
+    contiguous,
+    floats,
+    wide_dtype,
+)
+from tfx.core.backend import Array, Backend, Fused
+
+# ---- adamw_step ------------------------------------------------------------------------------
+
+_ADAMW_STEP = Program(r"""
+extern "C" __global__ void adamw_step(
+    const T* p, const T* g, const T* m, const T* v, const T* rates, const T* decay,
+    const bool* healthy, const T* factor, T* new_p, T* new_m, T* new_v, Index count,
+    Index decay_step, Wide beta1, Wide rest1, Wide beta2, Wide rest2, Wide eps
+) {
+    Wide lr = rates[0], m_correction = rates[1], v_correction = rates[2];
+    bool moves = !healthy || *healthy;
+    EACH_NUMBER(i, count) {
+        if (!moves) {
+            new_p[i] = p[i];
+            new_m[i] = m[i];
+            new_v[i] = v[i];
+            continue;
+        }
+        Wide at = p[i], by = g[i];
+        if (factor) by *= (Wide)*factor;
+        Wide mean = (Wide)m[i] * beta1 + by * rest1;
+        Wide square = (Wide)v[i] * beta2 + by * by * rest2;
+        Wide step = mean * m_correction / (sqrt(square * v_correction) + eps);
+        if (decay) step += at * (Wide)decay[i * decay_step];
+        new_p[i] = at - step * lr;
+        new_m[i] = mean;
+        new_v[i] = square;
+    }
+}
+""")
+
+
+def _adamw_step(
+    B: Backend,
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    rates: Array,
+    decay: Array | None,
+    healthy: Array | None,
+    factor: Array | None,
+    *,
+    beta1: float,
+    beta2: float,
+    eps: float,
+) -> tuple[tuple[Array, Array, Array], None]:
+    read = [
+        None if x is None else contiguous(x) for x in (p, g, m, v, rates, decay, healthy, factor)
+    ]
+    new = tuple(cupy.empty(p.shape, p.dtype) for _ in range(3))
+    decay_step = 1 if decay is not None and decay.ndim else 0
+    numbers = (float(x) for x in (beta1, 1 - beta1, beta2, 1 - beta2, eps))
+    sizes = p.size, decay_step
+    blocks = blocks_of_numbers(p.size)
+    _ADAMW_STEP.launch("adamw_step", (p.dtype,), blocks, 256, *read, *new, *sizes, *numbers)
+    return (new[0], new[1], new[2]), None
+
+
+def _takes_adamw_step(
+    B: Backend,
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    rates: Array,
+    decay: Array | None,
+    healthy: Array | None,
+    factor: Array | None,
+    **_: float,
+) -> bool:
+    return (
+        p.size > 0
+        and p.shape == g.shape == m.shape == v.shape
+        and rates.shape == (3,)
+        and (decay is None or decay.shape in ((), p.shape))
+        and (healthy is None or (healthy.shape == () and healthy.dtype == np.bool_))
+        and (factor is None or factor.shape == ())
+        and floats(p, g, m, v, rates, decay, factor)
+    )
+
+
+# ---- euclidean_norm --------------------------------------------------------------------------
+
+_NORM_THREADS = 256
+_MOST_SUMS = 1024
+
+_EUCLIDEAN_NORM = Program(
+    OVER_BLOCK,
+    r"""
+extern "C" __global__ void sums_of_squares(const T* x, Wide* sums, Index count) {
+    Wide sum = 0;
+    EACH_NUMBER(i, count) sum += (Wide)x[i] * (Wide)x[i];
+    sum = over_block(sum, Add());
+    if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+}
+
+extern "C" __global__ void root_of_sum(const Wide* sums, T* norm, Index count) {
+    Wide sum = 0;
+    EACH_COLUMN(i, count) sum += sums[i];
+    sum = over_block(sum, Add());
+    if (threadIdx.x == 0) *norm = sqrt(sum);
+}
+
+extern "C" __global__ void euclidean_norm_vjp(
+    const T* g, const T* norm, const T* x, T* g_x, Index count
+) {
+    Wide g_by_norm = (Wide)*g / (Wide)*norm;
+    EACH_NUMBER(i, count) g_x[i] = (Wide)x[i] * g_by_norm;
+}
+""",
+)
+
+
+def _euclidean_norm(B: Backend, x: Array) -> tuple[Array, None]:
+    x = contiguous(x)
+    types, threads = (x.dtype,), _NORM_THREADS
+    blocks = min(blocks_of_numbers(x.size, 4 * threads), _MOST_SUMS)
+    sums = cupy.empty(blocks, wide_dtype(x.dtype))
+    norm = cupy.empty((), x.dtype)
+    _EUCLIDEAN_NORM.launch("sums_of_squares", types, blocks, threads, x, sums, x.size)
+    _EUCLIDEAN_NORM.launch("root_of_sum", types, 1, threads, sums, norm, blocks)
+    return norm, None
+
+
+def _euclidean_norm_vjp(B: Backend, g: Array, out: Array, saved: Any, x: Array) -> tuple[Array]:
+    g_x = cupy.empty(x.shape, x.dtype)
+    arrays = g, out, contiguous(x), g_x
+    blocks = blocks_of_numbers(x.size)
+    _EUCLIDEAN_NORM.launch("euclidean_norm_vjp", (x.dtype,), blocks, 256, *arrays, x.size)
+    return (g_x,)
+
+
+def _takes_euclidean_norm(B: Backend, x: Array) -> bool:
+    return x.size > 0 and floats(x)
+
+
+KERNELS = (
+    Fused("adamw_step", _adamw_step, supports=_takes_adamw_step),
+    Fused("euclidean_norm", _euclidean_norm, _euclidean_norm_vjp, _takes_euclidean_norm),
+)
