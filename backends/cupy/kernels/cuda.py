@@ -110,13 +110,16 @@ class Program:
         kernel((blocks,), block, tuple(_argument(x, wide) for x in args), shared_mem=shared)
 
     def _compiled(self, dtypes: tuple[Any, ...]) -> Any:
+        return cupy.RawModule(code=self.source(dtypes), options=("-std=c++17",))
+
+    def source(self, dtypes: tuple[Any, ...]) -> str:
+        """All that is compiled for these dtypes."""
         number, wide, _ = _TYPES[dtypes[0].name]
         names = [f"typedef {number} T;", f"typedef {wide} Wide;"]
         names += [f"typedef {_TYPES[index.name][0]} Id;" for index in dtypes[1:]]
         if number == "float16":
             names.insert(0, "#include <cupy/float16.cuh>")
-        code = "\n".join(names) + _LOOPS + self._source
-        return cupy.RawModule(code=code, options=("-std=c++17",))
+        return "\n".join(names) + _LOOPS + self._source
 
 
 def _argument(x: Any, wide: Any) -> Any:
