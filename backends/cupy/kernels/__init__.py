@@ -3,6 +3,7 @@
 from tfx.backends.cupy.kernels import (
     activations,
     attention,
+    linear,
     norms,
     optimizer,
     quantized,
@@ -15,6 +16,7 @@ KERNELS: tuple[Fused, ...] = (
     *activations.KERNELS,
     *norms.KERNELS,
     attention.ATTENTION,
+    linear.LINEAR,
     *softmax.KERNELS,
     *tokens.KERNELS,
     *optimizer.KERNELS,

@@ -1,5 +1,8 @@
-"""Products with quantized weights: few rows straight from the stored numbers, many by way of floats
-that one launch makes."""
+"""Products with weights of fewer bits, and rows of such tables.
+
+Few rows are multiplied straight with the stored numbers, in one launch; for many, one launch makes
+floats of the weight. Tables are read in one launch.
+"""
 
 from __future__ import annotations
 
@@ -8,77 +11,139 @@ from typing import Any
 
 import cupy
 
+from tfx.backends.cupy.kernels.compiling import MOST_BLOCKS, THREADS, blocks_for, compiled, pointer
+from tfx.backends.cupy.kernels.epilogue import epilogue
+from tfx.backends.cupy.kernels.linear import FLOATS, as_it_is_read, as_rows, fits, weight_of
+from tfx.backends.cupy.kernels.product import FEW, Weight, product
 from tfx.core.backend import Array, Backend, Fused
-from tfx.core.nn import activate
-from tfx.core.tensor import Tensor
+from tfx.core.dtypes import DType
 
-FEW = 8
-"""Up to so many rows, reading a weight for each is less work than making floats of it once."""
+# ---- numbers from what is stored -----------------------------------------------------------------
 
-_PRODUCT_8 = cupy.ReductionKernel(
-    "T x, int8 q, S scale", "T y", "x * (T)q * (T)scale", "a + b", "y = a", "0", "tfx_linear_q8"
-)
-_PRODUCT_4 = cupy.ReductionKernel(
-    "T lower, T upper, uint8 q, S scale",
-    "T y",
-    "(lower * (T)((q & 15) - 8) + upper * (T)((q >> 4) - 8)) * (T)scale",
-    "a + b",
-    "y = a",
-    "0",
-    "tfx_linear_q4",
-)
-_WEIGHT_8 = cupy.ElementwiseKernel(
-    "int8 q, S scale", "T w", "w = (T)q * (T)scale", "tfx_weight_from_q8"
-)
-_WEIGHT_4 = cupy.ElementwiseKernel(
-    "uint8 q, S scale, bool is_upper",
-    "T w",
-    "w = (T)((is_upper ? q >> 4 : q & 15) - 8) * (T)scale",
-    "tfx_weight_from_q4",
-)
+_ROWS = r"""
+// Rows of a table as floats, those at `ids` or, without, all of them. A row has `length` numbers,
+// `size` for each scale; of 4 bits, the first half of a group in the lower halves of its bytes.
+extern "C" __global__ void tfx_rows(const S* table, const C* scales, const I* ids, T* y,
+                                    long long rows, long long length, long long size) {
+    for (long long row = blockIdx.y; row < rows; row += gridDim.y) {
+        long long from = ids ? ids[row] : row;
+        for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < length;
+             i += (long long)gridDim.x * blockDim.x) {
+#if BITS == 0
+            A number = wide(table[from * length + i]);
+#elif BITS == 8
+            A number = wide(table[from * length + i]);
+#else
+            long long place = i % size, half = size / 2;
+            S two = table[(from * length + i - place) / 2 + place % half];
+            A number = A((place < half ? two & 15 : two >> 4) - 8);
+#endif
+#if BITS
+            number *= wide(scales[from * (length / size) + i / size]);
+#endif
+            store(y + row * length + i, number);
+        }
+    }
+}
+"""
 
 
-def _linear_q8(B: Any, x: Array, q: Array, scales: Array, *rest: Any, **how: Any) -> Any:
-    groups = scales.shape[1]
-    numbers = q.reshape(len(q), groups, -1)
-    rows = x.reshape(-1, x.shape[-1])
+def _rows(table: Array, scales: Array | None, ids: Array | None, dtype: Any) -> Array:
+    """Rows of what is stored, (..., n) at ids (...), or all (V, n)."""
+    bits = 0 if scales is None else 8 if table.dtype == "int8" else 4
+    length = table.shape[1] * (2 if bits == 4 else 1)
+    y = cupy.empty((*(table.shape[:1] if ids is None else ids.shape), length), dtype)
+    if not y.size:
+        return y
+    count = y.size // length
+    kernel = compiled(
+        _ROWS,
+        "tfx_rows",
+        T=y.dtype.name,
+        S=table.dtype.name,
+        C="float32" if scales is None else scales.dtype.name,
+        I="int64" if ids is None else ids.dtype.name,
+        BITS=bits,
+    )
+    size = length if scales is None else length // scales.shape[1]
+    if ids is not None:
+        ids = cupy.ascontiguousarray(ids)
+    kernel(
+        (blocks_for(length), min(count, MOST_BLOCKS)),
+        (THREADS,),
+        (table, pointer(scales), pointer(ids), y, count, length, size),
+    )
+    return y
+
+
+# ---- products ------------------------------------------------------------------------------------
+
+
+def _times(
+    x: Array, weight: Weight, b: Array | None, residual: Array | None, activation: str | None
+) -> tuple[Array, None]:
+    rows, b, more = as_rows(x), as_it_is_read(b), as_rows(residual)
     if len(rows) <= FEW:
-        by_group = rows.reshape(len(rows), 1, groups, -1)
-        y = _PRODUCT_8(by_group, numbers, scales[:, :, None], axis=(2, 3))
+        y, _ = product(rows, weight, b, more, activation)
     else:
-        w = _WEIGHT_8(numbers, scales[:, :, None], cupy.empty(numbers.shape, x.dtype))
-        y = rows @ w.reshape(len(q), -1).T
-    return _finished(B, x, y, *rest, **how), None
+        w = _rows(weight.numbers, weight.scales, None, x.dtype)
+        y, _ = epilogue(rows @ (w.T if weight.outputs_first else w), b, more, activation)
+    return y.reshape(*x.shape[:-1], y.shape[-1]), None
 
 
-def _linear_q4(B: Any, x: Array, q: Array, scales: Array, *rest: Any, **how: Any) -> Any:
-    groups = scales.shape[1]
-    pairs = q.reshape(len(q), groups, -1)
-    rows = x.reshape(-1, x.shape[-1])
-    if len(rows) <= FEW:
-        halves = rows.reshape(len(rows), 1, groups, 2, -1)
-        lower, upper = halves[..., 0, :], halves[..., 1, :]
-        y = _PRODUCT_4(lower, upper, pairs, scales[:, :, None], axis=(2, 3))
-    else:
-        w = cupy.empty((len(q), groups, 2, pairs.shape[2]), x.dtype)
-        for upper in (False, True):
-            _WEIGHT_4(pairs, scales[:, :, None], upper, w[:, :, int(upper)])
-        y = rows @ w.reshape(len(q), -1).T
-    return _finished(B, x, y, *rest, **how), None
+def _linear_quantized(
+    B: Backend, x: Array, q: Array, scales: Array, b: Any, residual: Any, *, activation: str | None
+) -> tuple[Array, None]:
+    weight = Weight(cupy.ascontiguousarray(q), True, cupy.ascontiguousarray(scales))
+    return _times(x, weight, b, residual, activation)
 
 
-def _finished(
-    B: Backend, x: Array, y: Array, b: Array | None, residual: Array | None, *, activation: Any
-) -> Array:
-    y = y.reshape(*x.shape[:-1], y.shape[-1])
-    if b is not None:
-        y += b
-    if activation is not None:
-        y = activate(Tensor(y, B), activation).data
-    return y if residual is None else residual + y
+def _linear_half(
+    B: Backend,
+    x: Array,
+    w: Array,
+    b: Any,
+    residual: Any,
+    *,
+    activation: str | None,
+    outputs_first: bool,
+) -> tuple[Array, None]:
+    return _times(x, weight_of(w, outputs_first), b, residual, activation)
 
 
-def _fits(
+# ---- rows ----------------------------------------------------------------------------------------
+
+
+def _embedding_quantized(
+    B: Backend, q: Array, scales: Array, ids: Array, *, dtype: DType
+) -> tuple[Array, None]:
+    return _rows(cupy.ascontiguousarray(q), cupy.ascontiguousarray(scales), ids, str(dtype)), None
+
+
+def _embedding_half(B: Backend, table: Array, ids: Array, *, dtype: DType) -> tuple[Array, None]:
+    return _rows(cupy.ascontiguousarray(table), None, ids, str(dtype)), None
+
+
+# ---- which calls they take -----------------------------------------------------------------------
+
+_INDICES = frozenset(map(cupy.dtype, ("int32", "int64")))
+_HALVES = frozenset(map(cupy.dtype, ("float16", "uint16")))
+
+
+def _is_quantized(kept: str, q: Array, scales: Array) -> bool:
+    """Whether q, of the dtype `kept`, and its scales stand for a matrix."""
+    return bool(
+        q.ndim == scales.ndim == 2
+        and q.dtype == kept
+        and q.size
+        and scales.size
+        and scales.dtype in FLOATS
+        and len(scales) == len(q)
+        and q.shape[1] % scales.shape[1] == 0
+    )
+
+
+def _takes_linear(
     kept: str,
     B: Backend,
     x: Array,
@@ -89,24 +154,59 @@ def _fits(
     *,
     activation: str | None,
 ) -> bool:
-    if q.ndim != 2 or scales.ndim != 2 or q.dtype != kept:
+    if not _is_quantized(kept, q, scales):
         return False
-    if not (x.ndim and x.size and q.size and scales.size) or scales.dtype.kind != "f":
+    inputs = q.shape[1] * (1 if kept == "int8" else 2)
+    return _scaled_in(x.dtype, scales) and fits(x, inputs, len(q), b, residual, activation)
+
+
+def _takes_linear_half(
+    B: Backend,
+    x: Array,
+    w: Array,
+    b: Array | None,
+    residual: Array | None,
+    *,
+    activation: str | None,
+    outputs_first: bool,
+) -> bool:
+    if w.ndim != 2 or w.dtype not in _HALVES:
         return False
-    if len(scales) != len(q) or q.shape[1] % scales.shape[1]:
-        return False
+    outputs, inputs = w.shape if outputs_first else w.shape[::-1]
+    return fits(x, inputs, outputs, b, residual, activation)
+
+
+def _takes_embedding(
+    kept: str, B: Backend, q: Array, scales: Array, ids: Array, *, dtype: DType
+) -> bool:
     return (
-        x.dtype in ("float32", "float64")
-        and x.shape[-1] == q.shape[1] * (1 if kept == "int8" else 2)
-        and (b is None or (b.shape == (len(q),) and b.dtype == x.dtype))
-        and (
-            residual is None
-            or (residual.shape == (*x.shape[:-1], len(q)) and residual.dtype == x.dtype)
-        )
+        _is_quantized(kept, q, scales)
+        and ids.dtype in _INDICES
+        and str(dtype) in map(str, FLOATS)
+        and _scaled_in(str(dtype), scales)
     )
 
 
+def _takes_embedding_half(B: Backend, table: Array, ids: Array, *, dtype: DType) -> bool:
+    return bool(
+        table.ndim == 2
+        and table.size
+        and table.dtype in _HALVES
+        and ids.dtype in _INDICES
+        and str(dtype) in map(str, FLOATS)
+    )
+
+
+def _scaled_in(dtype: Any, scales: Array) -> bool:
+    """Whether computing in a dtype, in float32 at least, loses nothing of the scales."""
+    return bool(max(cupy.dtype(dtype).itemsize, 4) >= scales.itemsize)
+
+
 KERNELS = (
-    Fused("linear_q8", _linear_q8, supports=partial(_fits, "int8")),
-    Fused("linear_q4", _linear_q4, supports=partial(_fits, "uint8")),
+    Fused("linear_q8", _linear_quantized, supports=partial(_takes_linear, "int8")),
+    Fused("linear_q4", _linear_quantized, supports=partial(_takes_linear, "uint8")),
+    Fused("linear_half", _linear_half, supports=_takes_linear_half),
+    Fused("embedding_q8", _embedding_quantized, supports=partial(_takes_embedding, "int8")),
+    Fused("embedding_q4", _embedding_quantized, supports=partial(_takes_embedding, "uint8")),
+    Fused("embedding_half", _embedding_half, supports=_takes_embedding_half),
 )
