@@ -52,6 +52,11 @@ def runs_composed() -> bool:
     return _switch.off
 
 
+def is_overridden(name: str, backend: Backend) -> bool:
+    """Whether a backend has something of its own for a fused op, and it may run on this thread."""
+    return name in backend.fused and not _switch.off
+
+
 def fused(definition: F) -> F:
     """Make a composed function overridable: tensors by position, everything else by keyword."""
     name = definition.__name__

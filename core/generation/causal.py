@@ -131,11 +131,16 @@ class Batch:
         guesses: the most that will be read at a time; with any, tokens can be taken back too.
 
     Attributes:
-        logits: (texts, 1 + guesses, vocabulary), float32 or float64: behind the last token of each
-            text as it was read, and behind each guess.
+        chosen: what comes next in each text, ids (texts,) on the backend, where it was chosen
+            there: the next pass reads them as they are. They have to be appended all the same.
+        guessed: how many guesses the model has read behind each text.
+        scores: the logits as the model left them, (texts, vocabulary), behind the last ids; of
+            all ids that were read, (texts, ids, vocabulary), where there were guesses.
     """
 
-    logits: Row
+    scores: Tensor
+    guessed: int
+    _logits: Row | None
 
     def __init__(
         self,
@@ -151,7 +156,18 @@ class Batch:
             _Text(np.pad(np.asarray(ids, np.int64), (0, room)), len(ids), len(ids) + max_new_tokens)
             for ids in prompts
         ]
+        self.chosen: Tensor | None = None
         self._begin()
+
+    @property
+    def backend(self) -> Backend:
+        """What the model computes on."""
+        return self._model.backend
+
+    @property
+    def takes_guesses(self) -> bool:
+        """Whether there may be guesses."""
+        return self._guesses > 0
 
     def ids(self, row: int) -> Ids:
         """The tokens of one text, prompt and all."""
@@ -164,21 +180,38 @@ class Batch:
         return [self.ids(row) for row in range(len(self._texts))]
 
     @property
-    def guessed(self) -> int:
-        """How many guesses the model has read behind each text."""
-        return len(self.logits[0]) - 1
+    def logits(self) -> Row:
+        """On the host (texts, 1 + guesses, vocabulary), float32 or float64: behind the last token
+        of each text as it was read, and behind each guess. The first look waits for them.
+
+        Raises:
+            NonFiniteError: they are not finite.
+        """
+        if self._logits is None:
+            host = self.scores.numpy()
+            self._logits = host[:, None] if host.ndim == 2 else host[:, -1 - self.guessed :]
+            if not np.isfinite(self._logits.max(-1)).all():
+                raise NonFiniteError(
+                    "the logits are not finite: the model's parameters are too large"
+                )
+        return self._logits
 
     @property
     def room(self) -> int:
         """How many guesses can be right in some text: all that may come before its last token."""
         return max(text.limit - text.length for text in self._texts) - 1
 
-    def behind(self, row: int) -> Row | None:
-        """The logits behind the last token of a text; None where the model has not read it."""
+    def has_read(self, row: int) -> bool:
+        """Whether the model has read a text to its last token."""
         text = self._texts[row]
         ahead = text.length - text.read
-        known = ahead < self.logits.shape[1] and (not ahead or text.length <= text.right)
-        return self.logits[row, ahead] if known else None
+        return ahead <= self.guessed and (not ahead or text.length <= text.right)
+
+    def behind(self, row: int) -> Row | None:
+        """The logits behind the last token of a text; None where the model has not read it."""
+        if not self.has_read(row):
+            return None
+        return self.logits[row, self._texts[row].length - self._texts[row].read]
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with text `rows[i]` in place i; what is named twice goes on twice."""
@@ -186,7 +219,11 @@ class Batch:
             return
         self._cache.reorder(rows)
         self._texts = [replace(self._texts[row], ids=self._texts[row].ids.copy()) for row in rows]
-        self.logits = self.logits[list(rows)]
+        self.chosen = None
+        if self._logits is not None:
+            self._logits = self._logits[list(rows)]
+        else:
+            self.scores = self.scores.take(self._tensor(np.array(rows)))
 
     def append(self, row: int, token: int) -> None:
         """Add a token to a text; it is read by the next `read`, if it was not guessed."""
@@ -215,8 +252,10 @@ class Batch:
         if count:
             for text, guess in zip(texts, guesses, strict=True):
                 text.guess(guess[:count], count)
+        if self.chosen is not None and new == 1 and not count:
+            return self._read(self.chosen[:, None])
         ids = [text.ids[text.length - new : text.length + count] for text in texts]
-        self._read(np.array(ids), count)
+        self._read(self._tensor(np.array(ids)), count)
 
     def _begin(self) -> None:
         """Read what each text has in view, after nothing."""
@@ -232,23 +271,24 @@ class Batch:
         self._taken = 0
         self._cache: Any = self._model.start(len(views), self._capacity)
         self._cache.pad_left([longest - len(view) for view in views])
-        self._read(np.stack([np.pad(view, (longest - len(view), 0)) for view in views]))
+        ids = np.stack([np.pad(view, (longest - len(view), 0)) for view in views])
+        self._read(self._tensor(ids))
 
-    def _read(self, ids: Ids, guesses: int = 0) -> None:
-        backend = self._model.backend
+    def _tensor(self, ids: Ids) -> Tensor:
+        return tensor(ids, self.backend, self.backend.index_dtype)
+
+    def _read(self, ids: Tensor, guesses: int = 0) -> None:
         self._taken += ids.shape[1]
-        read = tensor(ids, backend, backend.index_dtype)
         if guesses:
-            verifying = cast(Verifying, self._model)
-            logits = verifying.each_logits(read, self._cache)
+            logits = cast(Verifying, self._model).each_logits(ids, self._cache)
         else:
-            logits = self._model.logits(read, self._cache)
+            logits = self._model.logits(ids, self._cache)
         if logits.dtype.itemsize < 4:
             logits = logits.cast(DType.float32)
-        host = logits.numpy()
-        self.logits = host[:, -1 - guesses :] if guesses else host[:, None]
-        if not np.isfinite(self.logits.max(-1)).all():
-            raise NonFiniteError("the logits are not finite: the model's parameters are too large")
+        self.scores = logits
+        self._logits = None
+        self.chosen = None
+        self.guessed = guesses
         for text in self._texts:
             text.read = text.length
             text.held = text.right = text.length + guesses

@@ -2,7 +2,8 @@
 
 A prompt's texts depend on the prompt, the options and the model, and on nothing that is generated
 beside them: they are what the prompt would get alone. Tokens are chosen on the host, from one copy
-of the logits a step, so that the same seed gives the same text on every backend.
+of the logits a step, or by a kernel that chooses as the host does: the same seed gives the same
+text on every backend.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from tfx.core.errors import OptionError, UsageError
 from tfx.core.generation.beams import BeamSearch
 from tfx.core.generation.causal import Batch, CausalModel
+from tfx.core.generation.choosing import choosing_for
 from tfx.core.generation.logits import (
     Chooser,
     Logprob,
@@ -148,18 +150,18 @@ def _sample(
     rows = [prompt for prompt, _ in places]
     batch.keep(rows)
     ahead = Ahead(speculation, batch, prompts, rows, choosers)
+    choosing = choosing_for(batch, choosers)
     chosen: list[list[int]] = [[] for _ in places]
     while True:
         going = []
         for row, (prompt, sample) in enumerate(places):
             new, reason, known = chosen[row], None, len(chosen[row])
-            while reason is None and (logits := batch.behind(row)) is not None:
-                new.append(choosers[row](logits, batch.ids(row)))
-                batch.append(row, new[-1])
-                asked = options.logprobs
-                likely = None if asked is None else logprob(logits, new[-1], asked)
+            while reason is None and (token := choosing.token(row)) is not None:
+                likely = _logprob(batch, row, token, options)
+                new.append(token)
+                batch.append(row, token)
                 reason = ending.reason(new)
-                yield Token(prompt, sample, new[-1], likely, reason)
+                yield Token(prompt, sample, token, likely, reason)
             ahead.learn(row, new[known:])
             if reason is None:
                 going.append(row)
@@ -167,10 +169,17 @@ def _sample(
             return
         if len(going) < len(places):
             places = [places[row] for row in going]
-            choosers = [choosers[row] for row in going]
+            choosing.keep(going)
             chosen = [chosen[row] for row in going]
             ahead.keep(going)
         ahead.read()
+
+
+def _logprob(batch: Batch, row: int, token: int, options: GenerationOptions) -> Logprob | None:
+    """How likely the next token of a text was, where asked for."""
+    if options.logprobs is None or (logits := batch.behind(row)) is None:
+        return None
+    return logprob(logits, token, options.logprobs)
 
 
 def _search(

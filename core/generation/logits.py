@@ -2,14 +2,16 @@
 
 A row is one text's logits (vocabulary,), float32 or float64 on the host. Functions leave it as it
 is and give a new one, where -inf forbids a token. Order, formulas and what happens to equals are
-those of Hugging Face transformers 5, so that the same logits give the same choice; probabilities
-are computed in float64.
+those of Hugging Face transformers 5, so that the same logits give the same choice. Probabilities
+are computed in float64 and added up as whole multiples of 2**-40 of the largest: such a sum is the
+same in whatever order it is taken, so that a device may take it by many threads.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,12 @@ from tfx.core.threefry import key_from_seed, threefry2x32
 Row = npt.NDArray[np.floating]
 Ids = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+
+UNIT = 2**40
+"""The weight of the likeliest token, in units that weights are whole numbers of."""
+
+MOST_TOKENS = 2**22
+"""The weights of so many tokens add up to what 64 bits hold."""
 
 _BLOCK = 64
 
@@ -133,13 +141,14 @@ def keep_top_p(row: Row, p: float) -> Row:
     """Only the likeliest tokens, as few as reach a probability of p together, and at least one;
     of equals those with larger ids (Holtzman et al. 2019, arXiv:1904.09751)."""
     weights = _weights(row)
-    weights /= weights.sum()
-    # What would not reach half of 1 - p if all tokens were as unlikely need not be sorted.
-    removed = weights * len(row) < (1 - p) / 2
+    total = int(weights.sum())
+    may_go = min(int((1 - p) * total), total - 1)
+    # What would not reach half of that if all tokens were as unlikely need not be sorted.
+    removed = weights * len(row) < may_go // 2
     others = np.flatnonzero(~removed)
     rising = others[np.argsort(row[others], kind="stable")]
     reached = weights[removed].sum() + np.cumsum(weights[rising])
-    removed[rising[:-1][reached[:-1] <= 1 - p]] = True
+    removed[rising[reached <= may_go]] = True
     return forbid(row, removed)
 
 
@@ -157,7 +166,9 @@ def draw(row: Row, uniform: float, options: GenerationOptions) -> int:
         raise _overflow(options)
     kept = np.flatnonzero(row > -math.inf)
     passed = np.cumsum(_weights(row[kept]))
-    return int(kept[np.searchsorted(passed, uniform * passed[-1], side="right")])
+    total = int(passed[-1])
+    target = min(int(uniform * total), total - 1)
+    return int(kept[np.searchsorted(passed, target, side="right")])
 
 
 def uniform(seed: int, sample: int, step: int) -> float:
@@ -167,8 +178,22 @@ def uniform(seed: int, sample: int, step: int) -> float:
     >>> uniform(42, 0, 0)
     0.42672756361231334
     """
-    high, low = threefry2x32(key_from_seed(seed), sample, step)
-    return float((high >> 5) * 2**26 + (low >> 6)) * 2.0**-53
+    return float(_unit_interval(*threefry2x32(key_from_seed(seed), sample, step)))
+
+
+def uniforms(seed: int, sample: int, steps: range) -> npt.NDArray[np.float64]:
+    """`uniform` of several steps.
+
+    >>> uniforms(42, 0, range(2)).tolist() == [uniform(42, 0, 0), uniform(42, 0, 1)]
+    True
+    """
+    counter = np.arange(steps.start, steps.stop)
+    words = threefry2x32(key_from_seed(seed), np.full_like(counter, sample), counter)
+    return np.asarray(_unit_interval(*words), np.float64)
+
+
+def _unit_interval(high: Any, low: Any) -> Any:
+    return ((high >> 5) * 2**26 + (low >> 6)) * 2.0**-53
 
 
 # ---- log-probabilities --------------------------------------------------------------------------
@@ -244,8 +269,11 @@ def _overflow(options: GenerationOptions) -> OptionError:
     return OptionError("{temperature} {given} is too small to divide by; use 0", given=temperature)
 
 
-def _weights(row: Row) -> npt.NDArray[np.float64]:
-    """Probabilities relative to the largest: exp(row - max), in float64."""
-    wide = row.astype(np.float64)
-    with np.errstate(invalid="ignore"):  # what is not finite, `draw` finds
-        return np.asarray(np.exp(wide - wide.max()))
+def _weights(row: Row) -> npt.NDArray[np.int64]:
+    """Probabilities, in units of the largest's UNIT-th part."""
+    top = float(row.max())
+    if not math.isfinite(top):  # which `draw` finds
+        return np.zeros(len(row), np.int64)
+    weights = np.exp(row.astype(np.float64) - top)
+    weights *= UNIT
+    return np.rint(weights, out=weights).astype(np.int64)

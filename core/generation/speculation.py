@@ -163,8 +163,9 @@ class Ahead:
         )
         guessed = spec.clock()
         batch.read([guess.tokens[:count] for guess in self._guesses])
+        rows = len(batch.logits)  # waits for them
         ended = spec.clock()
-        spec.passes += len(self._guesses)
+        spec.passes += rows
         spec.draft_s += guessed - began
         if batch.guessed:
             spec.verify_s += ended - guessed
@@ -172,7 +173,7 @@ class Ahead:
             spec.read_s += ended - guessed
         if self._guesser.is_work and count:
             spec.pace.drafted(count, guessed - began)
-        spec.pace.passed(len(self._guesses) * (1 + batch.guessed), ended - guessed)
+        spec.pace.passed(rows * (1 + batch.guessed), ended - guessed)
 
     def learn(self, row: int, new: Sequence[int]) -> None:
         """What a text got by the last pass, of what was guessed for it."""

@@ -7,6 +7,7 @@ from tfx.backends.cupy.kernels import (
     norms,
     optimizer,
     quantized,
+    sampling,
     softmax,
     tokens,
 )
@@ -21,4 +22,5 @@ KERNELS: tuple[Fused, ...] = (
     *tokens.KERNELS,
     *optimizer.KERNELS,
     *quantized.KERNELS,
+    sampling.SAMPLE_TOKEN,
 )

@@ -18,6 +18,8 @@ import cupy
 _STORED = {
     "int32": "int",
     "int64": "long long",
+    "uint32": "unsigned int",
+    "uint64": "unsigned long long",
     "float16": "__half",
     "float32": "float",
     "float64": "double",
