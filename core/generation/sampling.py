@@ -30,8 +30,8 @@ def sample_token(
 
     Args:
         logits: of any float dtype.
-        uniforms: float64 (rows,) in [0, 1), by which tokens are drawn; None at temperature 0, where
-            the likeliest are taken, the first of equals.
+        uniforms: floats (rows,) in [0, 1), by which tokens are drawn, best of float64; None at
+            temperature 0, where the likeliest are taken, the first of equals.
         temperature, top_k, top_p, min_p: as in `GenerationOptions`.
 
     Returns:
@@ -72,8 +72,8 @@ def _check(logits: Tensor, uniforms: Tensor | None, options: GenerationOptions) 
                 "{temperature} {given} draws tokens: expected a uniform number for each row",
                 given=options.temperature,
             )
-    elif uniforms.shape != logits.shape[:1] or uniforms.dtype is not DType.float64:
+    elif uniforms.shape != logits.shape[:1] or not uniforms.dtype.is_float:
         raise ShapeError(
             f"uniforms {uniforms.dtype} {uniforms.shape} for logits {logits.shape}: expected "
-            "float64, one for each row"
+            "floats, one for each row"
         )

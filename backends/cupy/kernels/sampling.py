@@ -22,6 +22,7 @@ _SHARED = r"""
 typedef unsigned long long W;
 #define WARPS (THREADS / WARP)
 
+__device__ inline T infinity() { return __int_as_float(0x7f800000); }
 __device__ inline K bits(float x) { return __float_as_uint(x); }
 __device__ inline K bits(double x) { return __double_as_longlong(x); }
 
@@ -110,10 +111,10 @@ extern "C" __global__ void tfx_sample_limits(const T* logits, long long* ids, T*
     __shared__ T values[WARPS];
     __shared__ long long places[WARPS];
     const T* row = logits + blockIdx.x * count;
-    T top = -INFINITY;
+    T top = -infinity();
     long long place = count;
     for (long long i = threadIdx.x; i < count; i += blockDim.x) {
-        T x = row[i] == row[i] ? row[i] : (T)INFINITY;  // so that what is no number is noticed
+        T x = row[i] == row[i] ? row[i] : infinity();  // so that what is no number is noticed
         if (x > top) top = x, place = i;
     }
     int lane = threadIdx.x % WARP;
@@ -126,7 +127,7 @@ extern "C" __global__ void tfx_sample_limits(const T* logits, long long* ids, T*
         if (round) break;
         if (!lane) values[threadIdx.x / WARP] = top, places[threadIdx.x / WARP] = place;
         __syncthreads();
-        top = lane < WARPS ? values[lane] : (T)-INFINITY;
+        top = lane < WARPS ? values[lane] : -infinity();
         place = lane < WARPS ? places[lane] : count;
     }
     bool fine = isfinite(top);

@@ -11,6 +11,8 @@ import numpy as np
 
 from tfx.core import nn, ops, quantized
 from tfx.core.creation import arange, tensor
+from tfx.core.dtypes import DType
+from tfx.core.generation.sampling import sample_token
 from tfx.core.tensor import Tensor
 from tfx.testing.records import (
     LONG,
@@ -307,6 +309,40 @@ def _rows(count: int = 2, *, t: int, s: int) -> list[Arg]:
     return [normal(count, t, 4), normal(count, s, 4), normal(count, s, 8)]
 
 
+def _sample_token(
+    logits: Any,
+    uniforms: Any = None,
+    *,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+) -> Any:
+    """Row by row, over shares: by the definition of each option, and none of them for speed."""
+    ids = []
+    for i, row in enumerate(logits):
+        falling = sorted(range(len(row)), key=lambda id: (-row[id], -id))
+        if not temperature:
+            ids.append(int(row.argmax()))
+            continue
+        e = np.exp((row - row.max()) / temperature)
+        if top_k:
+            e = np.where(row >= row[falling[:top_k][-1]], e, 0)
+        if top_p < 1:
+            shares = e[falling].cumsum() / e.sum()
+            e[falling[1 + int((shares[:-1] < top_p).sum()) :]] = 0
+        e = np.where(e >= min_p * e.max(), e, 0)
+        ids.append(int((e.cumsum() / e.sum() > uniforms[i]).argmax()))
+    return np.array(ids)
+
+
+def _tfx_sample_token(logits: Tensor, uniforms: Tensor | None = None, **how: Any) -> Tensor:
+    """The ids in the dtype of the logits; numbers draw in float64, where there is one."""
+    if uniforms is not None and DType.float64 in logits.backend.dtypes:
+        uniforms = uniforms.cast(DType.float64)
+    return sample_token(logits, uniforms, **how).cast(logits.dtype)
+
+
 def _adam_args(*shape: int) -> list[Arg]:
     return [normal(*shape), normal(*shape), normal(*shape), positive(*shape), positive(3)]
 
@@ -438,6 +474,14 @@ FUSED_OPS = [
         Sample(halves(4, 3), ids(below=4), normal()),
         Sample(halves(4, 3), ids(0, below=4), normal()),
     ]),
+    Op("sample_token", _tfx_sample_token, _sample_token, [
+        Sample(normal(3, 40)),
+        Sample(normal(1, LONG)),
+        *(Sample(normal(2, 40), given(0.07, 0.83), temperature=heat, **how) for heat, how in [
+            (1.0, {}), (0.7, {"top_k": 5}), (1.6, {"top_p": 0.77}), (1.0, {"min_p": 0.11}),
+            (1.2, {"top_k": 30, "top_p": 0.91, "min_p": 0.013}),
+        ]),
+    ], differentiable=False),
     Op("euclidean_norm", nn.euclidean_norm, lambda x: np.sqrt((x**2).sum()),
        [Sample(normal(3)), Sample(normal(2, 3)), Sample(normal())],
        [Sample(given(inf, 1)), Sample(given(nan, 1)), Sample(given(0.0))]),

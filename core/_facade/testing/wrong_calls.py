@@ -9,6 +9,7 @@ from tfx.core import nn, quantized
 from tfx.core.backend import Backend
 from tfx.core.creation import full
 from tfx.core.dtypes import DType
+from tfx.core.generation.sampling import sample_token
 from tfx.core.tensor import Tensor
 
 F32 = DType.float32
@@ -125,6 +126,13 @@ WRONG_CALLS: dict[str, list[Callable[[Ones], Any]]] = {
     "embedding_half": [
         lambda f: quantized.embedding_half(f(3, 3), f(2, dtype="int64"), dtype=F32),
         lambda f: quantized.embedding_half(f(3, 3, dtype="float16"), f(2), dtype=F32),
+    ],
+    "sample_token": [
+        lambda f: sample_token(f(3)),
+        lambda f: sample_token(f(2, 0)),
+        lambda f: sample_token(f(2, 3, dtype="int64")),
+        lambda f: sample_token(f(2, 3), f(3), temperature=1.0),
+        lambda f: sample_token(f(2, 3), f(2, dtype="int64"), temperature=1.0),
     ],
     "euclidean_norm": [lambda f: nn.euclidean_norm(f(2, dtype="int64"))],
     "adamw_step": [

@@ -48,7 +48,7 @@ def kernel(subject: Subject, name: str, dtype: DType, way: Autograd) -> None:
             subject.needs(*sorted(op.own_dtypes))
             share = op.rounding if dtype is DType.float32 else 0.0
             check_values(op, B, op.samples, dtype, share=share)
-            if dtype not in HALVES:  # whose slopes are too coarse
+            if op.differentiable and dtype not in HALVES:  # whose slopes are too coarse
                 check_gradients(op, B, op.samples, dtype, way)
     if not runs:
         raise Skipped(f"the kernel supports none of the samples in {dtype}")
@@ -62,7 +62,8 @@ def leaves_its_arguments(subject: Subject, name: str) -> None:
             for trial in (Trial(op, sample, dtype) for sample in op.samples):
                 with told(trial):
                     op.call(*trial.tensors(B), **trial.sample.statics)
-                    trial.gradients(B)
+                    if op.differentiable:
+                        trial.gradients(B)
     if not runs:
         raise Mismatch("it runs on none of the samples in any dtype")
 
