@@ -211,7 +211,8 @@ class Batch:
         """The logits behind the last token of a text; None where the model has not read it."""
         if not self.has_read(row):
             return None
-        return self.logits[row, self._texts[row].length - self._texts[row].read]
+        found: Row = self.logits[row, self._texts[row].length - self._texts[row].read]
+        return found
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with text `rows[i]` in place i; what is named twice goes on twice."""

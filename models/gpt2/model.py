@@ -176,15 +176,14 @@ def head(p: Params, x: Tensor) -> Tensor:
 def block(p: Params, config: Config, i: int, x: Tensor, through: Pass) -> Tensor:
     """Layer i: (B, T, C) -> (B, T, C)."""
     y = attend(p, config, i, norm(p, config, f"h.{i}.ln_1", x), through)
-    x = x + through.drop(y, config.resid_pdrop)
+    x = added(p, config, f"h.{i}.attn.c_proj", y, x, through)
     y = norm(p, config, f"h.{i}.ln_2", x)
     y = dense(p, f"h.{i}.mlp.c_fc", y, config.activation_function)  # (B, T, inner)
-    y = dense(p, f"h.{i}.mlp.c_proj", y)
-    return x + through.drop(y, config.resid_pdrop)
+    return added(p, config, f"h.{i}.mlp.c_proj", y, x, through)
 
 
 def attend(p: Params, config: Config, i: int, x: Tensor, through: Pass) -> Tensor:
-    """Causal self-attention, the heads side by side: (B, T, C) -> (B, T, C)."""
+    """Causal self-attention, the heads side by side: (B, T, C) -> (B, T, C), to be projected."""
     q, k, v = split(dense(p, f"h.{i}.attn.c_attn", x), 3)  # (B, T, C) each
     k, v, offset, visible = through.keys_and_values(i, k, v)  # (B, S, C)
     kept = through.drop_scores(q, k, config.n_head, config.attn_pdrop)
@@ -192,11 +191,25 @@ def attend(p: Params, config: Config, i: int, x: Tensor, through: Pass) -> Tenso
         q, k, v = q.widened(), k.widened(), v.widened()
     scale = config.attention_scale(i)
     y = attention(q, k, v, scale, offset, visible, kept, heads=config.n_head)  # (B, T, C)
-    return dense(p, f"h.{i}.attn.c_proj", y.cast(x.dtype))
+    return y.cast(x.dtype)
 
 
-def dense(p: Params, name: str, x: Tensor, activation: Activation | None = None) -> Tensor:
-    return linear(x, p[f"{name}.weight"], p[f"{name}.bias"], activation=activation)
+def added(p: Params, config: Config, name: str, y: Tensor, x: Tensor, through: Pass) -> Tensor:
+    """What came into a block (..., C), and what goes out of `y` to be added to it."""
+    if through.dropout is None:
+        return dense(p, name, y, residual=x)
+    return x + through.drop(dense(p, name, y), config.resid_pdrop)
+
+
+def dense(
+    p: Params,
+    name: str,
+    x: Tensor,
+    activation: Activation | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    w, b = p[f"{name}.weight"], p[f"{name}.bias"]
+    return linear(x, w, b, residual, activation=activation)
 
 
 def norm(p: Params, config: Config, name: str, x: Tensor) -> Tensor:

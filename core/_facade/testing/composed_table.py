@@ -477,10 +477,12 @@ FUSED_OPS = [
     Op("sample_token", _tfx_sample_token, _sample_token, [
         Sample(normal(3, 40)),
         Sample(normal(1, LONG)),
-        *(Sample(normal(2, 40), given(0.07, 0.83), temperature=heat, **how) for heat, how in [
-            (1.0, {}), (0.7, {"top_k": 5}), (1.6, {"top_p": 0.77}), (1.0, {"min_p": 0.11}),
-            (1.2, {"top_k": 30, "top_p": 0.91, "min_p": 0.013}),
-        ]),
+        Sample(normal(2, 40), given(0.07, 0.83), temperature=1.0),
+        Sample(normal(2, 40), given(0.12, 0.64), temperature=0.7, top_k=5),
+        Sample(normal(2, 40), given(0.07, 0.83), temperature=1.6, top_p=0.77),
+        Sample(normal(2, 40), given(0.33, 0.97), temperature=1.0, min_p=0.11),
+        Sample(normal(2, 40), given(0.07, 0.83), temperature=1.2, top_k=30, top_p=0.91,
+               min_p=0.013),
     ], differentiable=False),
     Op("euclidean_norm", nn.euclidean_norm, lambda x: np.sqrt((x**2).sum()),
        [Sample(normal(3)), Sample(normal(2, 3)), Sample(normal())],
