@@ -391,6 +391,12 @@ class Backend:
         None where that is the host's memory, or the library does not say."""
         return None
 
+    def replayer(self) -> Any:
+        """What replays the captured programs of one function (`tfx.core.capture.replay.Replayer`),
+        where the library can do better than to be called again: as a graph of its device, or
+        compiled. None: the calls of a program are made one by one."""
+        return None
+
     def value_and_grad(
         self, fn: Callable[..., Array], arrays: Sequence[Array]
     ) -> tuple[Array, Sequence[Array | None]]:

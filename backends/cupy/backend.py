@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
@@ -9,12 +10,28 @@ from typing import Any
 
 import cupy
 
+from tfx.backends.cupy.graphs import Graphs
 from tfx.backends.cupy.kernels import KERNELS
 from tfx.backends.cupy.kernels.segments import add_at
 from tfx.backends.cupy.plugin import probe
 from tfx.core.array_backend import ArrayBackend
 from tfx.core.backend import PRIMITIVES, Array, HostArray, Operand
 from tfx.core.errors import BackendError
+
+_WRITE = cupy.ElementwiseKernel(
+    "T slab, int64 start, int64 inner, int64 count, int64 room",
+    "raw T buffer",
+    "buffer[i / count * room + start * inner + i % count] = slab",
+    "tfx_write",
+)
+_WRITE_AT = cupy.ElementwiseKernel(
+    "T slab, raw I start, int64 inner, int64 count, int64 room",
+    "raw T buffer",
+    "buffer[i / count * room + start[0] * inner + i % count] = slab",
+    "tfx_write_at",
+)
+"""A slab of `count` numbers for each index before the axis, and a buffer with `room` for as many;
+`inner` of them belong to one place along the axis."""
 
 
 class CupyBackend(ArrayBackend):
@@ -79,11 +96,14 @@ class CupyBackend(ArrayBackend):
     def write(self, buffer: Array, slab: Array, start: Operand, *, axis: int) -> Array:
         if 0 in buffer.strides:
             buffer = buffer.copy()
-        count = slab.shape[axis]
+        inner = math.prod(slab.shape[axis + 1 :])
+        new, all_ = (x.shape[axis] * inner for x in (slab, buffer))
         # A position on the device stays there.
-        at = slice(start, start + count) if isinstance(start, int) else cupy.arange(count) + start
-        buffer[(slice(None),) * axis + (at,)] = slab
-        return buffer
+        kernel = _WRITE if isinstance(start, int) else _WRITE_AT
+        return kernel(slab, start, inner, new, all_, buffer)
+
+    def replayer(self) -> Graphs:
+        return Graphs(self._device)
 
     def synchronize(self) -> None:
         self._device.synchronize()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tfx.core.capture.program import Value
 from tfx.core.capture.replay import Replay
 
 
@@ -20,11 +19,7 @@ def explained(name: str, replays: Sequence[Replay | str]) -> str:
 
 def _one(replay: Replay) -> str:
     program = replay.program
-    inputs = ", ".join(map(_shown, program.inputs))
-    outputs = ", ".join(map(_shown, program.outputs))
+    inputs = ", ".join(map(str, program.inputs))
+    outputs = ", ".join(map(str, program.outputs))
     notes = ", ".join(f"{count} {what}" for what, count in program.notes.items())
     return f"({inputs}) -> ({outputs}) on {program.backend}: {notes}\n{replay.listing()}"
-
-
-def _shown(value: Value) -> str:
-    return f"{value.dtype}{list(value.shape)}"

@@ -39,7 +39,7 @@ class _Writer:
         self._lines.append(
             f"[{', '.join(self._names[value] for value in program.inputs)}] = inputs"
         )
-        last = self._last_uses()
+        last = program.last_uses()
         for i, call in enumerate(program.calls):
             self._write(call)
             gone = [self._names[value] for value in last.get(i, ())]
@@ -63,20 +63,6 @@ class _Writer:
             return name
         backend = self._program.backend
         return f"{self._constant(partial(copied, backend), 'copied')}({name})"
-
-    def _last_uses(self) -> dict[int, list[Value]]:
-        """Which values no call after the i-th reads, and no caller."""
-        kept = set(self._program.outputs)
-        last: dict[Value, int] = {}
-        for i, call in enumerate(self._program.calls):
-            for value in (*call.gives(), *call.reads()):
-                if value.array is None:
-                    last[value] = i
-        found: dict[int, list[Value]] = {}
-        for value, i in last.items():
-            if value not in kept:
-                found.setdefault(i, []).append(value)
-        return found
 
     def _write(self, call: Call) -> None:
         results = [self._new(value) for value in call.results]

@@ -23,6 +23,9 @@ class Value:
     def __init__(self, shape: tuple[int, ...], dtype: DType, array: Array | None = None) -> None:
         self.shape, self.dtype, self.array = shape, dtype, array
 
+    def __str__(self) -> str:
+        return f"{self.dtype}{list(self.shape)}"
+
 
 Argument = Any
 """What a call gets: a `Value`, a Python number, or None."""
@@ -77,3 +80,17 @@ class Program:
     calls: list[Call]
     outputs: Sequence[Value]
     notes: dict[str, int] = field(default_factory=dict)
+
+    def last_uses(self) -> dict[int, list[Value]]:
+        """Which values no call after the i-th reads, and no caller. Constants are not among them."""
+        kept = set(self.outputs)
+        last: dict[Value, int] = {}
+        for i, call in enumerate(self.calls):
+            for value in (*call.gives(), *call.reads()):
+                if value.array is None:
+                    last[value] = i
+        found: dict[int, list[Value]] = {}
+        for value, i in last.items():
+            if value not in kept:
+                found.setdefault(i, []).append(value)
+        return found

@@ -1,4 +1,5 @@
-"""Replays of programs: over settled memory where the backend plans its calls, else as they came."""
+"""Replays of programs: over settled memory where the backend plans its calls, by the backend itself
+where it replays programs, else as they came."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tfx.core.backend import Array, HostArray
+from tfx.core.backend import Array, Backend, HostArray
 from tfx.core.capture.copies import apart
 from tfx.core.capture.functional import straight_line
 from tfx.core.capture.memory import Arena
@@ -24,7 +25,11 @@ used where they are, until they come from elsewhere: then they are copied too.""
 
 
 class Replay(Protocol):
-    """Carries out a program."""
+    """Carries out a program.
+
+    Attributes:
+        program: what it carries out.
+    """
 
     program: Program
 
@@ -39,6 +44,17 @@ class Replay(Protocol):
 
     def listing(self) -> str:
         """What a run does, for people."""
+
+
+class Replayer(Protocol):
+    """What `Backend.replayer` gives: makes the replays of one captured function.
+
+    They may share memory for what they compute on the way: only one of them runs at a time.
+    """
+
+    def __call__(self, program: Program, homes: Mapping[int, int]) -> Replay:
+        """Of a program, in which each output in `homes` takes over the memory of the input that has
+        that number."""
 
 
 class _Stay:
@@ -98,6 +114,13 @@ class Memory:
         self.arena = Arena()
         self.moves = 0
         self._homes: dict[Any, Home] = {}
+        self._replayers: dict[int, tuple[Backend, Replayer | None]] = {}
+
+    def replayer(self, backend: Backend) -> Replayer | None:
+        """The backend's own, for this function."""
+        if id(backend) not in self._replayers:
+            self._replayers[id(backend)] = backend, backend.replayer()
+        return self._replayers[id(backend)][1]
 
     def home(self, position: int, x: HostArray) -> Home:
         """The home of an input, whichever program runs: at first, where it lies, if all of that
@@ -123,7 +146,8 @@ def replay_of(program: Program, homes: Mapping[int, int], memory: Memory) -> Rep
     """How a program is replayed on its backend. `homes`: see `Layout`."""
     if program.backend.plans:
         return Settled(program, homes, memory)
-    return AsRecorded(program)
+    replayer = memory.replayer(program.backend)
+    return AsRecorded(program) if replayer is None else replayer(program, homes)
 
 
 class AsRecorded:
