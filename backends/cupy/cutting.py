@@ -210,7 +210,7 @@ class Cutting:
         self.lines.append(f"{pullback}{call.name}({shapes}), not captured: {why}")
         self._let_go(i)
 
-    # ---- what lives how long -----------------------------------------------------------------------
+    # ---- what lives how long ---------------------------------------------------------------------
 
     def _let_go(self, i: int, young: bool = False) -> None:
         """Let go what no call after the i-th reads; while that is being captured, only what was
@@ -226,7 +226,7 @@ class Cutting:
             gone = [x for x in gone if x in self._young]
         self._walk.let_go(gone)
 
-    # ---- outputs -----------------------------------------------------------------------------------
+    # ---- outputs ---------------------------------------------------------------------------------
 
     def _settled(self) -> bool:
         """Bring every output that has a home there; whether that takes anything."""

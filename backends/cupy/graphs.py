@@ -14,7 +14,7 @@ from typing import Any
 
 import cupy
 
-from tfx.backends.cupy.cutting import Cutting, Lent, Step, Uncapturable
+from tfx.backends.cupy.cutting import Allocator, Cutting, Lent, Step, Uncapturable
 from tfx.backends.cupy.places import Home, alias, copy_to, home_for, overlap, same_place
 from tfx.core.backend import Array
 from tfx.core.capture.copies import apart
@@ -32,15 +32,15 @@ class Graphs:
 
     def __init__(self, device: Any) -> None:
         self._device = device
-        self._borrowed: list[Any] = []
         self._homes: dict[Any, Home] = {}
         self._last_stream: int | None = None
         self.moves = 0
         with device:
             self._stream = cupy.cuda.Stream(non_blocking=True)
             self._done = cupy.cuda.Event(disable_timing=True)
-        self._pool = cupy.cuda.MemoryPool(lambda size: self._lender(size))
-        weakref.finalize(self, self._pool.free_all_blocks)
+        self._lender = _Lender()
+        self._pool = cupy.cuda.MemoryPool(self._lender)
+        weakref.finalize(self, self._lender.take_back, self._pool, self._done).atexit = False
 
     def __call__(self, program: Program, homes: Mapping[int, int]) -> GraphReplay:
         return GraphReplay(self, program, homes)
@@ -62,16 +62,7 @@ class Graphs:
     def cut(self, program: Program, places: Sequence[Array], homes: dict[int, int]) -> Cutting:
         """A program as graphs and calls, whose memory is kept."""
         users = cupy.cuda.get_current_stream()
-        outer = cupy.cuda.get_allocator()
-
-        def lender(size: int) -> Any:
-            with users:  # whose freed memory may be had at once
-                pointer = outer(size)
-            self._borrowed.append(pointer)
-            memory = cupy.cuda.UnownedMemory(pointer.ptr, size, None, pointer.device_id)
-            return cupy.cuda.MemoryPointer(memory, 0)
-
-        self._lender = lender
+        self._lender.source = users, cupy.cuda.get_allocator()
         self._stream.wait_event(users.record())
         with self._stream, cupy.cuda.using_allocator(self._pool.malloc):
             try:
@@ -93,6 +84,29 @@ class Graphs:
             self._done.record(stream)
 
 
+class _Lender:
+    """Memory for a pool of graphs, from where the user's arrays have theirs."""
+
+    def __init__(self) -> None:
+        self.source: tuple[Any, Allocator] | None = None
+        self._lent: list[Any] = []
+
+    def __call__(self, size: int) -> Any:
+        assert self.source is not None
+        stream, allocator = self.source
+        with stream:  # whose freed memory may be had at once
+            pointer = allocator(size)
+        self._lent.append(pointer)
+        memory = cupy.cuda.UnownedMemory(pointer.ptr, size, None, pointer.device_id)
+        return cupy.cuda.MemoryPointer(memory, 0)
+
+    def take_back(self, pool: Any, done: Any) -> None:
+        """CuPy's pools do not give back what they hold when they go."""
+        done.synchronize()
+        pool.free_all_blocks()
+        self._lent.clear()
+
+
 class GraphReplay:
     """Graphs, and what is between them; the calls as they were recorded, where that fails."""
 
@@ -106,6 +120,10 @@ class GraphReplay:
         self._steps: list[Step] = []
         self._lent = Lent()
         self._lines: list[str] = []
+        self._copied: list[tuple[int, Array]] = []
+        self._in_place: list[tuple[int, Array]] = []
+        self._at_home: list[tuple[int, Home]] = []
+        self._outputs: list[tuple[Array, Home | None]] = []
         self._fallback: AsRecorded | None = None
 
     def __call__(self, inputs: Sequence[Array]) -> list[Array]:
@@ -159,8 +177,7 @@ class GraphReplay:
         graphs = self._graphs
         at_home = {i: graphs.home(i, inputs[i]) for i in self._given_up}
         places = []
-        self._copied: list[tuple[int, Array]] = []
-        self._in_place: list[tuple[int, Array]] = []
+        self._copied, self._in_place = [], []
         for i, x in enumerate(inputs):
             if i in at_home:
                 places.append(at_home[i].array)

@@ -28,12 +28,11 @@ def _at(x: Array, owner: object) -> Array:
 
 
 def same_place(x: Array, y: Array) -> bool:
-    return (
-        x.data.ptr == y.data.ptr
-        and x.shape == y.shape
-        and x.strides == y.strides
-        and x.dtype == y.dtype
-    )
+    return _at_what(x) == _at_what(y)
+
+
+def _at_what(x: Array) -> tuple[Any, ...]:
+    return x.data.ptr, x.shape, x.strides, x.dtype
 
 
 def overlap(x: Array, y: Array) -> bool:

@@ -82,7 +82,7 @@ class Program:
     notes: dict[str, int] = field(default_factory=dict)
 
     def last_uses(self) -> dict[int, list[Value]]:
-        """Which values no call after the i-th reads, and no caller. Constants are not among them."""
+        """Which values no call after the i-th reads, and no caller; constants left out."""
         kept = set(self.outputs)
         last: dict[Value, int] = {}
         for i, call in enumerate(self.calls):
