@@ -89,6 +89,7 @@ class _Lender:
 
     def __init__(self) -> None:
         self.source: tuple[Any, Allocator] | None = None
+        self._streams: set[Any] = set()
         self._lent: list[Any] = []
 
     def __call__(self, size: int) -> Any:
@@ -96,13 +97,16 @@ class _Lender:
         stream, allocator = self.source
         with stream:  # whose freed memory may be had at once
             pointer = allocator(size)
+        self._streams.add(stream)
         self._lent.append(pointer)
         memory = cupy.cuda.UnownedMemory(pointer.ptr, size, None, pointer.device_id)
         return cupy.cuda.MemoryPointer(memory, 0)
 
     def take_back(self, pool: Any, done: Any) -> None:
-        """CuPy's pools do not give back what they hold when they go."""
-        done.synchronize()
+        """CuPy's pools do not give back what they hold when they go. What is given back is used on
+        the stream it was from, when all is done."""
+        for stream in self._streams:
+            stream.wait_event(done)
         pool.free_all_blocks()
         self._lent.clear()
 
