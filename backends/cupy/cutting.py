@@ -127,6 +127,8 @@ class Cutting:
         while True:
             ahead = range(first, len(calls))
             last = next((i for i in ahead if _kind(calls[i]) in self._refused), len(calls))
+            if first == last < len(calls):
+                return last
             graph, refused = self._tried(first, last)
             if refused is None:
                 break
@@ -232,7 +234,7 @@ class Cutting:
         """Bring every output that has a home there; whether that takes anything."""
         outputs = [self._walk.array(value) for value in self._program.outputs]
         homes = [self._places[position] for position in self._homes.values()]
-        moves = []
+        moves, copies = [], 0
         for i, x in enumerate(outputs):
             home = self._places[self._homes[i]] if i in self._homes else None
             if home is not None and same_place(x, home):
@@ -240,13 +242,14 @@ class Cutting:
                 continue
             if any(overlap(x, other) for other in homes):  # which may be filled before this is read
                 outputs[i] = x.copy()
+                copies += 1
             if home is not None:
                 moves.append((home, outputs[i]))
                 outputs[i] = home
         for move in moves:
             copy_to(*move)
         self.outputs = outputs
-        return bool(moves)
+        return bool(moves or copies)
 
 
 def _kind(call: Call) -> Any:

@@ -79,9 +79,11 @@ class Graphs:
             stream = cupy.cuda.get_current_stream()
             if self._last_stream not in (None, stream.ptr):
                 stream.wait_event(self._done)
-            yield
-            self._last_stream = stream.ptr
-            self._done.record(stream)
+            try:
+                yield
+            finally:
+                self._last_stream = stream.ptr
+                self._done.record(stream)
 
 
 class _Lender:
@@ -174,11 +176,11 @@ class GraphReplay:
     def _as_recorded(self, inputs: Sequence[Array], error: Exception) -> list[Array]:
         self._fallback = AsRecorded(self.program)
         self._lines = [f"no graphs: {type(error).__name__}: {error}", self._fallback.listing()]
-        self._steps, self._outputs = [], []
         return self._fallback(inputs)
 
     def _lay_out(self, inputs: Sequence[Array]) -> None:
         graphs = self._graphs
+        self._steps, self._outputs = [], []  # whose memory may be had
         at_home = {i: graphs.home(i, inputs[i]) for i in self._given_up}
         places = []
         self._copied, self._in_place = [], []

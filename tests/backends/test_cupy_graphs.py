@@ -136,6 +136,13 @@ def test_homes_of_outputs_that_change_places(B: Backend) -> None:
             np.testing.assert_array_equal(found.numpy(), there)
 
 
+def test_a_part_of_a_state_that_stays(B: Backend) -> None:
+    captured = jit(lambda state: (state, state[1:]), donate_argnums=0)
+    for i in range(3):
+        state, part = captured(tensor(np.arange(3.0) + i, B))
+        assert (state.tolist(), part.tolist()) == ([i, i + 1, i + 2], [i + 1, i + 2])
+
+
 def test_replays_on_two_streams_come_one_after_the_other(B: Backend, cupy: Any) -> None:
     captured = jit(lambda s, x: s * 0.5 + (x @ x).sum(), donate_argnums=0)
     x = numbers(B, 8, 8)
