@@ -68,7 +68,7 @@ class Graphs:
             try:
                 return Cutting(program, places, homes, self._stream, self._pool.malloc)
             finally:
-                self._stream.synchronize()
+                users.wait_event(self._stream.record())
 
     # ---- order -----------------------------------------------------------------------------------
 

@@ -118,6 +118,22 @@ def test_memory_is_given_back_with_the_function(B: Backend, cupy: Any) -> None:
     assert pool.used_bytes() == before
 
 
+def test_a_program_uses_its_memory_again(B: Backend, cupy: Any) -> None:
+    def chain(x: Tensor) -> Tensor:
+        for _ in range(20):
+            x = ((x @ x) * 0.01).tanh()
+        return x.sum()
+
+    pool, x = cupy.get_default_memory_pool(), numbers(B, 128, 128)
+    chain(x)
+    captured = jit(chain)
+    gc.collect()
+    before = pool.used_bytes()
+    assert captured(x).item() == chain(x).item()
+    gc.collect()
+    assert pool.used_bytes() - before <= 5 * x.numpy().nbytes
+
+
 def test_homes_of_outputs_that_change_places(B: Backend) -> None:
     def turn(state: tuple[Tensor, ...], x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         a, b, c = state
