@@ -3,7 +3,8 @@
 Nothing says beforehand which calls those are. A call that cannot be captured says so when it is
 tried, as CuPy does for all products by cuBLAS, for copies from the host and for waiting; the graph
 then ends before it. What was tried is thrown away, which costs nothing but the host's time: while a
-stream captures, nothing runs.
+stream captures, nothing runs. So a kernel that keeps arrays from call to call, a table say, has to
+make them when it is first called, which is before.
 """
 
 from __future__ import annotations
@@ -139,7 +140,8 @@ class Cutting:
             self.steps.append(graph.launch)
             names = Counter(call.name for call in calls[first:last])
             parts = ", ".join(f"{n} {name}" if n > 1 else name for name, n in names.items())
-            self.lines.append(f"one graph of {last - first} calls: {parts or 'copies'}")
+            count = f"{last - first} call{'s' * (last - first != 1)}"
+            self.lines.append(f"one graph of {count}: {parts or 'copies'}")
         return last
 
     def _tried(self, first: int, last: int) -> tuple[Any, int | None]:

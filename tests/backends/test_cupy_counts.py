@@ -129,6 +129,24 @@ def test_tokens_by_graphs_are_those_without(B: Backend, monkeypatch: pytest.Monk
         assert list(decoded(B, 30, temperature=0.8, seed=3)) == expected
 
 
+def test_without_the_library_s_products_a_token_is_one_graph(
+    B: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However the products are made then, as by kernels for few rows."""
+
+    def product(x: Any, y: Any) -> Any:
+        return (x[..., :, :, None] * y[..., None, :, :]).sum(-2)
+
+    monkeypatch.setattr(B, "matmul", product, raising=False)
+    model = gpt2(B)
+    chosen = GenerationOptions(max_new_tokens=10)
+    tokens = [token.id for token in stream(model, [[1, 2, 3]], chosen)]
+    for program in model._reading.explain().split("\n\n")[1:]:
+        assert program.count("one graph of") == 1 and "not captured" not in program
+    with eager():
+        assert [token.id for token in stream(model, [[1, 2, 3]], chosen)] == tokens
+
+
 # ---- a training step -----------------------------------------------------------------------------
 
 
