@@ -176,6 +176,20 @@ def test_replays_on_two_streams_come_one_after_the_other(B: Backend, cupy: Any) 
         np.testing.assert_allclose(state.numpy(), [expected] * 3, rtol=1e-5)
 
 
+def test_graphs_run_on_the_device_of_their_backend(B: Any, cupy: Any) -> None:
+    if cupy.cuda.runtime.getDeviceCount() < 2:
+        pytest.skip("one CUDA device; this takes two")
+    second = type(B)("1")
+    captured = jit(lambda s, x: (s + ((x + 1) @ x).exp().sum(), x * 2), donate_argnums=0)
+    x, state = numbers(second, 3, 3), full((2,), 0.0, second)
+    for _ in range(3):
+        state, twice = captured(state, x)
+        assert second.is_array(state.data) and second.is_array(twice.data)
+        assert cupy.cuda.runtime.getDevice() == 0
+    host = x.numpy()
+    np.testing.assert_allclose(state.numpy(), 3 * np.exp((host + 1) @ host).sum(), rtol=1e-5)
+
+
 # ---- what cannot be captured ---------------------------------------------------------------------
 
 
