@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
@@ -13,25 +12,12 @@ import cupy
 from tfx.backends.cupy.graphs import Graphs
 from tfx.backends.cupy.kernels import KERNELS
 from tfx.backends.cupy.kernels.segments import add_at
+from tfx.backends.cupy.kernels.writing import write_slab
 from tfx.backends.cupy.plugin import probe
 from tfx.core.array_backend import ArrayBackend
 from tfx.core.backend import PRIMITIVES, Array, HostArray, Operand
 from tfx.core.errors import BackendError
 
-_WRITE = cupy.ElementwiseKernel(
-    "T slab, int64 start, int64 inner, int64 count, int64 room",
-    "raw T buffer",
-    "buffer[i / count * room + start * inner + i % count] = slab",
-    "tfx_write",
-)
-_WRITE_AT = cupy.ElementwiseKernel(
-    "T slab, raw I start, int64 inner, int64 count, int64 room",
-    "raw T buffer",
-    "buffer[i / count * room + start[0] * inner + i % count] = slab",
-    "tfx_write_at",
-)
-"""A slab of `count` numbers for each index before the axis, and a buffer with `room` for as many;
-`inner` of them belong to one place along the axis."""
 
 
 class CupyBackend(ArrayBackend):
@@ -96,11 +82,8 @@ class CupyBackend(ArrayBackend):
     def write(self, buffer: Array, slab: Array, start: Operand, *, axis: int) -> Array:
         if 0 in buffer.strides:
             buffer = buffer.copy()
-        inner = math.prod(slab.shape[axis + 1 :])
-        new, all_ = (x.shape[axis] * inner for x in (slab, buffer))
-        # A position on the device stays there.
-        kernel = _WRITE if isinstance(start, int) else _WRITE_AT
-        return kernel(slab, start, inner, new, all_, buffer)
+        write_slab(buffer, slab, start, axis)
+        return buffer
 
     def replayer(self) -> Graphs:
         return Graphs(self._device)

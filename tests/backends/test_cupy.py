@@ -276,6 +276,27 @@ def test_write_is_in_place_but_for_shared_cells(B: Backend, cupy: Any, on_device
     assert shared.tolist() == [[0] * 4] * 2
 
 
+@pytest.mark.parametrize("start", [1, np.int32(1), np.int64(1)])
+def test_a_slab_goes_anywhere_in_one_launch(B: Backend, cupy: Any, start: Any) -> None:
+    """Whichever axis, dtype and layout, and however far along the position says."""
+    cudasim = sys.modules.get("cudasim")
+    rng = np.random.default_rng(0)
+    at = start if type(start) is int else cupy.asarray(start)
+    for shape, axis, count in (((2, 5, 3), 1, 2), ((4,), 0, 3), ((2, 3, 4, 5), 2, 2)):
+        for dtype in ("float32", "float16", "int8", "bool", "int64"):
+            host = rng.integers(0, 100, shape).astype(dtype)
+            slab = rng.integers(0, 100, (*shape[:axis], count, *shape[axis + 1 :])).astype(dtype)
+            expected = host.copy()
+            expected[(slice(None),) * axis + (slice(1, 1 + count),)] = slab
+            for order in "CF":
+                buffer, new = (cupy.array(x, order=order) for x in (host, slab))
+                if cudasim is not None:
+                    cudasim.counts(reset=True)
+                B.write(buffer, new, at, axis=axis)
+                assert cudasim is None or cudasim.counts()["launches"] == 1
+                np.testing.assert_array_equal(B.to_numpy(buffer), expected)
+
+
 def test_half_products_accumulate_in_float32(B: Backend) -> None:
     """Sums of ones would stop at 2048 if they did not."""
     for left in ((1, 4000), (2, 4000), (3, 2, 4000)):
