@@ -19,7 +19,6 @@ from tfx.core.backend import PRIMITIVES, Array, HostArray, Operand
 from tfx.core.errors import BackendError
 
 
-
 class CupyBackend(ArrayBackend):
     """Tensors over `cupy.ndarray`; work is queued on CuPy's current stream.
 

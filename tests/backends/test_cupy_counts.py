@@ -99,7 +99,6 @@ def test_a_decoded_token_is_read_once(
     assert counts["syncs"] <= 1
 
 
-@pytest.mark.xfail(strict=False, reason="some of the kernels that this takes are not there yet")
 def test_launches_of_a_decoded_token(
     B: Backend, cudasim: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
