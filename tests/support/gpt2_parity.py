@@ -62,7 +62,7 @@ class Reference:
 
     def __init__(self, length: int = 40, prompt: int = 4, seed: int = 1, **options: Any) -> None:
         self.model = transformers_gpt2(transformers, seed, **options)
-        _enliven(self.model)
+        enliven(self.model)
         given = self.model.config
         self.config = Config(**{field.name: getattr(given, field.name) for field in fields(Config)})
         shape = 2, min(length, self.config.n_positions)
@@ -147,7 +147,7 @@ class Reference:
         return value.item(), slopes
 
 
-def _enliven(model: Any) -> None:
+def enliven(model: Any) -> None:
     """Give a new model what training would: positions that count, biases that are not zero, gains
     that are not one."""
     with torch.no_grad():

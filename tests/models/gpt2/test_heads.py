@@ -1,0 +1,369 @@
+"""The heads of GPT-2 on every backend give what transformers' give: scores, losses, gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from gpt2_heads import HeadReference, Texts, our_slopes, texts
+from gpt2_parity import GRADIENTS, LOGITS, assert_near
+from optional import torch
+
+from tfx.core.autograd import Autograd
+from tfx.core.backend import Backend, HostArray
+from tfx.core.creation import tensor
+from tfx.core.dropout import Dropout
+from tfx.core.errors import UsageError
+from tfx.core.tensor import Tensor
+from tfx.models.gpt2.head_losses import (
+    NO_LABEL,
+    class_loss,
+    next_token_loss,
+    span_loss,
+    text_loss,
+)
+from tfx.models.gpt2.heads import Head, Summary, choice_logits, last_token, text_logits
+from tfx.models.gpt2.model import Params, Pass
+
+pytestmark = pytest.mark.usefixtures("calm")
+
+SIDES = ("none", "right", "left")
+PAD = 96
+
+
+@cache
+def made(task: Any, **options: Any) -> HeadReference:
+    return HeadReference(task, **options)
+
+
+@pytest.fixture(params=["core", "native"])
+def autograd(request: pytest.FixtureRequest, backend: Backend) -> Autograd:
+    if request.param == "native" and not backend.native_autograd:
+        pytest.skip(f"{backend} has no autograd of its own")
+    return request.param  # type: ignore[no-any-return]
+
+
+def on(backend: Backend, array: Any) -> Tensor:
+    array = np.asarray(array)
+    return tensor(array, backend, backend.index_dtype if array.dtype.kind == "i" else None)
+
+
+def assert_same_slopes(
+    reference: HeadReference,
+    backend: Backend,
+    autograd: Autograd,
+    loss: Callable[[Params], Tensor],
+    theirs: Any,
+) -> None:
+    """Loss and gradients. What moves all scores alike changes no loss: such a gradient is nothing
+    but rounding, in both."""
+    expected, value = reference.slopes_of(theirs), theirs.item()
+    rounding = 1e-6 * max(np.abs(slope).max() for slope in expected.values())
+    found = our_slopes(reference.on(backend), loss, autograd)
+    assert found[0] == pytest.approx(value, rel=GRADIENTS)
+    assert found[1].keys() == expected.keys()
+    for name, slope in found[1].items():
+        if np.abs(expected[name]).max() < rounding:
+            assert np.abs(slope).max() < rounding, name
+        else:
+            assert_near(slope, expected[name], GRADIENTS, f"gradient by {name}")
+
+
+# ---- classification of texts ---------------------------------------------------------------------
+
+PROBLEMS: dict[str, tuple[int, Any]] = {
+    "regression": (1, np.float32([0.5, -1, 2, 0.1])),
+    "several numbers": (3, np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)),
+    "single_label_classification": (5, np.array([0, 4, 2, 2])),
+    "multi_label_classification": (
+        3,
+        np.float32([[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0]]),
+    ),
+}
+
+
+def classifier(problem: str, said: bool = True) -> HeadReference:
+    named = "regression" if problem == "several numbers" else problem
+    count = PROBLEMS[problem][0]
+    how = {"problem_type": named} if said else {}
+    return made("text-classification", num_labels=count, pad_token_id=PAD, **how)
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_texts(problem: str, side: str, backend: Backend, autograd: Autograd) -> None:
+    reference, batch = classifier(problem), texts(side, PAD)
+    labels = PROBLEMS[problem][1]
+    out = reference.model(**batch.for_transformers, labels=torch.tensor(labels))
+    found = reference.scores(reference.on(backend), batch, backend).numpy()
+    assert_near(found, out.logits.detach().numpy(), LOGITS, "logits")
+
+    def loss(p: Params) -> Tensor:
+        scores = reference.scores(p, batch, backend)
+        given = on(backend, labels)
+        return text_loss(scores, given, reference.head.problem(given))
+
+    assert_same_slopes(reference, backend, autograd, loss, out.loss)
+
+
+@pytest.mark.parametrize("problem", [name for name in PROBLEMS if name != "several numbers"])
+def test_a_problem_nobody_named_is_what_transformers_takes_it_for(
+    problem: str, backend: Backend
+) -> None:
+    count, labels = PROBLEMS[problem]
+    head = Head("text-classification", labels=tuple("abcdef"[:count]))
+    assert head.problem(on(backend, labels)) == problem
+
+
+def test_no_padding_token_is_needed(backend: Backend) -> None:
+    """Where transformers refuses a batch."""
+    reference, batch = made("text-classification", num_labels=3), texts("left")
+    with pytest.raises(ValueError, match="no padding token"):
+        reference.model(**batch.for_transformers)
+    for side in ("left", "right"):
+        batch = texts(side)
+        found = reference.scores(reference.on(backend), batch, backend).numpy()
+        assert batch.visible is not None
+        for row, (ids, seen) in enumerate(zip(batch.ids, batch.visible, strict=True)):
+            alone = reference.model(input_ids=torch.tensor(ids[seen][None])).logits[0]
+            assert_near(found[row], alone.detach().numpy(), LOGITS, f"text {row}, {side}")
+
+
+def test_a_text_may_end_with_the_padding_token(backend: Backend) -> None:
+    """Where padding and the end of a text are one token, transformers looks before it."""
+    reference = made("text-classification", num_labels=3, pad_token_id=PAD)
+    ids = texts("none").ids.copy()
+    ids[0, -2:], ids[1, -1], ids[2] = PAD, PAD, PAD
+    batch = Texts(ids)
+    expected = reference.model(**batch.for_transformers).logits.detach().numpy()
+    found = reference.scores(reference.on(backend), batch, backend).numpy()
+    assert_near(found, expected, LOGITS, "logits")
+
+
+def test_the_last_token(backend: Backend) -> None:
+    ids = on(backend, [[9, 1, 2, 9], [9, 9, 9, 9], [1, 9, 9, 9], [9, 9, 9, 1]])
+    seen = on(backend, np.array([[0, 1, 1, 1], [0, 0, 1, 1], [1, 1, 1, 0], [0, 0, 0, 1]], bool))
+    assert last_token(ids, None).tolist() == [3, 3, 3, 3]
+    assert last_token(ids, seen).tolist() == [3, 3, 2, 3]
+    assert last_token(ids, None, 9).tolist() == [2, 0, 0, 3]
+    assert last_token(ids, seen, 9).tolist() == [2, 2, 0, 3]
+
+
+# ---- classification of tokens --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_tokens(side: str, backend: Backend, autograd: Autograd) -> None:
+    reference, batch = made("token-classification", num_labels=4), texts(side)
+    labels = np.random.default_rng(2).integers(0, 4, batch.ids.shape)
+    labels[0] = NO_LABEL
+    if batch.visible is not None:
+        labels[~batch.visible] = NO_LABEL
+    out = reference.model(**batch.for_transformers, labels=torch.tensor(labels))
+    found = reference.scores(reference.on(backend), batch, backend).numpy()
+    seen = np.ones(batch.ids.shape, bool) if batch.visible is None else batch.visible
+    assert_near(found[seen], out.logits.detach().numpy()[seen], LOGITS, "logits")
+
+    def loss(p: Params) -> Tensor:
+        return class_loss(reference.scores(p, batch, backend), on(backend, labels))
+
+    assert_same_slopes(reference, backend, autograd, loss, out.loss)
+
+
+# ---- answers to questions ------------------------------------------------------------------------
+
+
+def spans(side: str) -> tuple[Texts, HostArray, HostArray]:
+    """Texts with the places of their answers; that of one text begins nowhere."""
+    batch = texts(side)
+    width = batch.ids.shape[1]
+    if batch.visible is None:
+        return batch, np.array([2, 5, width, 0]), np.array([3, 5, 11, width + 7])
+    before = batch.visible.argmax(-1)
+    return batch, before + np.array([2, 0, 11, 0]), before + np.array([8, 3, 11, 0])
+
+
+def test_spans(backend: Backend, autograd: Autograd) -> None:
+    reference, (batch, starts, ends) = made("question-answering"), spans("none")
+    out = reference.model(
+        **batch.for_transformers,
+        start_positions=torch.tensor(starts),
+        end_positions=torch.tensor(ends),
+    )
+    found = reference.scores(reference.on(backend), batch, backend)
+    assert_near(found[0].numpy(), out.start_logits.detach().numpy(), LOGITS, "first tokens")
+    assert_near(found[1].numpy(), out.end_logits.detach().numpy(), LOGITS, "last tokens")
+
+    def loss(p: Params) -> Tensor:
+        scores = reference.scores(p, batch, backend)
+        return span_loss(*scores, on(backend, starts), on(backend, ends))
+
+    assert_same_slopes(reference, backend, autograd, loss, out.loss)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_is_no_answer(side: str, backend: Backend, autograd: Autograd) -> None:
+    """Texts are answered as each is alone; transformers lets padding compete."""
+    reference, (batch, starts, ends) = made("question-answering"), spans(side)
+    assert batch.visible is not None
+    before = batch.visible.argmax(-1)
+    first, last = reference.scores(reference.on(backend), batch, backend)
+    losses = []
+    for row, (ids, seen) in enumerate(zip(batch.ids, batch.visible, strict=True)):
+        out = reference.model(
+            input_ids=torch.tensor(ids[seen][None]),
+            start_positions=torch.tensor(starts[row : row + 1] - before[row]),
+            end_positions=torch.tensor(ends[row : row + 1] - before[row]),
+        )
+        losses.append(out.loss)
+        for mine, theirs in ((first, out.start_logits), (last, out.end_logits)):
+            scores = mine.numpy()[row]
+            assert_near(scores[seen], theirs[0].detach().numpy(), LOGITS, f"text {row}")
+            assert (scores[~seen] < -1e30).all()
+
+    def loss(p: Params) -> Tensor:
+        scores = reference.scores(p, batch, backend)
+        return span_loss(*scores, on(backend, starts), on(backend, ends))
+
+    assert_same_slopes(reference, backend, autograd, loss, sum(losses) / len(losses))
+
+
+# ---- choices -------------------------------------------------------------------------------------
+
+CHOICE = {
+    "usual": {},
+    "tanh": {"summary_activation": "tanh"},
+    "gelu": {"summary_activation": "gelu_new"},
+    "no layer": {"summary_use_proj": False},
+    "no labels": {"summary_proj_to_labels": False, "summary_activation": "tanh"},
+    "head of its own": {"tie_word_embeddings": False},
+}
+
+
+@pytest.mark.parametrize("name", CHOICE)
+def test_choices(name: str, backend: Backend) -> None:
+    """Two texts of two choices, judged by their last tokens or by others."""
+    reference = made("multiple-choice", **CHOICE[name])
+    batch = texts("none").reshaped(2, 2)
+    for places in (None, np.array([[3, 0], [13, 7]])):
+        given = {} if places is None else {"mc_token_ids": torch.tensor(places)}
+        ours = {} if places is None else {"at": on(backend, places)}
+        out = reference.model(**batch.for_transformers, **given)
+        found = reference.scores(reference.on(backend), batch, backend, **ours)
+        assert_near(found[0].numpy(), out.logits.detach().numpy(), LOGITS, "next tokens")
+        assert_near(found[1].numpy(), out.mc_logits.detach().numpy(), LOGITS, "choices")
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_both_losses(side: str, backend: Backend, autograd: Autograd) -> None:
+    reference, batch = made("multiple-choice"), texts(side)
+    seen = np.ones(batch.ids.shape, bool) if batch.visible is None else batch.visible
+    last = (seen * np.arange(seen.shape[1])).argmax(-1).reshape(2, 2)
+    labels = np.where(seen, batch.ids, NO_LABEL).reshape(2, 2, -1)
+    # transformers takes positions of one row only, or of rows without choices
+    given = batch.for_transformers
+    hidden = reference.model.transformer(**given).last_hidden_state
+    hidden = hidden.reshape(2, 2, *hidden.shape[1:])
+    next_logits = reference.model.lm_head(hidden)
+    scores = reference.model.multiple_choice_head(hidden, torch.tensor(last)).squeeze(-1)
+    if side == "none":
+        whole = batch.reshaped(2, 2).for_transformers
+        out = reference.model(**whole, mc_token_ids=torch.tensor(last))
+        torch.testing.assert_close(out.mc_logits, scores)
+    functional, right = torch.nn.functional, torch.tensor([1, 0])
+    behind = torch.tensor(labels)[..., 1:].flatten()
+    theirs = functional.cross_entropy(scores, right) + functional.cross_entropy(
+        next_logits[..., :-1, :].flatten(0, 2), behind
+    )
+
+    def loss(p: Params) -> Tensor:
+        next_scores, choices = reference.scores(p, batch.reshaped(2, 2), backend)
+        of_choice = class_loss(choices, on(backend, [1, 0]))
+        return of_choice + next_token_loss(next_scores, on(backend, labels))
+
+    assert_same_slopes(reference, backend, autograd, loss, theirs)
+
+
+@pytest.mark.parametrize("kind", ["last", "first", "mean"])
+@pytest.mark.parametrize("side", SIDES)
+def test_summaries(kind: str, side: str, backend: Backend) -> None:
+    """As transformers documents them; its code, given choices, would look along another axis. Each
+    text is summed up as alone."""
+    reference, batch = made("multiple-choice", summary_type=kind), texts(side)
+    found = reference.scores(reference.on(backend), batch.reshaped(2, 2), backend)[1].numpy()
+    seen = np.ones(batch.ids.shape, bool) if batch.visible is None else batch.visible
+    for row, ids in enumerate(batch.ids):
+        alone = reference.model(input_ids=torch.tensor(ids[seen[row]][None])).mc_logits
+        assert_near(found.reshape(-1)[row : row + 1], alone.detach().numpy(), 1e-4, f"text {row}")
+
+
+def test_a_summary_that_looks_itself_is_told_nothing(backend: Backend) -> None:
+    reference, batch = made("multiple-choice", summary_type="mean"), texts("none").reshaped(2, 2)
+    with pytest.raises(UsageError, match="summary_type mean"):
+        reference.scores(reference.on(backend), batch, backend, at=on(backend, [[1, 1], [1, 1]]))
+    with pytest.raises(UsageError, match=r"texts, choices, tokens"):
+        reference.scores(reference.on(backend), texts("none"), backend)
+
+
+# ---- weights, and dropout ------------------------------------------------------------------------
+
+
+def test_classes_count_by_their_weights(backend: Backend) -> None:
+    rng = np.random.default_rng(3)
+    logits, weights = rng.normal(size=(6, 3)).astype(np.float32), np.float32([0.5, 2, 7])
+    labels = np.array([0, 1, NO_LABEL, 2, 2, 0])
+    present = rng.integers(0, 2, (6, 3)).astype(np.float32)
+    functional = torch.nn.functional
+    one = functional.cross_entropy(
+        torch.tensor(logits), torch.tensor(labels), torch.tensor(weights)
+    )
+    ours = class_loss(on(backend, logits), on(backend, labels), on(backend, weights))
+    assert ours.item() == pytest.approx(one.item(), rel=1e-5)
+    many = functional.binary_cross_entropy_with_logits(
+        torch.tensor(logits), torch.tensor(present), pos_weight=torch.tensor(weights)
+    )
+    found = text_loss(
+        on(backend, logits),
+        on(backend, present),
+        "multi_label_classification",
+        on(backend, weights),
+    )
+    assert found.item() == pytest.approx(many.item(), rel=1e-5)
+
+
+def test_nothing_to_learn_is_no_loss(backend: Backend) -> None:
+    logits = on(backend, np.ones((2, 3), np.float32))
+    assert class_loss(logits, on(backend, [NO_LABEL, 3])).item() == 0
+
+
+def test_a_large_score_does_not_overflow(backend: Backend) -> None:
+    logits = on(backend, np.float32([[200, -200, 0]]))
+    labels = on(backend, np.float32([[0, 1, 1]]))
+    found = text_loss(logits, labels, "multi_label_classification")
+    assert found.item() == pytest.approx((200 + 200 + np.log(2)) / 3)
+
+
+def test_dropout_is_where_transformers_has_it(backend: Backend) -> None:
+    """Before the classifier of tokens, and before the layer of choices; nowhere else in a head."""
+    quiet = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    batch = texts("none")
+    through = Pass(dropout=Dropout((1, 2), tensor(0, backend, backend.index_dtype)))
+    for task, dropped in (("text-classification", False), ("multiple-choice", True)):
+        reference = made(task, num_labels=2, **quiet)
+        p, ids = reference.on(backend), on(backend, batch.ids)
+        if task == "text-classification":
+            plain, noisy = (
+                text_logits(p, reference.config, reference.head, ids, way)
+                for way in (Pass(), through)
+            )
+        else:
+            ids = ids.reshape(2, 2, -1)
+            plain, noisy = (
+                choice_logits(p, reference.config, reference.head, ids, way)
+                for way in (Pass(), through)
+            )
+        assert (plain.numpy() != noisy.numpy()).any() == dropped
+    assert Summary().first_dropout == 0.1 and Head("token-classification").dropout == 0.1
