@@ -13,7 +13,7 @@ from tfx.core.files import open_regular, reason, shown
 from tfx.core.recipe import ConvertSettings, Reporter
 from tfx.core.weights import StoredTensor, as_stored
 from tfx.models.gpt2.presets import Preset, find_weights
-from tfx.models.gpt2.weights import read_pretrained, refuse_occupied, write_pretrained
+from tfx.models.gpt2.weights import read_headed, refuse_occupied, write_pretrained
 
 DTYPES = (DType.float16, DType.bfloat16, DType.float32)
 
@@ -43,14 +43,14 @@ def convert(preset: Preset, settings: ConvertSettings, report: Reporter) -> dict
         raise UsageError(f"--dtype {dtype}: expected one of {', '.join(DTYPES)}")
     refuse_occupied(settings.out)
     weights = find_weights(preset, settings.weights, report.note)
-    model = read_pretrained(weights, report.note)
+    model = read_headed(weights, report.note)
     tensors: Mapping[str, StoredTensor] = model.floats("tfx convert")
     if dtype is not None:
         tensors = {key: as_stored(key, tensor, dtype) for key, tensor in tensors.items()}
     copied = files_beside(model.path)
-    write_pretrained(settings.out, model.config, tensors, copied)
+    write_pretrained(settings.out, model.config, tensors, copied, head=model.head)
     dtypes = sorted({tensor.dtype for tensor in tensors.values()})
-    count = sum(math.prod(shape) for shape in model.config.shapes().values())
+    count = sum(math.prod(shape) for shape in model.shapes.values())
     files = sorted(entry.name for entry in settings.out.iterdir())
     report.result(f"{settings.out}: {count} parameters as {' and '.join(dtypes)}")
     report.result(f"files: {', '.join(files)}")

@@ -115,6 +115,7 @@ def arranged(
     config: Config,
     biases: bool,
     note: Callable[[str], None],
+    beside: Mapping[str, tuple[int, ...]] = {},
 ) -> tuple[Config, Arranged]:
     """The tensors of a file in our form, and the configuration, which may find its head untied.
 
@@ -123,6 +124,7 @@ def arranged(
         config: what the file is said to hold.
         biases: whether it has any; where not, those that are missing are zeros.
         note: told what is taken otherwise than `config` says.
+        beside: the shapes of what else it is said to hold, by our names.
 
     Raises:
         WeightsError: tensors are missing, unexpected, or of the wrong shape or dtype, all listed.
@@ -130,7 +132,7 @@ def arranged(
     """
     names = _plain_names(stored)
     config = _settle_head(names, stored, config, note)
-    shapes = config.shapes()
+    shapes = config.shapes() | beside
     turned = _outputs_first(names, stored, shapes)
     sources = {}
     for name, shape in shapes.items():

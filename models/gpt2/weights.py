@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from tfx.core.storage import Storage
 from tfx.core.weights import StoredTensor, encoded_weights, open_weights
 from tfx.core.wording import quoted
 from tfx.models.gpt2.config import config_from, config_json
+from tfx.models.gpt2.head_config import OWN_KEYS, head_from, head_json, is_of_head, task_of
+from tfx.models.gpt2.heads import Head
 from tfx.models.gpt2.layouts import HEAD, arranged, inputs_first, translated
 from tfx.models.gpt2.model import Config
 
@@ -40,15 +42,22 @@ class Pretrained:
     Attributes:
         path: the folder or file it was read from.
         config: what kind of GPT-2 it is.
-        tensors: by the names and of the shapes of `config.shapes()`, in that order. They are
-            views of the file, unless its layout is another one: then they are made when asked for.
+        tensors: by the names and of the shapes of `shapes`, in that order. They are views of the
+            file, unless its layout is another one: then they are made when asked for.
         storage: how it was quantized; None for floats.
+        head: the head on it, beside the language model's or in place of it.
     """
 
     path: Path
     config: Config
     tensors: Mapping[str, StoredTensor]
     storage: Storage | None = None
+    head: Head | None = None
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every parameter by its name: those of the configuration, then those of the head."""
+        return shapes_of(self.config, self.head)
 
     def floats(self, purpose: str) -> Mapping[str, StoredTensor]:
         """The tensors, for a purpose that needs them as they were trained.
@@ -74,9 +83,14 @@ class _Found:
     weights: Mapping[str, StoredTensor]
 
 
+def shapes_of(config: Config, head: Head | None) -> dict[str, tuple[int, ...]]:
+    """The parameters of a model with a head, or without one."""
+    return config.shapes() | (head.shapes(config) if head else {})
+
+
 def read_pretrained(path: Path, note: Note) -> Pretrained:
-    """Map a GPT-2: milliseconds, whatever its size, except that the weights of a checkpoint of tfx
-    are read through once to see that they are whole.
+    """Map a language model: milliseconds, whatever its size, except that the weights of a
+    checkpoint of tfx are read through once to see that they are whole.
 
     Args:
         path: a Hugging Face folder (`config.json` with `model.safetensors`, or with an index and
@@ -87,7 +101,13 @@ def read_pretrained(path: Path, note: Note) -> Pretrained:
     Raises:
         CheckpointError: the configuration is wrong, or of another model, or a checkpoint damaged.
         WeightsError: there are no weights, they are damaged, or do not fit the configuration.
+        UsageError: they are no language model, but have a head of another kind.
     """
+    return _language_model(read_headed(path, note), note)
+
+
+def read_headed(path: Path, note: Note) -> Pretrained:
+    """As `read_pretrained`, with the head that is there, whichever it is."""
     try:
         found = _find(path, note)
     except OSError as error:
@@ -97,7 +117,27 @@ def read_pretrained(path: Path, note: Note) -> Pretrained:
 
 def pretrained_in(saved: SavedCheckpoint, note: Note) -> Pretrained:
     """As `read_pretrained`, of a checkpoint of tfx that is open already."""
+    return _language_model(headed_in(saved, note), note)
+
+
+def headed_in(saved: SavedCheckpoint, note: Note) -> Pretrained:
+    """As `read_headed`, of a checkpoint of tfx that is open already."""
     return _understood(_found_in(saved), note)
+
+
+def _language_model(found: Pretrained, note: Note) -> Pretrained:
+    """The same without a head for something else."""
+    if found.head is None:
+        return found
+    task, where = found.head.task, shown(found.path)
+    if not found.head.has_next_token:
+        raise UsageError(
+            f"{where} has a head for {task} and is no language model; `tfx run`, `eval` and "
+            f"`train` take it with --task {task}"
+        )
+    note(f"{where}: its head for {task} is left out; --task {task} uses it")
+    tensors = {name: found.tensors[name] for name in found.config.shapes()}
+    return replace(found, tensors=tensors, head=None)
 
 
 def _understood(found: _Found, note: Note) -> Pretrained:
@@ -109,18 +149,28 @@ def _understood(found: _Found, note: Note) -> Pretrained:
         except WeightsError as fault:
             raise WeightsError(f"{shown(found.path)} is damaged: {fault}") from None
     words, biases = translated(given, found.origin, note)
+    head, task = None, task_of(words, weights)
+    if task is not None:
+        head = head_from(words, found.origin, task, note)
+        words = {key: value for key, value in words.items() if key not in OWN_KEYS}
     config, unknown = config_from(words, found.origin)
+    if head is not None and not head.has_next_token:
+        config = replace(config, tie_word_embeddings=True)  # there is nothing to tie
     if unknown:
         more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
         keys = ", ".join(map(quoted, unknown[:8])) + more
         note(f"{found.origin}: tfx knows nothing of {keys}, and goes on without")
     try:
         config, tensors = arranged(
-            weights, config, biases, lambda line: note(f"{shown(found.path)}: {line}")
+            weights,
+            config,
+            biases,
+            lambda line: note(f"{shown(found.path)}: {line}"),
+            head.shapes(config) if head else {},
         )
     except WeightsError as fault:
         raise WeightsError(f"{shown(found.path)} does not fit {found.origin}: {fault}") from None
-    return Pretrained(found.path, config, tensors, storage)
+    return Pretrained(found.path, config, tensors, storage, head)
 
 
 def _find(path: Path, note: Note) -> _Found:
@@ -202,34 +252,37 @@ def write_pretrained(
     tensors: Mapping[str, NDArray[Any] | StoredTensor],
     tokenizer_files: Mapping[str, bytes] = {},
     storage: Storage | None = None,
+    head: Head | None = None,
 ) -> None:
-    """Write a Hugging Face folder that holds `GPT2LMHeadModel`; it is there whole or not at all.
+    """Write a Hugging Face folder that holds `GPT2LMHeadModel`, or the model with another head; it
+    is there whole or not at all.
 
     Args:
         folder: must not exist, or be empty; missing parents are made.
         config: written as `config.json`.
-        tensors: what `config.shapes()` lists.
+        tensors: what `shapes_of` lists.
         tokenizer_files: contents by name, written beside it.
         storage: how the tensors that are quantized came to be so.
+        head: what stands on the trunk, if it is no language model or more.
 
     Raises:
         WeightsError: it cannot be written, or is not empty, or the tensors are others than
-            `config` says.
+            `config` and `head` say.
     """
     refuse_occupied(folder)
-    shapes, expected = {name: x.shape for name, x in tensors.items()}, config.shapes()
+    shapes, expected = {name: x.shape for name, x in tensors.items()}, shapes_of(config, head)
     if shapes != expected:
         differing = min(name for name, _ in shapes.items() ^ expected.items())
         raise WeightsError(
             f"cannot write {shown(folder)}: {quoted(differing)} is not as its configuration says"
         )
-    named = {_their_name(name): tensor for name, tensor in tensors.items()}
+    named = {their_name(name): tensor for name, tensor in tensors.items()}
     folder = Path(os.path.abspath(folder))
     try:
         with unfinished_folder(folder) as temporary:
             for name, content in tokenizer_files.items():
                 replace_file(temporary / name, [content])
-            about = config_json(config) | ({KEY: described(storage)} if storage else {})
+            about = about_model(config, head) | ({KEY: described(storage)} if storage else {})
             text = json.dumps(about, indent=2) + "\n"
             replace_file(temporary / CONFIG, [text.encode()])
             # transformers refuses a file that does not say this.
@@ -261,5 +314,11 @@ def refuse_occupied(folder: Path) -> None:
     raise WeightsError(f"{shown(folder)} {fault}; choose another folder")
 
 
-def _their_name(name: str) -> str:
-    return name if name == HEAD else f"transformer.{name}"
+def about_model(config: Config, head: Head | None) -> dict[str, Any]:
+    """What `config.json` says of a model."""
+    return config_json(config) | (head_json(head) if head else {})
+
+
+def their_name(name: str) -> str:
+    """What transformers calls a tensor of ours in the model with a head."""
+    return name if name == HEAD or is_of_head(name) else f"transformer.{name}"
