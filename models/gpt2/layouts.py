@@ -132,7 +132,7 @@ def arranged(
     """
     names = _plain_names(stored)
     config = _settle_head(names, stored, config, note)
-    shapes = config.shapes() | beside
+    shapes = {**config.shapes(), **beside}
     turned = _outputs_first(names, stored, shapes)
     sources = {}
     for name, shape in shapes.items():

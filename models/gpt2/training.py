@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tfx.core.autograd import value_and_grad
 from tfx.core.backend import Backend
 from tfx.core.capture import jit
 from tfx.core.checkpoint import load_checkpoint, save_checkpoint
-from tfx.core.creation import full, tensor
-from tfx.core.dropout import Dropout
 from tfx.core.errors import UsageError
 from tfx.core.evaluation import Evaluation
 from tfx.core.generation import GenerationOptions, decoder, generate, room_after
-from tfx.core.optim import AdamW, TrainState
+from tfx.core.optim import TrainState
 from tfx.core.recipe import Reporter, TrainSettings, check_autograd
 from tfx.core.runs import BEST, claim_run_dir, run_folder
 from tfx.core.schedules import Table, cosine
 from tfx.core.tensor import Tensor
-from tfx.core.threefry import key_from_seed
 from tfx.core.tokenizer import ByteLevelBPE
 from tfx.core.training import Loop, Metrics
 from tfx.models.gpt2.data import Batches, Ids, characters, windows
@@ -33,6 +27,7 @@ from tfx.models.gpt2.language_model import LanguageModel
 from tfx.models.gpt2.model import Params, Pass, loss
 from tfx.models.gpt2.options import Options
 from tfx.models.gpt2.presets import Preset
+from tfx.models.gpt2.stepping import Advance, placed, stepping
 from tfx.models.gpt2.training_run import Run
 from tfx.models.gpt2.weights import NAME
 
@@ -126,78 +121,15 @@ def _loop(
     return Loop(advance, save, metrics, report, schedule, options.save_every, evaluation)
 
 
-def step_of(
-    run: Run, schedule: Table
-) -> Callable[[TrainState, int], tuple[TrainState, Tensor, Tensor]]:
+def step_of(run: Run, schedule: Table) -> Advance:
     """One training step, as `Loop.advance` wants it."""
     options, config = run.options, run.config
     batches = Batches(run.corpus.train, options.block_size, options.batch_size, options.seed)
-    optimizer = _optimizer(run, schedule)
-    key = key_from_seed(options.seed)
-    flat = run.state.params.flat
-    shape, dtype, backend = flat.shape, flat.dtype, flat.backend
-    turns = [tensor(turn, backend, backend.index_dtype) for turn in range(options.grad_accum)]
 
-    def mean_loss(p: Params, ids: Tensor, targets: Tensor, draw: Tensor) -> Tensor:
-        through = Pass(dropout=Dropout(key, draw), checkpoint=options.checkpoint_activations)
+    def mean_loss(p: Params, through: Pass, ids: Tensor, targets: Tensor) -> Tensor:
         return loss(p, config, ids, targets, through)
 
-    differentiate = value_and_grad(mean_loss, autograd=options.autograd)
-
-    def differentiated(
-        state: TrainState, ids: Tensor, targets: Tensor, turn: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        draw = state.step * options.grad_accum + turn  # of dropout: on the device, as the step is
-        value, grads = differentiate(state.params, ids, targets, draw)
-        return value, state.params.flatten(grads)
-
-    @partial(jit, donate_argnums=(0,))
-    def learn(state: TrainState, *batch: Tensor) -> tuple[TrainState, Tensor, Tensor]:
-        value, g = differentiated(state, *batch)
-        state, norm = optimizer.update(state, value, g)
-        return state, value, norm
-
-    @partial(jit, donate_argnums=(0,))
-    def add(sums: tuple[Tensor, Tensor], state: TrainState, *batch: Tensor) -> Any:
-        value, g = differentiated(state, *batch)
-        return sums[0] + value, sums[1] + g
-
-    @partial(jit, donate_argnums=(0,))
-    def apply(state: TrainState, sums: tuple[Tensor, Tensor]) -> tuple[TrainState, Tensor, Tensor]:
-        value, g = (x * (1 / options.grad_accum) for x in sums)
-        state, norm = optimizer.update(state, value, g)
-        return state, value, norm
-
-    def advance(state: TrainState, step: int) -> tuple[TrainState, Tensor, Tensor]:
-        first = step * options.grad_accum
-        parts = ((*_on(backend, batches[first + i]), turn) for i, turn in enumerate(turns))
-        if options.grad_accum == 1:
-            return learn(state, *next(parts))
-        sums = full((), 0.0, backend, dtype), full(shape, 0.0, backend, dtype)
-        for part in parts:
-            sums = add(sums, state, *part)
-        return apply(state, sums)
-
-    return advance
-
-
-def _optimizer(run: Run, schedule: Table) -> AdamW:
-    options, params = run.options, run.state.params
-    matrices = {name for name, shape in params.shapes.items() if len(shape) == 2}
-    return AdamW(
-        schedule,
-        params,
-        beta1=options.beta1,
-        beta2=options.beta2,
-        eps=options.eps,
-        decay={name: options.weight_decay * (name in matrices) for name in params},
-        grad_clip=options.grad_clip or None,
-    )
-
-
-def _on(backend: Backend, batch: tuple[Ids, Ids]) -> tuple[Tensor, Tensor]:
-    ids, targets = (tensor(part, backend, backend.index_dtype) for part in batch)
-    return ids, targets
+    return stepping(run.state, options, schedule, batches.__getitem__, mean_loss)
 
 
 # ---- evaluation ----------------------------------------------------------------------------------
@@ -212,6 +144,7 @@ def _evaluation(run: Run, out: Path, report: Reporter) -> Evaluation | None:
         return None
     batches = windows(run.corpus.val, options.block_size, options.batch_size, options.eval_batches)
     tokens = sum(targets.size for _, targets in batches)
+    dtype = run.state.params.flat.dtype
     chars = tokenizer and sum(characters(targets, tokenizer) for _, targets in batches)
 
     @jit
@@ -219,7 +152,7 @@ def _evaluation(run: Run, out: Path, report: Reporter) -> Evaluation | None:
         return loss(state.params, run.config, ids, targets)
 
     def judged(state: TrainState, batch: tuple[Ids, Ids]) -> float:
-        return float(mean_loss(state, *_on(state.step.backend, batch)).item())
+        return float(mean_loss(state, *placed(batch, state.step.backend, dtype)).item())
 
     def measure(state: TrainState) -> dict[str, float]:
         total = sum(judged(state, batch) * batch[0].size for batch in batches)

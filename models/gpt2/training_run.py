@@ -7,33 +7,30 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
 
 from tfx.core.backend import Backend
-from tfx.core.checkpoint import Checkpoint, SavedCheckpoint, load_checkpoint, save_checkpoint
+from tfx.core.checkpoint import Checkpoint, SavedCheckpoint
 from tfx.core.dtypes import DType
 from tfx.core.errors import CheckpointError, HubError, TokenizerError, UsageError
 from tfx.core.evaluation import Evaluations
 from tfx.core.files import shown
 from tfx.core.optim import TrainState
 from tfx.core.parameters import Parameters
-from tfx.core.recipe import TrainSettings, computable, spelled
-from tfx.core.runs import BEST, newest_in, run_folder
+from tfx.core.recipe import TrainSettings, computable
 from tfx.core.tokenizer import ByteLevelBPE, load_tokenizer
 from tfx.core.tokenizer.save import tokenizer_files
-from tfx.core.weights import StoredTensor
 from tfx.core.wording import in_words
 from tfx.models.gpt2.config import config_json
 from tfx.models.gpt2.data import Corpus, Sources, read_corpus
 from tfx.models.gpt2.initial import initial_weights
 from tfx.models.gpt2.language_model import end_alike, tokenizer_of
 from tfx.models.gpt2.model import Config
-from tfx.models.gpt2.options import CHANGEABLE, DROPOUTS, NEW_ATTN_PDROP, Options, configured
+from tfx.models.gpt2.options import DROPOUTS, NEW_ATTN_PDROP, Options, configured
 from tfx.models.gpt2.presets import Preset, find_weights
+from tfx.models.gpt2.resumption import moment, noted, restored, resumed_options, take_best_along
 from tfx.models.gpt2.weights import NAME, Pretrained, pretrained_in, read_pretrained
 
 Note = Callable[[str], None]
-T = TypeVar("T")
 
 
 @dataclass
@@ -80,7 +77,7 @@ class Run:
         dtype = computable(NAME, options.dtype, backend, never={DType.float16})
         corpus = read_corpus(sources, tokenizer, options.val_fraction)
         corpus.check(config.vocab_size, options.block_size, settings.data)
-        _refuse_vain_patience(options, corpus)
+        refuse_vain_patience(options, len(corpus.val) > 0)
         if found is None:
             note("weights: random ones; --weights goes on from others")
         weights = (
@@ -96,19 +93,19 @@ class Run:
         """Take up a saved run where it stopped, bit for bit."""
         found = pretrained_in(saved, note)
         config, tokenizer = found.config, tokenizer_of(found)
-        options = _resumed_options(saved, config, settings, note)
-        data = settings.data or Path(_noted(saved, "data"))
+        options = resumed_options(saved, config, settings, note)
+        data = settings.data or Path(noted(saved, "data"))
         corpus = read_corpus(Sources.of(data), tokenizer, options.val_fraction)
-        if corpus.fingerprint() != _noted(saved, "tokens"):
+        if corpus.fingerprint() != noted(saved, "tokens"):
             raise CheckpointError(
                 f"{shown(data)} is not what {shown(saved.path)} was trained on; "
                 "say with --data where that is"
             )
-        _refuse_vain_patience(options, corpus)
-        evaluations = _restored(Evaluations, saved, "evaluations")
+        refuse_vain_patience(options, len(corpus.val) > 0)
+        evaluations = restored(Evaluations, saved, "evaluations")
         dtype = computable(NAME, options.dtype, backend, never={DType.float16})
         params = Parameters.from_host(found.tensors, backend, dtype)
-        m, v = (_moment(saved, which, params) for which in "mv")
+        m, v = (moment(saved, which, params) for which in "mv")
         state = TrainState.resumed(params, m, v, saved.step)
         return cls(
             options, config, tokenizer, data, corpus, state, evaluations, saved.step, saved.path
@@ -145,45 +142,11 @@ class Run:
 
     def take_best_along(self, out: Path) -> None:
         """Copy the best checkpoint so far into the folder of a run that goes on elsewhere."""
-        if self.resumed is None:
-            return
-        step = self.evaluations.best_step
-        kept = run_folder(self.resumed) / BEST / f"checkpoint-{step}"
-        best = self.resumed if step == self.done else kept  # the file of a later best is not of us
-        if best.is_dir() and not newest_in(out / BEST):
-            save_checkpoint(out / BEST, load_checkpoint(best, NAME), alone=True)
+        take_best_along(self.resumed, self.done, self.evaluations.best_step, out)
 
 
-def _resumed_options(
-    saved: SavedCheckpoint, config: Config, settings: TrainSettings, note: Note
-) -> Options:
-    """The options of a run that goes on, few of which may be others than before."""
-    before = _restored(Options, saved, "options")
-    options = before.with_settings(settings, config)
-    same = asdict(before) | asdict(config)
-    asked = asdict(options) | asdict(configured(config, settings.overrides))
-    for name in same.keys() - CHANGEABLE:
-        if asked[name] != same[name]:
-            flag = spelled(settings.flag(name)) if name in Options.FLAGS else f"--set {name}"
-            raise UsageError(
-                f"{flag} {asked[name]}: the run that --resume continues keeps its {same[name]}"
-            )
-    if saved.step > options.steps:
-        raise UsageError(
-            f"--steps {options.steps}: {shown(saved.path)} has taken {saved.step} already"
-        )
-    if options.steps != before.steps:
-        note(
-            f"--steps {options.steps} instead of {before.steps}: "
-            "the learning rate follows the new schedule"
-        )
-    if saved.step == options.steps:
-        note(f"{shown(saved.path)} has taken all {saved.step} steps; --steps adds more")
-    return options
-
-
-def _refuse_vain_patience(options: Options, corpus: Corpus) -> None:
-    if options.patience and not (options.eval_every and len(corpus.val)):
+def refuse_vain_patience(options: Options, validated: bool) -> None:
+    if options.patience and not (options.eval_every and validated):
         raise UsageError("--set patience: needs --eval-every and validation data")
 
 
@@ -255,34 +218,3 @@ def _config(
             f"{in_words(map(str, config.eos_ids))} (eos_token_id): they do not go together"
         )
     return config
-
-
-def _moment(saved: SavedCheckpoint, which: str, like: Parameters) -> dict[str, StoredTensor]:
-    """One of Adam's moments, by the names of the parameters."""
-    names = {name: f"{which}.{name}" for name in like}
-    shapes = {theirs: saved.optimizer[theirs].shape for theirs in saved.optimizer}
-    if any(shapes.get(theirs) != like.shapes[name] for name, theirs in names.items()):
-        raise CheckpointError(
-            f"checkpoint {shown(saved.path)} does not fit gpt2: its {which} has other shapes than "
-            "its weights"
-        )
-    return {name: saved.optimizer[theirs] for name, theirs in names.items()}
-
-
-def _noted(saved: SavedCheckpoint, key: str) -> Any:
-    """What `Run.checkpoint` noted under `key`."""
-    if key not in saved.state:
-        raise CheckpointError(
-            f"checkpoint {shown(saved.path)} does not fit gpt2: state.json has no {key!r}"
-        )
-    return saved.state[key]
-
-
-def _restored(kind: Callable[..., T], saved: SavedCheckpoint, key: str) -> T:
-    """What `Run.checkpoint` noted of a dataclass under `key`."""
-    try:
-        return kind(**_noted(saved, key))
-    except TypeError as error:
-        raise CheckpointError(
-            f"checkpoint {shown(saved.path)} has other {key} than this tfx knows: {error}"
-        ) from None

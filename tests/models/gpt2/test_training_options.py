@@ -21,7 +21,7 @@ from tfx.core.tokenizer.save import save_tokenizer
 from tfx.models.gpt2.model import Config
 from tfx.models.gpt2.options import Options, configured
 from tfx.models.gpt2.presets import PRESETS
-from tfx.models.gpt2.training import _optimizer
+from tfx.models.gpt2.stepping import optimizer_for
 
 NUMPY = NumpyBackend()
 CONFIG = Config(n_positions=256)
@@ -81,7 +81,7 @@ def test_decay_is_of_matrices_alone(place: Place) -> None:
 
     saved = load_checkpoint(place.folder / "run")
     run = Run.resume(saved, TrainSettings(steps=2), NUMPY, lambda line: None)
-    optimizer = _optimizer(run, cosine(2, 0.1))
+    optimizer = optimizer_for(run.options, run.state.params, cosine(2, 0.1))
     decay = run.state.params.replaced(optimizer._decay)  # type: ignore[arg-type]
     for name, array in decay.items():
         expected = 0.1 if name.endswith("weight") and ".ln_" not in f".{name}" else 0.0
