@@ -23,9 +23,12 @@ def evaluate(
     data: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Text to predict; the model reads it whole, or a document a line."
+            metavar="FILE",
+            help="Text to predict; the model reads it whole, or a document a line. With --task, "
+            "labelled records: .jsonl or .csv.",
         ),
     ] = None,
+    task: options.Task = None,
     device: options.Device = None,
     dtype: options.ElementType = None,
     weights: options.Weights = None,
@@ -59,6 +62,7 @@ def evaluate(
     settings = EvalSettings(
         weights=weights,
         data=data,
+        task=task,
         dtype=dtype,
         docs=docs,
         stride=stride,

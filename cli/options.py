@@ -172,6 +172,14 @@ Seed = Annotated[
         metavar="INT", envvar="TFX_SEED", help="Of all that is random.", min=0, max=2**63 - 1
     ),
 ]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TASK",
+        help="Of a head on the model: text-classification, token-classification, "
+        "question-answering or multiple-choice; by default it predicts text.",
+    ),
+]
 Weights = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Checkpoint to take the parameters from.")
 ]

@@ -41,15 +41,23 @@ def text_of(file: Path | None) -> str | None:
 def json_lines(file: Path) -> tuple[Prompt, ...]:
     """The prompts in a file with a JSON object a line, `{"prompt": TEXT}` or
     `{"prompt_token_ids": [ID, ...]}`."""
+    return tuple(
+        _prompt_in(found, f"line {n} of {_origin(file)}")
+        for n, found in enumerate(json_objects(file), 1)
+    )
+
+
+def json_objects(file: Path) -> tuple[dict[str, Any], ...]:
+    """The objects in a file with one a line."""
     lines = _read(file).removesuffix("\n").split("\n")
     if lines == [""]:
         raise DataError(f"{_origin(file)} is empty; expected a JSON object a line")
     return tuple(
-        _prompt_in(line, f"line {n} of {_origin(file)}") for n, line in enumerate(lines, 1)
+        _object_in(line, f"line {n} of {_origin(file)}") for n, line in enumerate(lines, 1)
     )
 
 
-def _prompt_in(line: str, where: str) -> Prompt:
+def _object_in(line: str, where: str) -> dict[str, Any]:
     if not line.strip():
         raise DataError(f"{where} is blank; expected a JSON object")
     try:
@@ -62,6 +70,10 @@ def _prompt_in(line: str, where: str) -> Prompt:
         raise DataError(f"{where} is nested too deeply") from None
     if not isinstance(found, dict):
         raise DataError(f"{where} is {kind_of(found)}; expected an object")
+    return found
+
+
+def _prompt_in(found: dict[str, Any], where: str) -> Prompt:
     known = ("prompt", "prompt_token_ids")
     if strange := [key for key in found if key not in known]:
         raise DataError(f"{where} has the key {quoted(strange[0])}; expected {' or '.join(known)}")

@@ -10,7 +10,7 @@ import typer
 from tfx.cli import options
 from tfx.cli.environment import ModelCommand
 from tfx.cli.options import above_0, at_least_0, exponent, share, share_or_0
-from tfx.cli.prompts import json_lines, only_one, text_of
+from tfx.cli.prompts import json_lines, json_objects, only_one, text_of
 from tfx.cli.report import reporter
 from tfx.cli.start import capturing, start
 from tfx.cli.stats import stats_line
@@ -30,6 +30,13 @@ def run(
     device: options.Device = None,
     dtype: options.ElementType = None,
     weights: options.Weights = None,
+    task: options.Task = None,
+    context: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Where a question is answered from.")
+    ] = None,
+    choice: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="One to choose from; repeatable.")
+    ] = None,
     prompt: Annotated[
         str | None, typer.Option("--prompt", "-p", metavar="TEXT", help="As PROMPT.")
     ] = None,
@@ -48,7 +55,7 @@ def run(
         typer.Option(
             metavar="FILE",
             help='Prompts, one object a line: {"prompt": TEXT} or {"prompt_token_ids": [ID, ...]}; '
-            "- is stdin. Prints an object with its samples for each, in order.",
+            "- is stdin. With --task, records. Prints an object for each, in order.",
         ),
     ] = None,
     batch_size: Annotated[
@@ -178,7 +185,8 @@ def run(
     as_json: options.AsJson = False,
 ) -> None:
     """Prints the prompt and what follows it; of several samples, each below a line with its number.
-    A piped stdin is the prompt where no other is given."""
+    A piped stdin is the prompt where no other is given. With --task, prints what a head says of
+    the prompt."""
     only_one(
         {
             "PROMPT": words,
@@ -194,6 +202,8 @@ def run(
         raise UsageError("--batch-size is for the prompts of --jsonl; leave it out")
     if logprobs is not None and not as_json and jsonl is None:
         raise UsageError("--logprobs is for JSON; add --json")
+    if task is None and (context is not None or choice):
+        raise UsageError("--context and --choice are for a task; add --task, or leave them out")
     text = words if prompt is None else prompt
     if text is None and prompt_ids is None and jsonl is None:
         text = text_of(file)
@@ -201,11 +211,15 @@ def run(
     from tfx.core.recipe import RunSettings
 
     settings = RunSettings(
+        task=task,
+        context=context,
+        choices=tuple(choice or ()),
+        records=None if jsonl is None or task is None else json_objects(jsonl),
         weights=weights,
         dtype=dtype,
         prompt=text,
         prompt_ids=None if prompt_ids is None else options.token_ids(prompt_ids),
-        prompts=None if jsonl is None else json_lines(jsonl),
+        prompts=None if jsonl is None or task is not None else json_lines(jsonl),
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,
         min_new_tokens=min_new_tokens,

@@ -36,7 +36,15 @@ def train(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Text to learn from; some models take folders of texts, and token files.",
+            help="Text to learn from; some models take folders of texts, and token files. With "
+            "--task, records: .jsonl or .csv.",
+        ),
+    ] = None,
+    task: options.Task = None,
+    class_weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="balanced", help="With --task, let rare classes count as much as others."
         ),
     ] = None,
     device: options.Device = None,
@@ -135,6 +143,8 @@ def train(
 
     settings = TrainSettings(
         data=data,
+        task=task,
+        class_weights=class_weights,
         dtype=dtype,
         autograd=autograd,
         checkpoint_activations=checkpoint_activations,

@@ -75,6 +75,8 @@ class TrainSettings(Settings):
     """The flags of `tfx train` (names as on the command line)."""
 
     data: Path | None = None
+    task: str | None = None
+    class_weights: str | None = None
     dtype: str | None = None
     autograd: str | None = None  # auto | core | native
     checkpoint_activations: bool | None = None
@@ -99,8 +101,15 @@ class TrainSettings(Settings):
 
 @dataclass
 class RunSettings(Settings):
-    """The flags of `tfx run`, at most one of `prompt`, `prompt_ids` and `prompts` among them."""
+    """The flags of `tfx run`, at most one of `prompt`, `prompt_ids`, `prompts` and, for a task,
+    `records` among them."""
 
+    task: str | None = None
+    context: str | None = None
+    choices: tuple[str, ...] = field(default=(), metadata={"flag": "--choice"})
+    records: tuple[Mapping[str, Any], ...] | None = field(
+        default=None, metadata={"flag": "--jsonl"}
+    )
     weights: Path | None = None
     dtype: str | None = None
     prompt: str | None = None
@@ -138,6 +147,7 @@ class RunSettings(Settings):
 class EvalSettings(Settings):
     """The flags of `tfx eval`."""
 
+    task: str | None = None
     weights: Path | None = None
     data: Path | None = None
     dtype: str | None = None

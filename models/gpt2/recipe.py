@@ -44,22 +44,34 @@ class GPT2:
         """Train a new model, or go on from weights, and leave checkpoints."""
         from tfx.models.gpt2 import training
 
+        if settings.task is not None:
+            from tfx.models.gpt2.tasks import training as task_training
+
+            return task_training.train(self._preset, settings, backend, report)
         return training.train(self._preset, settings, backend, report)
 
     @_quiet
     def run(self, settings: RunSettings, backend: Backend, report: Reporter) -> dict[str, Any]:
-        """Print what follows a prompt."""
+        """Print what follows a prompt, or what a head says of it."""
         from tfx.models.gpt2 import running
 
+        if settings.task is not None:
+            from tfx.models.gpt2.tasks import running as task_running
+
+            return task_running.run(self._preset, settings, backend, report)
         return running.run(self._preset, settings, backend, report)
 
     @_quiet
     def evaluate(
         self, settings: EvalSettings, backend: Backend, report: Reporter
     ) -> dict[str, Any]:
-        """Print the perplexity of a text."""
+        """Print the perplexity of a text, or how good a head is."""
         from tfx.models.gpt2 import evaluation
 
+        if settings.task is not None:
+            from tfx.models.gpt2.tasks import evaluation as task_evaluation
+
+            return task_evaluation.evaluate(self._preset, settings, backend, report)
         return evaluation.evaluate(self._preset, settings, backend, report)
 
     def convert(self, settings: ConvertSettings, report: Reporter) -> dict[str, Any]:

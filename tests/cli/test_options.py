@@ -118,6 +118,8 @@ def test_a_model_is_required(invoke: Any, args: list[str]) -> None:
 def test_train_passes_every_flag_on(invoke: Any) -> None:
     flags = {
         "data": "names.txt",
+        "task": "text-classification",
+        "class_weights": "balanced",
         "dtype": "float32",
         "autograd": "native",
         "steps": 0,
@@ -148,7 +150,7 @@ def test_the_help_says_what_holds_where_nothing_is_given(invoke: Any) -> None:
     said = " ".join(invoke("run", "--help").stdout.split())
     assert said.count("default: the model's own") == 3
     said = " ".join(invoke("eval", "--help").stdout.split())
-    assert "Text to predict; the model reads it whole, or a document a line." in said
+    assert "Text to predict; the model reads it whole, or a document a line. With --task" in said
     assert "Tokens from a sliding window to the next; default: as many as one holds." in said
 
 
@@ -159,6 +161,8 @@ def test_the_end_of_a_run_is_always_saved_says_the_help(invoke: Any) -> None:
 
 def test_run_passes_every_flag_on(invoke: Any) -> None:
     flags = {
+        "task": "multiple-choice",
+        "context": "c",
         "weights": "w",
         "dtype": "float64",
         "prompt": "ka",
@@ -185,9 +189,12 @@ def test_run_passes_every_flag_on(invoke: Any) -> None:
     }
     args = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
     switches = ("--stop", "a", "--stop", "b", "--window", "--prompt-lookup")
-    done = invoke("run", "echo", *args, *switches, "--json")
-    assert given(done) == flags | {"stop": ["a", "b"], "window": True, "prompt_lookup": True}
-    others = {"stop", "window", "prompt_lookup", "prompt_ids", "prompts", "batch_size"}
+    choices = ("--choice", "x", "--choice", "y")
+    done = invoke("run", "echo", *args, *switches, *choices, "--json")
+    repeated = {"stop": ["a", "b"], "choices": ["x", "y"]}
+    assert given(done) == flags | repeated | {"window": True, "prompt_lookup": True}
+    others = {"window", "prompt_lookup", "prompt_ids", "prompts", "batch_size", "records"}
+    others |= repeated.keys()
     assert {f.name for f in fields(RunSettings)} == {*flags, *others}
 
 
@@ -202,6 +209,13 @@ def test_run_passes_other_kinds_of_prompts_on(invoke: Any, tmp_path: Path) -> No
     assert settings.prompts == ("ka", (4,))
 
 
+def test_what_is_for_a_task_needs_one(invoke: Any) -> None:
+    for flag in ("--context", "--choice"):
+        done = invoke("run", "echo", "p", flag, "x")
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert flag in done.stderr and "add --task" in done.stderr
+
+
 @pytest.mark.parametrize(("word", "value"), [("true", True), ("false", False), ("never", "never")])
 def test_early_stopping(invoke: Any, word: str, value: object) -> None:
     assert given(invoke("run", "echo", "--early-stopping", word, "--json")) == {
@@ -212,6 +226,7 @@ def test_early_stopping(invoke: Any, word: str, value: object) -> None:
 def test_eval_passes_every_flag_on(invoke: Any) -> None:
     flags = {
         "weights": "w",
+        "task": "question-answering",
         "data": "d.txt",
         "dtype": "float32",
         "stride": 8,

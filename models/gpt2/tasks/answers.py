@@ -1,0 +1,166 @@
+"""Answers to questions: the stretch of a text that answers one, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfx.core.backend import HostArray
+from tfx.core.tensor import Tensor
+from tfx.core.wording import kind_of, quoted
+from tfx.models.gpt2.head_losses import NO_LABEL, span_loss
+from tfx.models.gpt2.heads import Head, span_logits
+from tfx.models.gpt2.model import Params, Pass
+from tfx.models.gpt2.tasks import metrics
+from tfx.models.gpt2.tasks.metrics import Metrics
+from tfx.models.gpt2.tasks.records import Record
+from tfx.models.gpt2.tasks.task import Example, Task, Weighing, softmax
+
+LONGEST = 64
+"""An answer takes at most so many tokens."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Where things stand in the ids of a question and its context.
+
+    Attributes:
+        begins: the first token of the context; `ends`, the one behind the last, says that there is
+            no answer.
+        bounds: the byte of the context at which each of its tokens begins, and that behind the
+            last.
+        span: the first and the last token of the right answer, or `NO_LABEL` twice.
+        right: the answers that are right, as texts.
+    """
+
+    begins: int
+    ends: int
+    bounds: tuple[int, ...]
+    span: tuple[int, int]
+    right: tuple[str, ...]
+
+
+class QuestionAnswering(Task):
+    """Records have `question`, `context` and `answers`: `{"text": [...], "answer_start": [...]}` as
+    in SQuAD, a list of texts, or one as `answer`. None of them means that there is no answer.
+
+    The model reads the question, the context, and the token that ends a text. As each token has
+    seen only what is before it, that last one stands for "no answer".
+    """
+
+    name = "question-answering"
+
+    @classmethod
+    def head_for(cls, records: Sequence[Record], pad: int | None, asked: Mapping[str, Any]) -> Head:
+        return Head(cls.name, pad_token_id=pad)
+
+    def example(self, record: Record, labelled: bool) -> Example:
+        context = record.text("context")
+        asked, told = self.encoded(record.text("question")), self.encoded(context)
+        room = self.length - 1 - min(len(asked), self.length // 2)
+        question, read = asked[: self.length // 2], told[:room]
+        sizes = [len(self.tokenizer.decode_bytes([token])) for token in read]
+        bounds = (0, *np.cumsum(sizes, dtype=int).tolist())
+        begins, ends = len(question), len(question) + len(read)
+        right = _answers(record, context) if labelled else []
+        span = (NO_LABEL, NO_LABEL)
+        if right:
+            span = _span(right[0], context, bounds, begins)
+        elif labelled:
+            span = (ends, ends)
+        reading = Reading(begins, ends, bounds, span, tuple(text for text, _ in right))
+        row = (*question, *read, self.end)
+        cut = len(question) < len(asked) or len(read) < len(told)
+        return Example((row,), reading, record, cut)
+
+    def targets(self, examples: Sequence[Example], width: int) -> tuple[HostArray, ...]:
+        spans = np.array([example.label.span for example in examples], np.int64)
+        return spans[:, 0], spans[:, 1]
+
+    def loss(self, p: Params, through: Pass, weighing: Weighing, *batch: Tensor) -> Tensor:
+        ids, _, starts, ends = batch
+        return span_loss(*span_logits(p, self.config, ids, through), starts, ends)
+
+    def scores(self, p: Params, *batch: Tensor) -> tuple[Tensor, ...]:
+        ids, visible = batch
+        return span_logits(p, self.config, ids, Pass(visible=visible))
+
+    def answer(self, example: Example, scores: Sequence[HostArray]) -> dict[str, Any]:
+        """The likeliest stretch of the context, if none is not likelier."""
+        at: Reading = example.label
+        first, last = (softmax(row) for row in scores)
+        context = slice(at.begins, at.ends)
+        pairs = first[context, None] * last[None, context]
+        pairs = np.triu(pairs) - np.triu(pairs, LONGEST)
+        nothing = float(first[at.ends] * last[at.ends])
+        i, j = np.unravel_index(pairs.argmax(), pairs.shape) if pairs.size else (0, 0)
+        if not pairs.size or pairs[i, j] < nothing:
+            return {"answer": "", "score": nothing, "start": None, "end": None}
+        raw = example.record.text("context").encode()
+        start, end = (
+            len(raw[: at.bounds[place]].decode(errors="ignore")) for place in (i, int(j) + 1)
+        )
+        text = example.record.text("context")[start:end]
+        start += len(text) - len(text.lstrip())
+        text = text.strip()
+        score = float(pairs[i, j])
+        return {"answer": text, "score": score, "start": start, "end": start + len(text)}
+
+    def lines(self, answer: Mapping[str, Any]) -> list[str]:
+        return [f"{answer['answer'] or '(no answer)'}  {answer['score']:.4f}"]
+
+    def metrics(self, examples: Sequence[Example], answers: Sequence[Mapping[str, Any]]) -> Metrics:
+        return metrics.of_spans(
+            [example.label.right for example in examples], [answer["answer"] for answer in answers]
+        )
+
+
+def _answers(record: Record, context: str) -> list[tuple[str, int]]:
+    """The right answers, each with the character of the context where it begins."""
+    value = record.values.get("answers", record.values.get("answer"))
+    if value is None or value == "":
+        if record.has("answers", "answer") or {"answers", "answer"} & record.values.keys():
+            return []
+        raise record.fault("there is no 'answers'; of a question without one, it is empty")
+    if isinstance(value, str):
+        value = [value]
+    starts: list[Any]
+    if isinstance(value, dict):
+        texts, starts = value.get("text"), value.get("answer_start") or []
+    else:
+        texts, starts = value, []
+    if not isinstance(texts, list) or not isinstance(starts, list):
+        raise record.fault(f"answers is {kind_of(value)}; expected texts, as SQuAD has them")
+    if starts and len(starts) != len(texts):
+        raise record.fault(f"there are {len(texts)} answers and {len(starts)} of answer_start")
+    return [
+        (text, _start(record, context, text, start))
+        for text, start in zip(texts, starts or [None] * len(texts), strict=True)
+    ]
+
+
+def _start(record: Record, context: str, text: Any, start: Any) -> int:
+    if not isinstance(text, str) or not text:
+        raise record.fault(f"an answer is {kind_of(text)}; expected a text that is not empty")
+    found = context.find(text) if start is None else start
+    if type(found) is not int or found < 0 or context[found : found + len(text)] != text:
+        at = "" if start is None else f" at character {start!r}"
+        raise record.fault(f"the answer {quoted(text)} is not in the context{at}")
+    return found
+
+
+def _span(
+    answer: tuple[str, int], context: str, bounds: Sequence[int], begins: int
+) -> tuple[int, int]:
+    """The first and last token of an answer, among all ids; `NO_LABEL` for what was cut off."""
+    text, start = answer
+    from_byte = len(context[:start].encode())
+    to_byte = from_byte + len(text.encode())
+    first = int(np.searchsorted(bounds, from_byte, "right")) - 1
+    last = int(np.searchsorted(bounds, to_byte, "left")) - 1
+    if last >= len(bounds) - 1:
+        return NO_LABEL, NO_LABEL
+    return begins + first, begins + last

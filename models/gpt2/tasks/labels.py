@@ -1,0 +1,47 @@
+"""Labels in records and their numbers in a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tfx.core.errors import DataError
+from tfx.core.wording import kind_of, quoted
+from tfx.models.gpt2.tasks.records import Record
+
+_SHOWN = 12
+
+
+def class_names(labels: Sequence[Any], where: str) -> tuple[str, ...]:
+    """The names of the classes that occur, in order: of numbers, or of the alphabet.
+
+    >>> class_names(["b", "a", "b"], "here"), class_names([10, 9], "here")
+    (('a', 'b'), ('9', '10'))
+    """
+    names = {_name(label, where) for label in labels}
+    if not names:
+        raise DataError(f"{where}: there is no label")
+    if all(name.isdecimal() for name in names):
+        return tuple(sorted(names, key=int))
+    return tuple(sorted(names))
+
+
+def number_of(label: Any, names: Sequence[str], record: Record) -> int:
+    """The number of a class: that of its name, or a number that says it itself, where the names are
+    none."""
+    name = _name(label, record.where)
+    if name in names:
+        return names.index(name)
+    if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(names):
+        return label
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    known = ", ".join(map(quoted, names[:_SHOWN])) + more
+    raise record.fault(f"the label {quoted(name)} is none of the model's: {known}")
+
+
+def _name(label: Any, where: str) -> str:
+    if isinstance(label, bool):
+        return str(label).lower()
+    if isinstance(label, int | str):
+        return str(label)
+    raise DataError(f"{where}: a label is {kind_of(label)}; expected a name or a whole number")
