@@ -127,6 +127,26 @@ def attention(
     if heads is not None:
         q, k, v = split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
         return merge_heads(attention(q, k, v, scale, offset, visible, factor, causal=causal))
+    weights = attention_weights(q, k, scale, offset, visible, causal=causal)
+    if factor is not None:
+        weights = weights * factor
+    return weights @ v
+
+
+def attention_weights(
+    q: Tensor,
+    k: Tensor,
+    scale: Tensor | float,
+    offset: Tensor | None = None,
+    visible: Tensor | None = None,
+    *,
+    causal: bool = True,
+    heads: int | None = None,
+) -> Tensor:
+    """softmax(mask(scale * q @ k^T)), for those who want to see them: (..., T, S), with `heads`
+    (..., heads, T, S). As in `attention`."""
+    if heads is not None:
+        q, k = split_heads(q, heads), split_heads(k, heads)
     scores = q @ k.swapaxes(-1, -2) * scale
     seen = visible
     if causal:
@@ -136,10 +156,7 @@ def attention(
         seen = before if visible is None else before & visible
     if seen is not None:
         scores = where(seen, scores, float("-inf"))
-    weights = softmax(scores)
-    if factor is not None:
-        weights = weights * factor
-    return weights @ v
+    return softmax(scores)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

@@ -39,7 +39,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     from tfx.core.memory import forget_peak, peak_resident
     from tfx.core.optim import AdamW, TrainState
     from tfx.core.parameters import Parameters
-    from tfx.models.gpt2.model import Config, Pass, loss
+    from tfx.models.gpt2.model import Config, loss
+    from tfx.models.gpt2.passing import Pass
 
     checkpoint, retain = VARIANTS[args.variant]
     B = tfx.backend(args.backend)

@@ -19,24 +19,27 @@ class Reading:
     """A model's way to read tokens, replayed where it is asked for few of them.
 
     Args:
-        read: `(ids, cache) -> logits`: reads ids (batch, T) after what the cache holds, and leaves
-            them in it. What it closes over, the parameters, counts as constant.
+        read: `(ids, cache, *more) -> logits`: reads ids (batch, T) after what the cache holds, and
+            leaves them in it. What it closes over, the parameters, counts as constant; what may be
+            another tensor each time is one of `more`.
     """
 
-    def __init__(self, read: Callable[[Tensor, KVCache], Tensor]) -> None:
+    def __init__(self, read: Callable[..., Tensor]) -> None:
         self._read = read
         self._step = jit(self._read_and_keep, donate_argnums=(1,))
 
-    def __call__(self, ids: Tensor, cache: KVCache) -> Tensor:
+    def __call__(self, ids: Tensor, cache: KVCache, *more: Tensor | None) -> Tensor:
         length = cache.length + ids.shape[1]
         if ids.shape[1] > FEW or length > cache.capacity:  # which the cache refuses
-            return self._read(ids, cache)
-        logits, kept = self._step(ids, cache)
+            return self._read(ids, cache, *more)
+        logits, kept = self._step(ids, cache, *more)
         cache.become(kept, length)
         return logits
 
-    def _read_and_keep(self, ids: Tensor, cache: KVCache) -> tuple[Tensor, KVCache]:
-        return self._read(ids, cache), cache
+    def _read_and_keep(
+        self, ids: Tensor, cache: KVCache, *more: Tensor | None
+    ) -> tuple[Tensor, KVCache]:
+        return self._read(ids, cache, *more), cache
 
     def explain(self) -> str:
         """What was captured, in words."""

@@ -23,7 +23,7 @@ from tfx.core.storage import Storage
 from tfx.core.tokenizer.corpus import read_texts
 from tfx.models.gpt2.data import characters_in
 from tfx.models.gpt2.language_model import LanguageModel
-from tfx.models.gpt2.model import Pass, head, trunk
+from tfx.models.gpt2.model import head, trunk
 from tfx.models.gpt2.presets import Preset, find_weights
 
 Ids = npt.NDArray[np.int64]
@@ -226,7 +226,7 @@ def _losses_in(model: LanguageModel, ids: Ids, windows: Sequence[Window]) -> Ite
     for row, w in zip(read, windows, strict=True):  # what is shorter ends with zeros, unseen by it
         row[: w.stop - w.start] = ids[w.start : w.stop]
     backend, params, config = model.backend, model.params, model.config
-    hidden = trunk(params, config, tensor(read, backend, backend.index_dtype), Pass())
+    hidden = trunk(params, config, tensor(read, backend, backend.index_dtype), model.through())
     rows = max(1, LOGITS_AT_ONCE // model.vocab_size)
     for i, w in enumerate(windows):
         parts = []

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from tfx.core.backend import Backend
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tfx.core.backend import Backend, HostArray
 from tfx.core.cache import KVCache
+from tfx.core.creation import tensor
 from tfx.core.dtypes import FLOATS, DType
-from tfx.core.errors import TokenizerError, UsageError
+from tfx.core.errors import ShapeError, TokenizerError, UsageError
 from tfx.core.files import shown
 from tfx.core.generation.reading import Reading, room_for
 from tfx.core.storage import Storage, bytes_of, placed
@@ -19,7 +23,8 @@ from tfx.core.tensor import Tensor
 from tfx.core.tokenizer import ByteLevelBPE, load_tokenizer
 from tfx.core.wording import in_words
 from tfx.models.gpt2.layouts import forms, inputs_first
-from tfx.models.gpt2.model import Config, Params, Pass, head, logits, trunk
+from tfx.models.gpt2.model import Config, Params, head, logits, trunk
+from tfx.models.gpt2.passing import PLAIN, Pass, Shown
 from tfx.models.gpt2.weights import Pretrained, read_pretrained
 
 SPARE = 1000
@@ -35,12 +40,15 @@ class LanguageModel:
         params: by their names in a checkpoint.
         tokenizer: None where the checkpoint has none.
         kv_dtype: what keys and values are cached in; None for what is computed in.
+        theta, head_mask: what every pass goes by, as in `Pass`, unless it is given others.
     """
 
     config: Config
     params: Params
     tokenizer: ByteLevelBPE | None = None
     kv_dtype: DType | None = None
+    theta: Tensor | None = None
+    head_mask: Tensor | None = None
 
     @classmethod
     def load(
@@ -116,9 +124,9 @@ class LanguageModel:
         kept = self.kv_dtype or self.dtype
         return KVCache(self.config.n_layer, shape, self.backend, kept)
 
-    def logits(self, ids: Tensor, cache: KVCache) -> Tensor:
+    def logits(self, ids: Tensor, cache: KVCache, theta: Tensor | None = None) -> Tensor:
         """Read ids (B, T) after what the cache holds; scores (B, V) of what follows the last."""
-        return self._reading(ids, cache)
+        return self._reading(ids, cache, self.theta if theta is None else theta)
 
     @cached_property
     def _reading(self) -> Reading:
@@ -126,15 +134,19 @@ class LanguageModel:
 
     @cached_property
     def _verifying(self) -> Reading:
-        return Reading(lambda ids, cache: logits(self.params, self.config, ids, Pass(cache)))
+        return Reading(
+            lambda ids, cache, theta: logits(
+                self.params, self.config, ids, self.through(cache, theta=theta)
+            )
+        )
 
-    def _read(self, ids: Tensor, cache: KVCache) -> Tensor:
-        hidden = trunk(self.params, self.config, ids, Pass(cache))
+    def _read(self, ids: Tensor, cache: KVCache, theta: Tensor | None) -> Tensor:
+        hidden = trunk(self.params, self.config, ids, self.through(cache, theta=theta))
         return head(self.params, hidden[:, -1])
 
     def each_logits(self, ids: Tensor, cache: KVCache) -> Tensor:
         """The same for every one of the ids: scores (B, T, V) of what follows each."""
-        return self._verifying(ids, cache)
+        return self._verifying(ids, cache, self.theta)
 
     def all_logits(self, ids: Tensor, visible: Tensor | None = None) -> Tensor:
         """Scores (B, T, V) of what follows each of the ids (B, T).
@@ -142,7 +154,103 @@ class LanguageModel:
         `visible`, bool (B, T), is False where a text holds padding, on whichever side: the others
         get what they would get without it.
         """
-        return logits(self.params, self.config, ids, Pass(visible=visible))
+        return logits(self.params, self.config, ids, self.through(visible=visible))
+
+    def through(
+        self,
+        cache: KVCache | None = None,
+        visible: Tensor | None = None,
+        theta: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        shown: Shown = PLAIN.shown,
+    ) -> Pass:
+        """A pass by the model's theta and head mask, where no others are given."""
+        theta = self.theta if theta is None else theta
+        head_mask = self.head_mask if head_mask is None else head_mask
+        return Pass(cache, visible, theta=theta, head_mask=head_mask, shown=shown)
+
+    def __call__(
+        self,
+        ids: ArrayLike,
+        visible: ArrayLike | None = None,
+        *,
+        theta: ArrayLike | None = None,
+        head_mask: ArrayLike | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+    ) -> Output:
+        """Read texts whole, and show what is in the model meanwhile.
+
+        Args:
+            ids: tokens (B, T).
+            visible: bool (B, T), False where a text holds padding.
+            theta, head_mask: as in `Pass`; the model's own by default.
+            output_attentions, output_hidden_states: whether the output is to have them.
+
+        Raises:
+            ShapeError: arrays that do not suit the model or each other.
+            UsageError: a token that the model does not know.
+        """
+        texts = checked_ids(ids, self.vocab_size, self.max_positions)
+        seen = None if visible is None else np.asarray(visible)
+        if seen is not None and (seen.shape != texts.shape or seen.dtype != bool):
+            raise ShapeError(f"visible is {seen.dtype} {seen.shape}; expected bool {texts.shape}")
+        shown = Shown([] if output_hidden_states else None, [] if output_attentions else None)
+        given, padding, factor, mask = (
+            None if x is None else tensor(x, self.backend, dtype)
+            for x, dtype in (
+                (texts, self.backend.index_dtype),
+                (seen, DType.bool),
+                (theta, DType.float32),
+                (head_mask, DType.float32),
+            )
+        )
+        assert given is not None
+        through = self.through(None, padding, factor, mask, shown)
+        scores = logits(self.params, self.config, given, through)
+        return Output(_host(scores), _all_host(shown.hidden_states), _all_host(shown.attentions))
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """What a model gives for texts, on the host, in float32 or float64.
+
+    Attributes:
+        logits: scores of what follows each token (B, T, V).
+        hidden_states: the sum of embeddings, what each layer but the last makes of it, and what the
+            last does, normed: L + 1 arrays (B, T, C), as transformers gives them.
+        attentions: how each layer's heads weigh what they attend to: L arrays (B, H, T, T).
+    """
+
+    logits: HostArray
+    hidden_states: tuple[HostArray, ...] | None = None
+    attentions: tuple[HostArray, ...] | None = None
+
+
+def _host(x: Tensor) -> HostArray:
+    return x.widened().numpy()
+
+
+def _all_host(found: list[Tensor] | None) -> tuple[HostArray, ...] | None:
+    return None if found is None else tuple(map(_host, found))
+
+
+def checked_ids(ids: ArrayLike, vocab_size: int, positions: int) -> HostArray:
+    """Tokens (B, T) as an array, none of which a model would not know or have no place for.
+
+    Raises:
+        ShapeError, UsageError: they are not such; says why.
+    """
+    found = np.asarray(ids)
+    if found.ndim != 2 or not 1 <= found.shape[1] <= positions or found.dtype.kind not in "iu":
+        raise ShapeError(
+            f"ids are {found.dtype} {found.shape}; expected whole numbers (texts, tokens), from 1 "
+            f"to {positions} tokens a text"
+        )
+    if found.size and not 0 <= found.min() <= found.max() < vocab_size:
+        wrong = found[(found < 0) | (found >= vocab_size)][0]
+        raise UsageError(f"token {wrong} is none of the model's: expected 0 to {vocab_size - 1}")
+    return found
 
 
 def tokenizer_of(found: Pretrained) -> ByteLevelBPE | None:

@@ -10,16 +10,14 @@ Shapes: B texts of T new tokens, C channels, H heads, S positions to attend to, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tfx.core.cache import KVCache, positions_among
 from tfx.core.checkpointing import checkpointed
-from tfx.core.creation import arange
-from tfx.core.dropout import Dropout
 from tfx.core.nn import Activation, attention, cross_entropy, embedding, layer_norm, linear
 from tfx.core.ops import split
 from tfx.core.tensor import Tensor
+from tfx.models.gpt2.passing import PLAIN, Pass
 
 Params = Mapping[str, Tensor]
 
@@ -67,6 +65,10 @@ class Config:
         several = ends if isinstance(ends, tuple) else () if ends is None else (ends,)
         return tuple(token for token in several if token < self.vocab_size)
 
+    def heads(self, layer: int) -> Sequence[int]:
+        """The numbers of a layer's heads."""
+        return range(self.n_head)
+
     def attention_scale(self, layer: int) -> float:
         """What the scores of a layer are multiplied by."""
         scale = self.head_size**-0.5 if self.scale_attn_weights else 1.0
@@ -100,72 +102,30 @@ class Config:
         return shapes
 
 
-@dataclass(frozen=True)
-class Pass:
-    """What one pass through the model goes by, besides its input.
-
-    Attributes:
-        cache: what earlier passes have seen; takes in the new tokens.
-        visible: bool (B, T), False where a text holds padding; None where none does. Only without
-            a cache, which knows its own.
-        dropout: while the model is trained.
-        checkpoint: compute each block again for its gradient, instead of keeping what is in it.
-    """
-
-    cache: KVCache | None = None
-    visible: Tensor | None = None
-    dropout: Dropout | None = None
-    checkpoint: bool = False
-
-    def positions(self, ids: Tensor) -> Tensor:
-        """Where each token stands in its text: (T,), or (B, T) where texts are padded."""
-        if self.cache is not None:
-            return self.cache.positions(ids.shape[1])
-        if self.visible is not None:
-            return positions_among(self.visible)
-        return arange(ids.shape[1], ids.backend)
-
-    def keys_and_values(
-        self, layer: int, k: Tensor, v: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """All there are to attend to (B, S, C), where the first query stands among them, and which
-        of them are no padding (B, 1, 1, S)."""
-        offset, visible = None, self.visible
-        if self.cache is not None:
-            k, v, offset = self.cache.extend(layer, k, v)
-            visible = self.cache.visible
-        return k, v, offset, None if visible is None else visible[:, None, None, :]
-
-    def drop(self, x: Tensor, rate: float) -> Tensor:
-        return x if self.dropout is None else self.dropout(x, rate)
-
-    def drop_scores(self, q: Tensor, k: Tensor, heads: int, rate: float) -> Tensor | None:
-        """What dropout multiplies the weights of attention by (B, H, T, S)."""
-        if self.dropout is None:
-            return None
-        return self.dropout.factor((len(q), heads, q.shape[1], k.shape[1]), rate, q.dtype)
-
-
-def logits(p: Params, config: Config, ids: Tensor, through: Pass = Pass()) -> Tensor:
+def logits(p: Params, config: Config, ids: Tensor, through: Pass = PLAIN) -> Tensor:
     """Scores (B, T, V) of the token after each of the ids (B, T)."""
     return head(p, trunk(p, config, ids, through))
 
 
-def loss(p: Params, config: Config, ids: Tensor, targets: Tensor, through: Pass = Pass()) -> Tensor:
+def loss(p: Params, config: Config, ids: Tensor, targets: Tensor, through: Pass = PLAIN) -> Tensor:
     """Mean cross-entropy of the targets (B, T) that follow the ids (B, T)."""
     return cross_entropy(logits(p, config, ids, through), targets).mean()
 
 
-def trunk(p: Params, config: Config, ids: Tensor, through: Pass = Pass()) -> Tensor:
+def trunk(p: Params, config: Config, ids: Tensor, through: Pass = PLAIN) -> Tensor:
     """The last hidden states (B, T, C)."""
+    through.check(config.n_layer, config.n_head)
     x = embedding(p["wte.weight"], ids) + embedding(p["wpe.weight"], through.positions(ids))
     x = through.drop(x, config.embd_pdrop)  # (B, T, C)
     layer = checkpointed(block) if through.checkpoint else block
     for i in range(config.n_layer):
+        through.shown.hidden(x)
         x = layer(p, config, i, x, through)
+    x = norm(p, config, "ln_f", x)
+    through.shown.hidden(x)
     if through.cache is not None:
         through.cache.advance(ids.shape[1])
-    return norm(p, config, "ln_f", x)
+    return x
 
 
 def head(p: Params, x: Tensor) -> Tensor:
@@ -184,13 +144,17 @@ def block(p: Params, config: Config, i: int, x: Tensor, through: Pass) -> Tensor
 
 def attend(p: Params, config: Config, i: int, x: Tensor, through: Pass) -> Tensor:
     """Causal self-attention, the heads side by side: (B, T, C) -> (B, T, C), to be projected."""
+    heads = config.heads(i)
     q, k, v = split(dense(p, f"h.{i}.attn.c_attn", x), 3)  # (B, T, C) each
     k, v, offset, visible = through.keys_and_values(i, k, v)  # (B, S, C)
-    kept = through.drop_scores(q, k, config.n_head, config.attn_pdrop)
+    kept = through.drop_scores(q, k, len(heads), config.attn_pdrop)
     if config.reorder_and_upcast_attn:
         q, k, v = q.widened(), k.widened(), v.widened()
+    q = through.by_theta(i, q, heads)
     scale = config.attention_scale(i)
-    y = attention(q, k, v, scale, offset, visible, kept, heads=config.n_head)  # (B, T, C)
+    y = attention(q, k, v, scale, offset, visible, kept, heads=len(heads))  # (B, T, C)
+    y = through.by_head_mask(i, y, heads)
+    through.show_attention(i, q, k, scale, offset, visible, heads)
     return y.cast(x.dtype)
 
 

@@ -24,8 +24,9 @@ from tfx.core.tokenizer import ByteLevelBPE
 from tfx.core.training import Loop, Metrics
 from tfx.models.gpt2.data import Batches, Ids, characters, windows
 from tfx.models.gpt2.language_model import LanguageModel
-from tfx.models.gpt2.model import Params, Pass, loss
+from tfx.models.gpt2.model import Params, loss
 from tfx.models.gpt2.options import Options
+from tfx.models.gpt2.passing import Pass
 from tfx.models.gpt2.presets import Preset
 from tfx.models.gpt2.stepping import Advance, placed, stepping
 from tfx.models.gpt2.training_run import Run

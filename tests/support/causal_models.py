@@ -69,17 +69,24 @@ class TinyGPT(LanguageModel):
         )
         return cls(config, borrowed(weights, backend, dtype))
 
-    def logits(self, ids: Tensor, cache: KVCache) -> Tensor:
+    def logits(self, ids: Tensor, cache: KVCache, theta: Tensor | None = None) -> Tensor:
         self.read.append(ids.shape)
-        return super().logits(ids, cache)
+        return super().logits(ids, cache, theta)
 
     def each_logits(self, ids: Tensor, cache: KVCache) -> Tensor:
         self.read.append(ids.shape)
         return super().each_logits(ids, cache)
 
 
-def plain_logits(w: Weights, heads: int, ids: Sequence[int]) -> npt.NDArray[np.float64]:
-    """What the same GPT-2 gives behind one text, in float64: no cache, no batch, no tensors."""
+def plain_logits(
+    w: Weights, heads: int, ids: Sequence[int], theta: npt.ArrayLike = 1.0
+) -> npt.NDArray[np.float64]:
+    """What the same GPT-2 gives behind one text, in float64: no cache, no batch, no tensors.
+
+    Theta broadcasts with (layers, heads, tokens): each token may have been read by another.
+    """
+    depth = sum(name.endswith("ln_1.bias") for name in w)
+    each_theta = np.broadcast_to(np.asarray(theta, np.float64), (depth, heads, len(ids)))
 
     def norm(name: str, x: HostArray) -> HostArray:
         off = x - x.mean(-1, keepdims=True)
@@ -97,7 +104,8 @@ def plain_logits(w: Weights, heads: int, ids: Sequence[int]) -> npt.NDArray[np.f
             y.reshape(len(ids), heads, -1).transpose(1, 0, 2)
             for y in np.split(dense(f"h.{layer}.attn.c_attn", norm(f"h.{layer}.ln_1", x)), 3, -1)
         )
-        scores = np.exp(q @ k.transpose(0, 2, 1) / np.sqrt(q.shape[-1]) + future)
+        scores = each_theta[layer][..., None] * (q @ k.transpose(0, 2, 1)) / np.sqrt(q.shape[-1])
+        scores = np.exp(scores + future)
         mixed = scores / scores.sum(-1, keepdims=True) @ v
         joined = mixed.transpose(1, 0, 2).reshape(len(ids), -1)
         x = x + dense(f"h.{layer}.attn.c_proj", joined)

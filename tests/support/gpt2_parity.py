@@ -24,7 +24,8 @@ from tfx.core.generation.generate import GenerationOptions, generate
 from tfx.core.parameters import borrowed
 from tfx.core.tensor import Tensor
 from tfx.models.gpt2.language_model import LanguageModel
-from tfx.models.gpt2.model import Config, Pass, loss
+from tfx.models.gpt2.model import Config, loss
+from tfx.models.gpt2.passing import Pass
 
 transformers: Any = pytest.importorskip("transformers", reason="transformers is not installed")
 

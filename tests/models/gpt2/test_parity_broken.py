@@ -24,8 +24,9 @@ from tfx.core.capture import eager
 from tfx.core.creation import arange, tensor
 from tfx.core.nn import attention, layer_norm, linear
 from tfx.core.tensor import Tensor
-from tfx.models.gpt2 import model
-from tfx.models.gpt2.model import Config, Params, Pass
+from tfx.models.gpt2 import model, passing
+from tfx.models.gpt2.model import Config, Params
+from tfx.models.gpt2.passing import Pass
 
 pytestmark = pytest.mark.usefixtures("calm")
 
@@ -78,7 +79,7 @@ def padding_has_positions(patch: Patch) -> None:
     def wrong(visible: Tensor) -> Tensor:
         return arange(visible.shape[-1], visible.backend)
 
-    patch.setattr(model, "positions_among", wrong)
+    patch.setattr(passing, "positions_among", wrong)
 
 
 @noticed_by(check_batch, check_beams)
