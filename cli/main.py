@@ -28,6 +28,7 @@ COMMANDS = {
     "tokenizer": "Train a tokenizer, or turn text to token ids and back.",
     "convert": "Write a checkpoint as other programs read it.",
     "quantize": "Write the weights of a model in fewer bits.",
+    "prune": "Write a model without the attention heads that matter least.",
     "conformance": "Say what is right about a backend, and what is not.",
     "bench": "Time a model's work on several backends, side by side.",
     "compare": "Hold two backends against each other, layer by layer.",

@@ -32,6 +32,7 @@ class KVCache:
     Args:
         layers: how many layers keep keys and values.
         shape: of one layer's keys, and of its values: (..., positions, head size).
+        widths: the last axis of each layer, where they have not that of `shape`.
         dtype: what they are kept in: that of the keys which will come, or float16 or bfloat16, of
             which they come back as `Half` tensors.
 
@@ -42,14 +43,21 @@ class KVCache:
             None where all do.
     """
 
-    def __init__(self, layers: int, shape: tuple[int, ...], backend: Backend, dtype: DType) -> None:
+    def __init__(
+        self,
+        layers: int,
+        shape: tuple[int, ...],
+        backend: Backend,
+        dtype: DType,
+        widths: Sequence[int] | None = None,
+    ) -> None:
         self.capacity = shape[-2]
         self.length = 0
         self.visible: Tensor | None = None
         self._rows = shape[0]
+        shapes = [(*shape[:-1], width) for width in widths or [shape[-1]] * layers]
         self._buffers = [
-            (full(shape, 0.0, backend, dtype), full(shape, 0.0, backend, dtype))
-            for _ in range(layers)
+            (full(shape, 0.0, backend, dtype), full(shape, 0.0, backend, dtype)) for shape in shapes
         ]
         self._position = full((), 0, backend, backend.index_dtype)
         self._seen: npt.NDArray[np.bool_] | None = None  # `visible` on the host

@@ -182,6 +182,16 @@ class QuantizeSettings(Settings):
 
 
 @dataclass
+class PruneSettings(Settings):
+    """The flags of `tfx prune`."""
+
+    weights: Path | None
+    out: Path
+    data: Path
+    keep: float
+
+
+@dataclass
 class CompareSettings(Settings):
     """What an `Example` is of; the flags of `tfx compare` that are the model's business."""
 
@@ -285,6 +295,18 @@ class Quantizable(Protocol):
 
     def quantize(
         self, settings: QuantizeSettings, backend: Backend, report: Reporter
+    ) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class Prunable(Protocol):
+    """A recipe that can write its model without the parts that matter least to a text.
+
+    Raises `TfxError` for what the user can mend, and returns the object that `--json` prints.
+    """
+
+    def prune(
+        self, settings: PruneSettings, backend: Backend, report: Reporter
     ) -> dict[str, Any]: ...
 
 

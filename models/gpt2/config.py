@@ -21,11 +21,16 @@ def config_json(config: Config) -> dict[str, Any]:
     True
     """
     values = asdict(config)
+    pruned = values.pop("pruned_heads")
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": MODEL_TYPE,
         **{key: list(x) if isinstance(x, tuple) else x for key, x in values.items()},
         "n_ctx": config.n_positions,  # some tools know the length by its older name alone
+        # as transformers 4 has it; version 5 would find the shapes wrong
+        **(
+            {"pruned_heads": {str(layer): list(heads) for layer, heads in pruned}} if pruned else {}
+        ),
     }
 
 
@@ -62,6 +67,13 @@ def config_from(data: Mapping[str, Any], origin: str) -> tuple[Config, list[str]
         raise CheckpointError(
             f"{origin}: n_embd {config.n_embd} is not a multiple of n_head {config.n_head}"
         )
+    for layer, heads in config.pruned_heads:
+        known = layer < config.n_layer and all(head < config.n_head for head in heads)
+        if not known or len(heads) == config.n_head:
+            raise CheckpointError(
+                f"{origin}: pruned_heads: layer {layer} without heads {list(heads)}: expected "
+                f"layers below {config.n_layer}, and of {config.n_head} heads some that are left"
+            )
     return config, sorted(unknown)
 
 
@@ -78,7 +90,7 @@ _ALIASES = {
 _ELSEWHERE = """
 model model_type architectures transformers_version dtype torch_dtype _name_or_path n_ctx
 add_cross_attention gradient_checkpointing use_cache attn_implementation _attn_implementation
-chunk_size_feed_forward is_decoder is_encoder_decoder keys_to_ignore_at_inference pruned_heads
+chunk_size_feed_forward is_decoder is_encoder_decoder keys_to_ignore_at_inference
 output_attentions output_hidden_states output_past return_dict torchscript use_bfloat16
 summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
 cross_attention_hidden_size tie_encoder_decoder tf_legacy_loss n_special predict_special_tokens
@@ -153,10 +165,24 @@ _RULES = {
     "tie_word_embeddings": _SWITCH,
     "bos_token_id": _or_null(_TOKEN),
     "eos_token_id": _or_null(_TOKENS),
+    "pruned_heads": _Rule("lists of heads by layer", lambda value: _are_heads_by_layer(value)),
 }
 
 
+def _are_heads_by_layer(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        str(layer).isdecimal()
+        and len(str(layer)) < 6
+        and isinstance(heads, list | tuple)
+        and all(_whole(head) and head >= 0 for head in heads)
+        for layer, heads in value.items()
+    )
+
+
 def _typed(name: str, value: Any) -> Any:
+    if name == "pruned_heads":
+        found = {int(layer): tuple(sorted(set(heads))) for layer, heads in value.items() if heads}
+        return tuple(sorted(found.items()))
     if isinstance(value, list):
         return tuple(value)
     return float(value) if _RULES[name] in (_PROBABILITY, _SPREAD) else value

@@ -56,7 +56,7 @@ def evaluate(
         TfxError: the weights, the text or the flags will not do.
     """
     settings.refuse_unsupported(preset.name, _SETTINGS)
-    text, storage = _text_in(settings.data), Storage.asked(settings)
+    text, storage = text_in(settings.data), Storage.asked(settings)
     began = perf_counter()
     path = find_weights(preset, settings.weights, report.note)
     dtype = as_dtype(settings.dtype or "float32")
@@ -68,7 +68,7 @@ def evaluate(
             f"--stride {stride} would leave tokens out; expected at most the model's "
             f"{model.max_positions} positions"
         )
-    ids, behind_first = _encoded(text, model, path)
+    ids, behind_first = encoded(text, model, path)
     losses = losses_of(model, ids, stride, settings.batch_size, report)
     measures = Measures.of(losses, behind_first, model.max_positions)
     seconds = perf_counter() - loaded
@@ -241,7 +241,12 @@ def _losses_in(model: LanguageModel, ids: Ids, windows: Sequence[Window]) -> Ite
 # ---- the text ------------------------------------------------------------------------------------
 
 
-def _text_in(data: Path | None) -> str:
+def text_in(data: Path | None) -> str:
+    """The one text in a file.
+
+    Raises:
+        UsageError, DataError: no file is named, or it is not one.
+    """
     if data is None:
         raise UsageError("there is nothing to predict; give a text with --data FILE")
     if data.is_dir():
@@ -250,8 +255,12 @@ def _text_in(data: Path | None) -> str:
     return text
 
 
-def _encoded(text: str, model: LanguageModel, weights: Path) -> tuple[Ids, bytes]:
-    """The tokens of a text, and the bytes of all of them but the first."""
+def encoded(text: str, model: LanguageModel, weights: Path) -> tuple[Ids, bytes]:
+    """The tokens of a text, and the bytes of all of them but the first.
+
+    Raises:
+        UsageError, DataError: the model has no tokenizer, or there is nothing to predict.
+    """
     if model.tokenizer is None:
         raise UsageError(f"--data is text, and {shown(weights)} came without a tokenizer for it")
     ids = model.tokenizer.encode(text)

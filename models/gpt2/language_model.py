@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,12 +19,14 @@ from tfx.core.errors import ShapeError, TokenizerError, UsageError
 from tfx.core.files import shown
 from tfx.core.generation.reading import Reading, room_for
 from tfx.core.storage import Storage, bytes_of, placed
+from tfx.core.stored import Stored
 from tfx.core.tensor import Tensor
 from tfx.core.tokenizer import ByteLevelBPE, load_tokenizer
 from tfx.core.wording import in_words
 from tfx.models.gpt2.layouts import forms, inputs_first
 from tfx.models.gpt2.model import Config, Params, head, logits, trunk
 from tfx.models.gpt2.passing import PLAIN, Pass, Shown
+from tfx.models.gpt2.pruned import cuts, without_heads
 from tfx.models.gpt2.weights import Pretrained, read_pretrained
 
 SPARE = 1000
@@ -120,9 +122,29 @@ class LanguageModel:
 
     def start(self, batch: int, capacity: int) -> KVCache:
         """An empty cache for `batch` texts of `capacity` tokens, or of some more."""
-        shape = (batch, room_for(capacity, self.max_positions), self.config.n_embd)
-        kept = self.kv_dtype or self.dtype
-        return KVCache(self.config.n_layer, shape, self.backend, kept)
+        config, kept = self.config, self.kv_dtype or self.dtype
+        shape = (batch, room_for(capacity, self.max_positions), config.n_embd)
+        widths = [config.width(layer) for layer in range(config.n_layer)]
+        return KVCache(config.n_layer, shape, self.backend, kept, widths)
+
+    def prune_heads(self, heads: Mapping[int, Collection[int]]) -> LanguageModel:
+        """The model without some heads, by layer: its matrices shrink, all else is shared.
+
+        Heads keep their numbers, so that those of a second call, of theta and of a head mask mean
+        the same heads as before. What was pruned already may be named again.
+
+        Raises:
+            UsageError: there is no such layer or head, a layer would lose all of its heads, or the
+                weights are quantized.
+        """
+        if any(isinstance(x, Stored) for x in self.params.values()):
+            raise UsageError("quantized weights cannot be pruned; quantize what is pruned already")
+        config = without_heads(self.config, heads)
+        backend, params = self.backend, dict(self.params)
+        for name, cut in cuts(self.config, config).items():
+            places = tensor(cut.kept, backend, backend.index_dtype)
+            params[name] = params[name].take(places, cut.axis)
+        return replace(self, config=config, params=params)
 
     def logits(self, ids: Tensor, cache: KVCache, theta: Tensor | None = None) -> Tensor:
         """Read ids (B, T) after what the cache holds; scores (B, V) of what follows the last."""

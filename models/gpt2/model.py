@@ -44,6 +44,7 @@ class Config:
     tie_word_embeddings: bool = True
     bos_token_id: int | None = 50256
     eos_token_id: int | tuple[int, ...] | None = 50256
+    pruned_heads: tuple[tuple[int, tuple[int, ...]], ...] = ()  # (layer, heads it has lost)
 
     @property
     def head_size(self) -> int:
@@ -66,8 +67,13 @@ class Config:
         return tuple(token for token in several if token < self.vocab_size)
 
     def heads(self, layer: int) -> Sequence[int]:
-        """The numbers of a layer's heads."""
-        return range(self.n_head)
+        """The numbers of a layer's heads, of those it was made with."""
+        pruned = dict(self.pruned_heads).get(layer, ())
+        return [head for head in range(self.n_head) if head not in pruned]
+
+    def width(self, layer: int) -> int:
+        """How many channels the heads of a layer have between them."""
+        return len(self.heads(layer)) * self.head_size
 
     def attention_scale(self, layer: int) -> float:
         """What the scores of a layer are multiplied by."""
@@ -86,9 +92,10 @@ class Config:
             "wpe.weight": (self.n_positions, c),
         }
         for i in range(self.n_layer):
+            width = self.width(i)
             for name, inputs, outputs in (
-                ("attn.c_attn", c, 3 * c),
-                ("attn.c_proj", c, c),
+                ("attn.c_attn", c, 3 * width),
+                ("attn.c_proj", width, c),
                 ("mlp.c_fc", c, self.inner),
                 ("mlp.c_proj", self.inner, c),
             ):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, get_type_hints
 
 from tfx.core.autograd import Autograd
 from tfx.core.errors import CheckpointError, UsageError
 from tfx.core.overrides import no_such_setting, number_set
 from tfx.core.recipe import TrainSettings, spelled
-from tfx.models.gpt2.config import config_from
+from tfx.models.gpt2.config import config_from, config_json
 from tfx.models.gpt2.model import Config
 
 FINE_TUNING_LR = 5e-5
@@ -163,7 +163,7 @@ def configured(base: Config, overrides: Mapping[str, str]) -> Config:
         elif key in _OF_CONFIG:
             changes[key] = _json_or_text(text)
     try:
-        config, _ = config_from({**asdict(base), **changes}, "--set")
+        config, _ = config_from({**config_json(base), **changes}, "--set")
     except CheckpointError as fault:
         raise UsageError(str(fault)) from None
     for name in overrides.keys() & {"bos_token_id", "eos_token_id"}:

@@ -1,4 +1,4 @@
-"""`tfx train | run | eval | convert | quantize | compare | bench gpt2`, and every other size.
+"""What `tfx train`, `run`, `eval` and the other commands do with a GPT-2 of any size.
 
 What a command needs is imported when it is called: nobody waits for the others.
 """
@@ -20,6 +20,7 @@ from tfx.core.recipe import (
     EvalSettings,
     Example,
     Part,
+    PruneSettings,
     QuantizeSettings,
     Reporter,
     RunSettings,
@@ -88,6 +89,13 @@ class GPT2:
         from tfx.models.gpt2 import quantize
 
         return quantize.quantize(self._preset, settings, backend, report)
+
+    @_quiet
+    def prune(self, settings: PruneSettings, backend: Backend, report: Reporter) -> dict[str, Any]:
+        """Write the model without the heads that matter least."""
+        from tfx.models.gpt2 import pruning
+
+        return pruning.prune(self._preset, settings, backend, report)
 
     def example(
         self,

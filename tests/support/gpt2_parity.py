@@ -33,6 +33,7 @@ LOGITS = 2e-5  # of the largest logit, in float32
 GRADIENTS = 1e-4  # of the largest number of each
 NEAR = 1e-4  # between the two largest logits: rounding may exchange them
 NEW, FEW = 200, 12  # tokens, as far as there are positions
+NAMES = [field.name for field in fields(Config) if field.name != "pruned_heads"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Reference:
         self.model = transformers_gpt2(transformers, seed, **options)
         enliven(self.model)
         given = self.model.config
-        self.config = Config(**{field.name: getattr(given, field.name) for field in fields(Config)})
+        self.config = Config(**{name: getattr(given, name) for name in NAMES})
         shape = 2, min(length, self.config.n_positions)
         self.ids = np.random.default_rng(seed).integers(0, self.config.vocab_size, shape)
         self.prompt: list[int] = self.ids[0, :prompt].tolist()

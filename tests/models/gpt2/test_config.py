@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import pytest
@@ -32,6 +32,7 @@ OTHER = Config(
     tie_word_embeddings=False,
     bos_token_id=None,
     eos_token_id=(7, 299),
+    pruned_heads=((0, (1,)), (2, (0, 4))),
 )
 
 # What the config.json of openai-community/gpt2 says.
@@ -60,14 +61,15 @@ def refusal(data: dict[str, Any]) -> str:
 def test_defaults_and_names_are_those_of_transformers() -> None:
     transformers = pytest.importorskip("transformers")
     theirs = transformers.GPT2Config()
-    assert asdict(Config()) == {f.name: getattr(theirs, f.name) for f in fields(Config)}
+    ours = {name: value for name, value in asdict(Config()).items() if name != "pruned_heads"}
+    assert ours == {name: getattr(theirs, name) for name in ours}
 
 
 @pytest.mark.parametrize("config", [Config(), OTHER])
 def test_both_ways_through_transformers(tmp_path: Any, config: Config) -> None:
     transformers = pytest.importorskip("transformers")
     theirs = transformers.GPT2Config(**config_json(config))
-    values = {f.name: getattr(theirs, f.name) for f in fields(Config)}
+    values = {f.name: getattr(theirs, f.name, {}) for f in fields(Config)}
     assert config_from(values, "there") == (config, [])
     theirs.save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())
@@ -172,7 +174,34 @@ def test_another_model() -> None:
     assert "add_cross_attention" in refusal({"add_cross_attention": True})
 
 
-@pytest.mark.parametrize("config", [OTHER, Config(n_layer=2, n_embd=12, n_head=3, vocab_size=9)])
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([[0, [1]]], "expected lists of heads by layer"),
+        ({"0": 1}, "expected lists of heads by layer"),
+        ({"-1": [1]}, "expected lists of heads by layer"),
+        ({"0": [1.0]}, "expected lists of heads by layer"),
+        ({"0": [-1]}, "expected lists of heads by layer"),
+        ({"9" * 5000: [1]}, "expected lists of heads by layer"),
+        ({"12": [1]}, "layer 12 without heads [1]: expected layers below 12"),
+        ({"3": [12]}, "layer 3 without heads [12]"),
+        ({"3": list(range(12))}, "of 12 heads some that are left"),
+    ],
+)
+def test_pruned_heads_that_cannot_be(data: Any, message: str) -> None:
+    assert message in refusal({"pruned_heads": data})
+
+
+def test_pruned_heads_as_others_write_them() -> None:
+    found, _ = config_from({"pruned_heads": {"3": [5, 2, 5], "0": [1], "1": []}}, "here")
+    assert found.pruned_heads == ((0, (1,)), (3, (2, 5)))
+    assert "pruned_heads" not in config_json(Config())
+
+
+WHOLE = replace(OTHER, pruned_heads=())
+
+
+@pytest.mark.parametrize("config", [WHOLE, Config(n_layer=2, n_embd=12, n_head=3, vocab_size=9)])
 def test_shapes_are_those_of_transformers(config: Config) -> None:
     transformers = pytest.importorskip("transformers")
     theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config(**config_json(config)))

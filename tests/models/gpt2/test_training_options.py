@@ -111,10 +111,12 @@ def test_every_value_of_the_configuration_can_be_set() -> None:
         "tie_word_embeddings": False,
         "bos_token_id": None,
         "eos_token_id": 7,
+        "pruned_heads": {"1": [0, 2]},
     }
     assert changed.keys() == asdict(Config()).keys()
     assert all(changed[name] != value for name, value in asdict(Config()).items())
     texts = {n: v if isinstance(v, str) else json.dumps(v) for n, v in changed.items()}
+    changed["pruned_heads"] = ((1, (0, 2)),)
     assert configured(Config(), texts) == Config(**changed)  # type: ignore[arg-type]
     dropped = configured(Config(), {"dropout": "0.4"})
     assert dropped == Config(resid_pdrop=0.4, embd_pdrop=0.4, attn_pdrop=0.4)

@@ -1,0 +1,66 @@
+"""`tfx prune`: what it hands to a model, and the models that have no such thing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MODELS = """
+from tfx.core.hookspecs import hookimpl
+from tfx.core.specs import ModelSpec
+
+@hookimpl
+def tfx_models():
+    return [ModelSpec(name="bush", target="tfx_bush:Bush", summary="says what it was given")]
+
+class Bush:
+    name = "bush"
+    train = run = evaluate = lambda *_: None
+
+    def prune(self, settings, backend, report):
+        report.result(f"wrote {settings.out}")
+        return {"given": settings.given(), "backend": str(backend)}
+"""
+
+
+@pytest.fixture(autouse=True)
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A distribution with a model that can be pruned, beside the others."""
+    site = tmp_path / "more"
+    info = site / "tfx_bush-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "tfx_bush.py").write_text(MODELS)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tfx-bush\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[tfx]\nbush = tfx_bush\n")
+    monkeypatch.syspath_prepend(str(site))
+
+
+def test_every_flag_is_passed_on(invoke: Any) -> None:
+    flags = {"weights": "in", "out": "out/x", "data": "text.txt", "keep": 0.5}
+    args = [f"--{name}={value}" for name, value in flags.items()]
+    done = invoke("prune", "bush", *args, "--backend", "chip", "--json")
+    assert json.loads(done.stdout) == {"given": flags, "backend": "chip:0"}
+
+
+def test_three_heads_in_four_stay_by_default(invoke: Any) -> None:
+    done = invoke("prune", "bush", "--out=x", "--data=y", "--backend", "chip", "--json")
+    assert json.loads(done.stdout)["given"]["keep"] == 0.75
+    done = invoke("prune", "bush", "--out=x", "--data=y", "--backend", "chip")
+    assert done.stdout == "wrote x\n"
+
+
+def test_a_model_with_nothing_to_prune(invoke: Any) -> None:
+    done = invoke("prune", "echo", "--out=x", "--data=y", "--backend", "chip")
+    assert done.exit_code == 2
+    assert "echo has nothing to prune" in done.stderr
+
+
+@pytest.mark.parametrize("left_out", ["--out=x", "--data=y"])
+def test_what_must_be_given(left_out: str, invoke: Any) -> None:
+    given = [flag for flag in ("--out=x", "--data=y") if flag != left_out]
+    done = invoke("prune", "bush", *given)
+    assert done.exit_code == 2
+    assert left_out.split("=")[0] in done.stderr
