@@ -29,6 +29,7 @@ COMMANDS = {
     "convert": "Write a checkpoint as other programs read it.",
     "quantize": "Write the weights of a model in fewer bits.",
     "prune": "Write a model without the attention heads that matter least.",
+    "resonate": "Judge a text token by token, and steer attention by that.",
     "conformance": "Say what is right about a backend, and what is not.",
     "bench": "Time a model's work on several backends, side by side.",
     "compare": "Hold two backends against each other, layer by layer.",

@@ -121,6 +121,27 @@ def draw_losses(metrics: Path, picture: Path, title: str) -> None:
     figure.savefig(picture, dpi=150)
 
 
+def draw_thetas(curves: Sequence[tuple[str, str, Sequence[float]]], picture: Path) -> None:
+    """Draw the course of theta, token by token, of experiences: a prompt, a status and the thetas
+    of each."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    colors = {"accepted": "tab:green", "rejected": "tab:red", "unvalidated": "tab:gray"}
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for prompt, status, thetas in curves:
+        name = f"{prompt[:30]!r} ({status})".replace("$", r"\$")
+        axes.plot(thetas, color=colors[status], marker="o", markersize=3, alpha=0.7, label=name)
+    if 0 < len(curves) <= 8:
+        axes.legend(frameon=False, fontsize="small")
+    axes.set(title="theta", xlabel="tokens", ylabel="theta", ylim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(picture, dpi=150)
+
+
 def smoothed(losses: Sequence[float]) -> list[float]:
     """The mean of each loss and its neighbours, a fiftieth of the curve on either side.
 

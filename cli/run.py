@@ -157,6 +157,14 @@ def run(
             autocompletion=options.complete_dtype,
         ),
     ] = None,
+    theta: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FLOAT",
+            parser=at_least_0,
+            help="Multiply the scores of attention; below 1 it spreads, 0 attends to all alike.",
+        ),
+    ] = None,
     prompt_lookup: Annotated[
         bool | None,
         typer.Option(
@@ -241,6 +249,7 @@ def run(
         quantize_embeddings=quantize_embeddings,
         group_size=group_size,
         kv_dtype=kv_dtype,
+        theta=theta,
         prompt_lookup=prompt_lookup,
         draft=draft,
         num_draft_tokens=num_draft_tokens,

@@ -17,6 +17,7 @@ from tfx.core.errors import UsageError
 
 if TYPE_CHECKING:
     from tfx.core.backend import Backend
+    from tfx.core.resonance import Bounds, Resonance
     from tfx.core.tensor import Tensor
 
 
@@ -138,6 +139,7 @@ class RunSettings(Settings):
     quantize_embeddings: str | None = None
     group_size: int | None = None
     kv_dtype: str | None = None
+    theta: float | None = None
     prompt_lookup: bool | None = None
     draft: str | None = None
     num_draft_tokens: int | None = None
@@ -189,6 +191,18 @@ class PruneSettings(Settings):
     out: Path
     data: Path
     keep: float
+
+
+@dataclass
+class ResonateSettings(Settings):
+    """The flags of `tfx resonate` that are the model's business; `theta` is what to begin with."""
+
+    prompt: str
+    theta: float
+    bounds: Bounds
+    weights: Path | None = None
+    dtype: str | None = None
+    max_new_tokens: int | None = None
 
 
 @dataclass
@@ -308,6 +322,18 @@ class Prunable(Protocol):
     def prune(
         self, settings: PruneSettings, backend: Backend, report: Reporter
     ) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class Resonant(Protocol):
+    """A recipe whose model heeds theta, and can be steered by it token by token.
+
+    Raises `TfxError` for what the user can mend.
+    """
+
+    def resonance(
+        self, settings: ResonateSettings, backend: Backend, report: Reporter
+    ) -> Resonance: ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,10 +23,12 @@ from tfx.core.recipe import (
     PruneSettings,
     QuantizeSettings,
     Reporter,
+    ResonateSettings,
     RunSettings,
     TrainSettings,
     Work,
 )
+from tfx.core.resonance import Resonance
 from tfx.models.gpt2.presets import PRESETS
 
 # NumPy would warn of overflows on stderr; what comes of them is found out and is an error.
@@ -96,6 +98,15 @@ class GPT2:
         from tfx.models.gpt2 import pruning
 
         return pruning.prune(self._preset, settings, backend, report)
+
+    @_quiet
+    def resonance(
+        self, settings: ResonateSettings, backend: Backend, report: Reporter
+    ) -> Resonance:
+        """A text to be judged token by token."""
+        from tfx.models.gpt2 import resonating
+
+        return resonating.resonance(self._preset, settings, backend, report)
 
     def example(
         self,

@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import Any
 
 from tfx.core.backend import Backend
+from tfx.core.creation import tensor
 from tfx.core.dtypes import as_dtype
 from tfx.core.generation import (
     Growing,
@@ -70,6 +71,8 @@ def run(
     model = LanguageModel.load(path, backend, report.note, dtype, storage)
     if kv_dtype is not None:
         model = replace(model, kv_dtype=kv_dtype)
+    if settings.theta is not None:
+        model = replace(model, theta=tensor(settings.theta, backend, dtype))
     timing = Timing(perf_counter() - began, speculation_from(settings, preset, model, report))
     options = replace(options, seed=seed or 0, eos_ids=eos_ids(model, path))
     requests = requests_from(settings, options, model)

@@ -186,6 +186,7 @@ def test_run_passes_every_flag_on(invoke: Any) -> None:
         "quantize_embeddings": "none",
         "group_size": 32,
         "kv_dtype": "float16",
+        "theta": 0.0,
     }
     args = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
     switches = ("--stop", "a", "--stop", "b", "--window", "--prompt-lookup")

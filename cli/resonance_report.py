@@ -1,0 +1,63 @@
+"""`tfx resonate --report`: what a store of experiences comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tfx.cli.plot import draw_thetas
+from tfx.cli.report import TextReporter
+from tfx.core.experiences import Experience, ExperienceStore, summary
+from tfx.core.files import shown
+from tfx.core.wording import quoted
+
+BARS = "▁▂▃▄▅▆▇█"
+WIDEST = 40  # bars in a line
+
+
+def report_on(
+    store: ExperienceStore, model: str | None, picture: Path | None, report: TextReporter
+) -> dict[str, Any]:
+    """Show the experiences of a model, or of all, and draw their thetas into `picture`.
+
+    Raises:
+        TfxError: the store or the picture will not do.
+    """
+    found = [x for x in store.experiences() if model in (None, x.model)]
+    total = summary(found)
+    for x in found:
+        score = "" if x.score is None else f"  score {x.score:.2f}"
+        report.result(f"{x.id}  {x.time}  {x.model}  {x.status}{score}")
+        report.result(f"  {quoted(x.prompt)} -> {quoted(x.response)}")
+        report.result(f"  theta {x.theta_start:.4g} -> {x.theta:.4g}  {sparkline(x.thetas)}")
+        if x.notes:
+            report.result(f"  {x.notes}")
+    counts = ", ".join(f"{total[key]} {key}" for key in ("accepted", "rejected", "unvalidated"))
+    report.result(f"{shown(store.path)}: {total['experiences']} experiences: {counts}")
+    if total["decisions"]:
+        share = total["satisfied"] / total["decisions"]
+        report.result(f"{total['decisions']} decisions, {share:.0%} satisfied")
+    if total["mean_theta_accepted"] is not None:
+        report.result(f"theta ended at {total['mean_theta_accepted']:.4g} where it was accepted")
+    if picture is not None:
+        draw_thetas([(x.prompt, x.status, x.thetas) for x in found], picture)
+        report.result(f"drawn into {shown(picture)}")
+    listed = [_described(x) for x in found]
+    return {"store": str(store.path), "model": model, **total, "list": listed}
+
+
+def _described(x: Experience) -> dict[str, Any]:
+    return x.described() | {"thetas": x.thetas}
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Numbers from 0 to 1, or to the highest, as a line of bars; of many, evenly spread ones.
+
+    >>> sparkline([0.0, 0.5, 1.0]), sparkline([2.0]), len(sparkline([0.5] * 1000))
+    ('▁▅█', '█', 40)
+    """
+    step = max(1.0, (len(values) - 1) / (WIDEST - 1))
+    some = [values[round(i * step)] for i in range(min(len(values), WIDEST))]
+    highest = max(1.0, *values)
+    return "".join(BARS[round(x / highest * (len(BARS) - 1) + 1e-9)] for x in some)
