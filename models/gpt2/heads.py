@@ -24,8 +24,9 @@ from tfx.core.errors import UsageError
 from tfx.core.nn import Activation, activate, linear
 from tfx.core.ops import lowest, sigmoid, split, where
 from tfx.core.tensor import Tensor
-from tfx.models.gpt2.model import Config, Params, Pass, trunk
+from tfx.models.gpt2.model import Config, Params, trunk
 from tfx.models.gpt2.model import head as next_token
+from tfx.models.gpt2.passing import Pass
 
 TaskName = Literal[
     "text-classification", "token-classification", "question-answering", "multiple-choice"

@@ -17,8 +17,8 @@ from tfx.core.parameters import Parameters
 from tfx.core.schedules import Table
 from tfx.core.tensor import Tensor
 from tfx.core.threefry import key_from_seed
-from tfx.models.gpt2.model import Pass
 from tfx.models.gpt2.options import Options
+from tfx.models.gpt2.passing import Pass
 
 Loss = Callable[..., Tensor]
 """From parameters, a `Pass` and the tensors of a batch to the mean loss, 0-d."""

@@ -26,7 +26,8 @@ from tfx.core.parameters import Parameters
 from tfx.core.schedules import cosine
 from tfx.core.tensor import Tensor
 from tfx.models.gpt2.language_model import LanguageModel
-from tfx.models.gpt2.model import Config, Params, Pass, loss
+from tfx.models.gpt2.model import Config, Params, loss
+from tfx.models.gpt2.passing import Pass
 
 pytestmark = pytest.mark.parametrize("backend", ["cupy"], indirect=True)
 

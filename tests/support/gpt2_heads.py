@@ -29,7 +29,8 @@ from tfx.models.gpt2.heads import (
     text_logits,
     token_logits,
 )
-from tfx.models.gpt2.model import Config, Params, Pass
+from tfx.models.gpt2.model import Config, Params
+from tfx.models.gpt2.passing import Pass
 
 transformers: Any = pytest.importorskip("transformers", reason="transformers is not installed")
 

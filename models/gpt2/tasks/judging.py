@@ -10,7 +10,8 @@ from tfx.core.capture import jit
 from tfx.core.creation import tensor
 from tfx.core.dtypes import DType
 from tfx.core.tensor import Tensor
-from tfx.models.gpt2.model import Params, Pass
+from tfx.models.gpt2.model import Params
+from tfx.models.gpt2.passing import Pass
 from tfx.models.gpt2.stepping import placed
 from tfx.models.gpt2.tasks.examples import in_batches
 from tfx.models.gpt2.tasks.metrics import Metrics

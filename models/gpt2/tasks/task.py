@@ -14,7 +14,8 @@ from tfx.core.errors import UsageError
 from tfx.core.tensor import Tensor
 from tfx.core.tokenizer import ByteLevelBPE
 from tfx.models.gpt2.heads import Head, TaskName
-from tfx.models.gpt2.model import Config, Params, Pass
+from tfx.models.gpt2.model import Config, Params
+from tfx.models.gpt2.passing import Pass
 from tfx.models.gpt2.tasks.metrics import Metrics
 from tfx.models.gpt2.tasks.records import Record
 

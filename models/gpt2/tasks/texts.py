@@ -13,7 +13,8 @@ from tfx.core.tensor import Tensor
 from tfx.core.wording import kind_of, quoted
 from tfx.models.gpt2.head_losses import text_loss
 from tfx.models.gpt2.heads import Head, Problem, text_logits
-from tfx.models.gpt2.model import Params, Pass
+from tfx.models.gpt2.model import Params
+from tfx.models.gpt2.passing import Pass
 from tfx.models.gpt2.tasks import metrics
 from tfx.models.gpt2.tasks.labels import class_names, number_of
 from tfx.models.gpt2.tasks.metrics import Metrics

@@ -20,8 +20,9 @@ from tfx.core.runs import BEST, claim_run_dir, run_folder
 from tfx.core.schedules import Table, cosine
 from tfx.core.tensor import Tensor
 from tfx.core.training import Loop, Metrics
-from tfx.models.gpt2.model import Params, Pass
+from tfx.models.gpt2.model import Params
 from tfx.models.gpt2.options import Options
+from tfx.models.gpt2.passing import Pass
 from tfx.models.gpt2.presets import Preset
 from tfx.models.gpt2.resumption import take_best_along
 from tfx.models.gpt2.stepping import Advance, stepping

@@ -26,7 +26,8 @@ from tfx.models.gpt2.head_losses import (
     text_loss,
 )
 from tfx.models.gpt2.heads import Head, Summary, choice_logits, last_token, text_logits
-from tfx.models.gpt2.model import Params, Pass
+from tfx.models.gpt2.model import Params
+from tfx.models.gpt2.passing import Pass
 
 pytestmark = pytest.mark.usefixtures("calm")
 
