@@ -49,6 +49,9 @@ Ids = Array
 Bytes = Array
 """uint8 (n,), side by side."""
 
+Words = Array
+"""uint16 (rows, n): those of a row lie side by side, rows anywhere."""
+
 Position = Array
 """One int64, (1,)."""
 
@@ -66,6 +69,7 @@ _TYPES: dict[str, Callable[[types.Type, types.Type], types.Type]] = {
     "Factors": lambda real, ids: types.Array(real, 4, "A"),
     "Ids": lambda real, ids: types.Array(ids, 1, "C"),
     "Bytes": lambda real, ids: types.Array(types.uint8, 1, "C"),
+    "Words": lambda real, ids: types.Array(types.uint16, 2, "A"),
     "Position": lambda real, ids: types.Array(types.int64, 1, "C"),
     "Flag": lambda real, ids: types.Array(types.boolean, 1, "C"),
     "Real": lambda real, ids: real,
@@ -206,6 +210,12 @@ def _renamed(function: G, name: str) -> G:
     copy.__qualname__ = name
     copy.__module__ = function.__module__
     return cast(G, copy)
+
+
+def compiles_for(*features: str) -> bool:
+    """Whether the processor that Numba compiles for has all of these, as LLVM calls them."""
+    _, _, known = cpu_target.target_context.codegen().magic_tuple()
+    return set(features) <= set(known.split(","))
 
 
 # ---- threads ------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ _KERNELS = {
     "linear": ("dense:LINEAR", "bias, activation and residual in one pass after the product"),
     "linear_q8": ("quantized:LINEAR_Q8", "reads weights of 8 bits as they are"),
     "linear_q4": ("quantized:LINEAR_Q4", "reads weights of 4 bits as they are"),
+    "linear_half": ("halves:LINEAR_HALF", "reads weights of 16 bits as they are"),
     "gelu": ("dense:GELU", "both forms in one pass"),
     "rms_norm": ("norms:RMS_NORM", "one pass, and one for all gradients"),
     "layer_norm": ("norms:LAYER_NORM", "one pass, and one for all gradients"),

@@ -14,7 +14,17 @@ from numba import prange, types
 from numba.extending import intrinsic, overload
 
 from tfx.backends.numba.arithmetic import row
-from tfx.backends.numba.compiling import Bytes, Compiled, Count, Ids, Row, Rows, helper, shared
+from tfx.backends.numba.compiling import (
+    Bytes,
+    Compiled,
+    Count,
+    Ids,
+    Row,
+    Rows,
+    compiles_for,
+    helper,
+    shared,
+)
 from tfx.backends.numba.quantized_epilogue import finish
 
 TILE = 64
@@ -23,17 +33,19 @@ TILE = 64
 
 @intrinsic  # type: ignore[untyped-decorator]
 def as_float32(typingctx: Any, x: Any) -> Any:
-    """A float32 as it is; a uint16 as the float16 with those bits.
+    """A float as it is; a uint16 as the float16 with those bits.
 
-    In integers, since not every processor has an instruction for it: its exponent and fraction,
-    moved to where float32 has them, make a number 2**112 times too small.
+    In integers, where the processor has no instruction for it: its exponent and fraction, moved to
+    where float32 has them, make a number 2**112 times too small.
     """
-    if x == types.float32:
+    if isinstance(x, types.Float):
         return x(x), lambda context, builder, signature, args: args[0]
     if x != types.uint16:
         return None
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if compiles_for("+f16c"):
+            return builder.fpext(builder.bitcast(args[0], ir.HalfType()), ir.FloatType())
         word = ir.IntType(32)
         bits = builder.zext(args[0], word)
         magnitude = builder.shl(builder.and_(bits, word(0x7FFF)), word(13))

@@ -15,8 +15,9 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.core.registry import cpu_target
 from numba.extending import intrinsic, models, register_model
+
+from tfx.backends.numba.compiling import compiles_for
 
 LANES = 16
 """Sums of 32 bits in a vector."""
@@ -34,8 +35,7 @@ BYTES = ir.VectorType(BYTE, WIDTH)
 
 def available() -> bool:
     """Whether Numba compiles for a processor that has the instructions."""
-    _, _, features = cpu_target.target_context.codegen().magic_tuple()
-    return {"+avx512f", "+avx512bw", "+avx512vl", "+avx512vnni"} <= set(features.split(","))
+    return compiles_for("+avx512f", "+avx512bw", "+avx512vl", "+avx512vnni")
 
 
 class Sums(types.Type):
