@@ -9,14 +9,43 @@ from __future__ import annotations
 import itertools
 
 from tfx.core.checkpointing import once
+from tfx.core.checks import index
 from tfx.core.creation import full
 from tfx.core.dtypes import DType
-from tfx.core.errors import UsageError
+from tfx.core.errors import ShapeError, UsageError
+from tfx.core.fused import fused
 from tfx.core.ops import where
 from tfx.core.tensor import Tensor, apply
 from tfx.core.threefry import fold_in
 
-_BITS = 24
+BITS = 24
+"""Of each word, that are compared with the rate."""
+
+
+@fused
+def dropout_factor(
+    step: Tensor, *, key: tuple[int, int], shape: tuple[int, ...], rate: float, dtype: DType
+) -> Tensor:
+    """Numbers of `shape` and `dtype`: 0 for a share of `rate`, 1 / (1 - rate) for the rest.
+
+    0 stands where `random_bits` with the counter `step` (0-d, of integers) and `key` draws less
+    than round(rate * 2**24) in 24 bits. Kernels draw the same: their zeros are in the same places.
+
+    Raises:
+        UsageError: `rate` is not a share below 1.
+    """
+    if not 0 <= rate < 1:
+        raise UsageError(f"dropout {rate}: expected a share from 0 up to, not including, 1")
+    if step.shape:
+        raise ShapeError(f"the step of dropout has shape {step.shape}: expected one number")
+    bits = apply("random_bits", index(step), key=key, shape=shape, bits=BITS)
+    kept = full((), 1 / (1 - rate), step.backend, dtype)
+    return where(bits < how_many_zeros(rate), 0.0, kept)
+
+
+def how_many_zeros(rate: float) -> int:
+    """For which of all 2**BITS draws, the lowest, there is a zero."""
+    return round(rate * (1 << BITS))
 
 
 class Dropout:
@@ -47,11 +76,7 @@ class Dropout:
         Raises:
             UsageError: `rate` is not a share below 1.
         """
-        if not 0 <= rate < 1:
-            raise UsageError(f"dropout {rate}: expected a share from 0 up to, not including, 1")
         if rate == 0:
             return None
         key = fold_in(self._key, once(self._calls.__next__))
-        bits = apply("random_bits", self._step, key=key, shape=shape, bits=_BITS)
-        kept = full((), 1 / (1 - rate), self._step.backend, dtype)
-        return where(bits < round(rate * 2**_BITS), 0.0, kept)
+        return dropout_factor(self._step, key=key, shape=shape, rate=rate, dtype=dtype)

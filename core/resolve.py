@@ -250,8 +250,7 @@ def _add_kernels(host: PluginHost, opened: Backend, name: str) -> Iterator[TfxEr
 
 
 def _kernel(offer: Offer[KernelSpec]) -> Fused:
-    import tfx.core.generation.sampling
-    import tfx.core.quantized  # noqa: F401 (with which all fused ops are there)
+    import tfx.core.fused_ops  # noqa: F401 (defines them)
     from tfx.core.backend import Fused
     from tfx.core.fused import FUSED
 

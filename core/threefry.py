@@ -12,8 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-_ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
-_PARITY = 0x1BD11BDA
+ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
+"""By how many bits, round by round: four of them, then the other four."""
+
+PARITY = 0x1BD11BDA
+"""What the third word of the key schedule is made with."""
+
 _MASK = 0xFFFFFFFF
 _BLOCK = 1 << 15  # pairs of words that pass through all rounds while they are in a core's cache
 
@@ -30,11 +34,11 @@ def threefry2x32(key: tuple[int, int], c0: Any, c1: Any) -> tuple[Any, Any]:
     >>> [hex(word) for word in threefry2x32((0, 0), 0, 0)]
     ['0x6b200159', '0x99ba4efe']
     """
-    schedule = (key[0], key[1], key[0] ^ key[1] ^ _PARITY)
+    schedule = (key[0], key[1], key[0] ^ key[1] ^ PARITY)
     x0 = (c0 + schedule[0]) & _MASK
     x1 = (c1 + schedule[1]) & _MASK
     for group in range(5):
-        for rotation in _ROTATIONS[:4] if group % 2 == 0 else _ROTATIONS[4:]:
+        for rotation in ROTATIONS[:4] if group % 2 == 0 else ROTATIONS[4:]:
             x0 = (x0 + x1) & _MASK
             x1 = ((x1 << rotation) & _MASK) | (x1 >> (32 - rotation))
             x1 = x1 ^ x0
@@ -58,12 +62,12 @@ def words(key: tuple[int, int], counter: int, count: int, bits: int) -> npt.NDAr
 
 def _scramble(key: tuple[int, int], x0: Words, x1: Words) -> None:
     """`threefry2x32` in place, where 32 bits are all there are and sums wrap by themselves."""
-    schedule = (key[0], key[1], key[0] ^ key[1] ^ _PARITY)
+    schedule = (key[0], key[1], key[0] ^ key[1] ^ PARITY)
     high = np.empty_like(x1)
     x0 += np.uint32(schedule[0])
     x1 += np.uint32(schedule[1])
     for group in range(5):
-        for rotation in _ROTATIONS[:4] if group % 2 == 0 else _ROTATIONS[4:]:
+        for rotation in ROTATIONS[:4] if group % 2 == 0 else ROTATIONS[4:]:
             x0 += x1
             np.right_shift(x1, 32 - rotation, out=high)
             x1 <<= rotation

@@ -12,8 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import tfx.core.backend as interface
-import tfx.core.generation.sampling
-import tfx.core.quantized  # noqa: F401 (with which all fused ops are there)
+import tfx.core.fused_ops  # noqa: F401 (defines them)
 from tfx.core.backend import Backend, Fused
 from tfx.core.dtypes import DType
 from tfx.core.fused import FUSED
@@ -26,8 +25,8 @@ HEAD = f"""\
 # The contract of a backend
 
 Interface {API}. `python docs/make_contract.py` wrote this from the docstrings of
-`tfx.core.backend`, `tfx.core.nn`, `tfx.core.quantized`, `tfx.core.generation.sampling` and
-`tfx.core.specs`;
+`tfx.core.backend`, `tfx.core.nn`, `tfx.core.quantized`, `tfx.core.dropout`,
+`tfx.core.generation.sampling` and `tfx.core.specs`;
 [backends.md](backends.md) is the tutorial.
 """
 

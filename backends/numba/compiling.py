@@ -50,7 +50,7 @@ Bytes = Array
 """uint8 (n,), side by side."""
 
 Words = Array
-"""uint16 (rows, n): those of a row lie side by side, rows anywhere."""
+"""int16 or uint16 (rows, n): those of a row lie side by side, rows anywhere."""
 
 Position = Array
 """One int64, (1,)."""
@@ -69,7 +69,7 @@ _TYPES: dict[str, Callable[[types.Type, types.Type], types.Type]] = {
     "Factors": lambda real, ids: types.Array(real, 4, "A"),
     "Ids": lambda real, ids: types.Array(ids, 1, "C"),
     "Bytes": lambda real, ids: types.Array(types.uint8, 1, "C"),
-    "Words": lambda real, ids: types.Array(types.uint16, 2, "A"),
+    "Words": lambda real, ids: types.Array(ids, 2, "A"),
     "Position": lambda real, ids: types.Array(types.int64, 1, "C"),
     "Flag": lambda real, ids: types.Array(types.boolean, 1, "C"),
     "Real": lambda real, ids: real,

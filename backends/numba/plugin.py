@@ -17,6 +17,7 @@ _KERNELS = {
     "attention": ("attention:ATTENTION", "reads and computes what is visible alone"),
     "cross_entropy": ("tokens:CROSS_ENTROPY", "keeps no probabilities"),
     "embedding": ("tokens:EMBEDDING", "gathers rows, and adds up their gradients"),
+    "dropout_factor": ("random:DROPOUT_FACTOR", "draws and compares in one pass"),
     "euclidean_norm": ("optimizer:EUCLIDEAN_NORM", "one pass"),
     "adamw_step": ("optimizer:ADAMW_STEP", "one pass over all of the optimizer's state"),
 }

@@ -33,15 +33,19 @@ TILE = 64
 
 @intrinsic  # type: ignore[untyped-decorator]
 def as_float32(typingctx: Any, x: Any) -> Any:
-    """A float as it is; a uint16 as the float16 with those bits.
+    """A float as it is; an int16 as the bfloat16 with those bits, a uint16 as the float16.
 
-    In integers, where the processor has no instruction for it: its exponent and fraction, moved to
-    where float32 has them, make a number 2**112 times too small.
+    The latter in integers, where the processor has no instruction for it: its exponent and
+    fraction, moved to where float32 has them, make a number 2**112 times too small.
     """
     if isinstance(x, types.Float):
         return x(x), lambda context, builder, signature, args: args[0]
-    if x != types.uint16:
+    if x not in (types.int16, types.uint16):
         return None
+
+    def upper_half(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(32)
+        return builder.bitcast(builder.shl(builder.zext(args[0], word), word(16)), ir.FloatType())
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         if compiles_for("+f16c"):
@@ -56,7 +60,7 @@ def as_float32(typingctx: Any, x: Any) -> Any:
         found = builder.select(finite, builder.bitcast(scaled, word), endless)
         return builder.bitcast(builder.or_(found, sign), ir.FloatType())
 
-    return types.float32(x), codegen
+    return types.float32(x), upper_half if x == types.int16 else codegen
 
 
 @helper

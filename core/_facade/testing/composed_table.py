@@ -11,9 +11,11 @@ import numpy as np
 
 from tfx.core import nn, ops, quantized
 from tfx.core.creation import arange, tensor
+from tfx.core.dropout import dropout_factor
 from tfx.core.dtypes import DType
 from tfx.core.generation.sampling import sample_token
 from tfx.core.tensor import Tensor
+from tfx.core.threefry import threefry2x32
 from tfx.testing.records import (
     LONG,
     Arg,
@@ -343,6 +345,21 @@ def _tfx_sample_token(logits: Tensor, uniforms: Tensor | None = None, **how: Any
     return sample_token(logits, uniforms, **how).cast(logits.dtype)
 
 
+KEY = 0x13198A2E, 0xFFFFFFFE
+"""Of all that is drawn, with high bits in both words."""
+
+
+def _dropout_factor(step: Any, _: Any, *, shape: tuple[int, ...], rate: float) -> Any:
+    """Word by word, in Python's integers."""
+    words = [threefry2x32(KEY, i // 2, int(step))[i % 2] for i in range(math.prod(shape))]
+    return np.where(np.array(words, np.int64).reshape(shape) >> 8 < rate * 2**24, 0, 1 / (1 - rate))
+
+
+def _tfx_dropout_factor(step: Tensor, like: Tensor, **how: Any) -> Tensor:
+    """The second argument serves for its dtype alone."""
+    return dropout_factor(step, key=KEY, dtype=like.dtype, **how)
+
+
 def _adam_args(*shape: int) -> list[Arg]:
     return [normal(*shape), normal(*shape), normal(*shape), positive(*shape), positive(3)]
 
@@ -484,6 +501,11 @@ FUSED_OPS = [
         Sample(normal(2, 40), given(0.07, 0.83), temperature=1.2, top_k=30, top_p=0.91,
                min_p=0.013),
     ], differentiable=False),
+    Op("dropout_factor", _tfx_dropout_factor, _dropout_factor, [
+        Sample(ids(below=1000), normal(), shape=shape, rate=rate)
+        for shape, rate in [((2, 3), 0.5), ((), 0.5), ((1,), 0.1), ((0, 2), 0.5), ((2, 1, 4), 0.0),
+                            ((LONG, 3), 0.1), ((3, 5), 0.9)]
+    ]),
     Op("euclidean_norm", nn.euclidean_norm, lambda x: np.sqrt((x**2).sum()),
        [Sample(normal(3)), Sample(normal(2, 3)), Sample(normal())],
        [Sample(given(inf, 1)), Sample(given(nan, 1)), Sample(given(0.0))]),

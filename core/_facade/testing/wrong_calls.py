@@ -8,6 +8,7 @@ from typing import Any
 from tfx.core import nn, quantized
 from tfx.core.backend import Backend
 from tfx.core.creation import full
+from tfx.core.dropout import dropout_factor
 from tfx.core.dtypes import DType
 from tfx.core.generation.sampling import sample_token
 from tfx.core.tensor import Tensor
@@ -27,6 +28,10 @@ def ones_on(B: Backend) -> Ones:
 
 def _adamw(*args: Any) -> Any:
     return nn.adamw_step(*args, beta1=0.9, beta2=0.99, eps=1e-8)
+
+
+def _factor(step: Tensor, dtype: DType) -> Any:
+    return dropout_factor(step, key=(1, 2), shape=(3,), rate=0.5, dtype=dtype)
 
 
 WRONG_CALLS: dict[str, list[Callable[[Ones], Any]]] = {
@@ -133,6 +138,11 @@ WRONG_CALLS: dict[str, list[Callable[[Ones], Any]]] = {
         lambda f: sample_token(f(2, 3, dtype="int64")),
         lambda f: sample_token(f(2, 3), f(3), temperature=1.0),
         lambda f: sample_token(f(2, 3), f(2, dtype="int64"), temperature=1.0),
+    ],
+    "dropout_factor": [
+        lambda f: _factor(f(dtype="float32"), F32),
+        lambda f: _factor(f(2, dtype="int64"), F32),
+        lambda f: _factor(f(dtype="int64"), DType.int64),
     ],
     "euclidean_norm": [lambda f: nn.euclidean_norm(f(2, dtype="int64"))],
     "adamw_step": [
