@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 pytest.importorskip("numba")
 
 from tfx.backends.numba import compiling, random
-from tfx.backends.numba.random import DROPOUT_FACTOR
+from tfx.backends.numba.compiling import Count, Ids, compiled
+from tfx.backends.numba.random import DROPOUT_FACTOR, _words
 from tfx.backends.numpy.backend import NumpyBackend
 from tfx.core.capture import jit
 from tfx.core.creation import tensor
@@ -38,6 +39,20 @@ def both(step: Tensor, **how: Any) -> tuple[Any, Any]:
     found = dropout_factor(step, **how).numpy()
     with composed():
         return found, dropout_factor(step, **how).numpy()
+
+
+@compiled
+def _drawn(out: Ids, key0: Count, key1: Count, c0: Count, c1: Count) -> None:
+    out[0], out[1] = _words(np.uint32(key0), np.uint32(key1), np.uint32(c0), np.uint32(c1))
+
+
+@settings(deadline=None, max_examples=100, derandomize=True)
+@given(key=st.tuples(WORDS, WORDS), counters=st.tuples(WORDS, WORDS))
+def test_words_are_those_of_threefry(key: tuple[int, int], counters: tuple[int, int]) -> None:
+    """All 32 bits; a mask shows which are below one bound."""
+    found = np.zeros(2, np.int64)
+    _drawn.of(np.dtype(np.float32))(found, *key, *counters)
+    assert tuple(found.tolist()) == threefry2x32(key, *counters)
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)
