@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import tfx.core.backend as interface
-import tfx.core.fused_ops  # noqa: F401 (defines them)
+from tfx.core import fused_ops
 from tfx.core.backend import Backend, Fused
 from tfx.core.dtypes import DType
 from tfx.core.fused import FUSED
@@ -25,8 +25,8 @@ HEAD = f"""\
 # The contract of a backend
 
 Interface {API}. `python docs/make_contract.py` wrote this from the docstrings of
-`tfx.core.backend`, `tfx.core.nn`, `tfx.core.quantized`, `tfx.core.dropout`,
-`tfx.core.generation.sampling` and `tfx.core.specs`;
+`tfx.core.backend`, {", ".join(f"`{module.__name__}`" for module in fused_ops.MODULES)} and
+`tfx.core.specs`;
 [backends.md](backends.md) is the tutorial.
 """
 
@@ -50,9 +50,10 @@ def page() -> Iterator[str]:
     yield "## Kernels\n"
     yield described("Fused", Fused)
     yield FUSED_OPS
-    for name, form in FUSED.items():
-        if form.__module__.startswith("tfx."):
-            yield described(name, form)
+    for module in fused_ops.MODULES:
+        for name, form in FUSED.items():
+            if form.__module__ == module.__name__:
+                yield described(name, form)
     yield "## What a plugin hands over\n"
     for spec in (BackendSpec, Probe, KernelSpec):
         yield described(spec.__name__, spec)
