@@ -55,6 +55,8 @@ def survey(host: PluginHost) -> list[dict[str, Any]]:
                 "ready": probe.ready,
                 "installed": probe.installed,
                 "reason": probe.reason,
+                "cure": probe.cure,
+                "warning": probe.warning,
                 "devices": list(probe.choices),
                 "library": probe.version,
                 "distribution": offer.distribution,
@@ -74,8 +76,9 @@ def survey(host: PluginHost) -> list[dict[str, Any]]:
 def status(backend: dict[str, Any]) -> str:
     """Ready, or why not and what to do."""
     if backend["ready"]:
-        return "ready"
+        return f"ready, but {backend['warning']}" if backend["warning"] else "ready"
     if backend["installed"]:
-        return f"not ready: {backend['reason'] or 'no reason given'}"
-    hint = backend["install_hint"]
+        cure = f"; {backend['cure']}" if backend["cure"] else ""
+        return f"not ready: {backend['reason'] or 'no reason given'}{cure}"
+    hint = backend["cure"] or backend["install_hint"]
     return f"not installed: {hint}" if hint else "not installed"

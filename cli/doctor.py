@@ -124,6 +124,9 @@ def _problems(found: Mapping[str, Any], asked: str) -> Iterator[str]:
         if plugin["status"] == "broken":
             whose = f"plugin {plugin['name']!r} of {plugin['distribution']} {plugin['version']}"
             yield f"{whose}: {plugin['fault']}. {plugin['cure']}"
+    for backend in found["backends"]:
+        if backend["warning"]:
+            yield f"backend {backend['name']!r}: {backend['warning']}"
     ready = [backend["name"] for backend in found["backends"] if backend["ready"]]
     name = asked.partition(":")[0]
     if not ready:

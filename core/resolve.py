@@ -35,6 +35,7 @@ class Opened:
     Attributes:
         backend: what was opened.
         chosen_because: where `auto` chose, the line that says what and why; else None.
+        warning: a line that says what is wrong with it here, although it runs; else None.
         left_out: a line for each kernel of a plugin that could not be put into the backend, whose
             own kernel or composed form runs in its place.
     """
@@ -42,12 +43,13 @@ class Opened:
     backend: Backend
     chosen_because: str | None
     left_out: tuple[str, ...]
+    warning: str | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What whoever asked should be told, line by line."""
-        chosen = () if self.chosen_because is None else (self.chosen_because,)
-        return (*chosen, *self.left_out)
+        said = (self.chosen_because, self.warning)
+        return (*(line for line in said if line is not None), *self.left_out)
 
 
 def open_backend(
@@ -93,7 +95,7 @@ def backend(name: str = AUTO, device: str | None = None) -> Backend:
     <tfx backend numpy>
     """
     opened = open_backend(PluginHost(), name, device)
-    for line in opened.left_out:
+    for line in (*filter(None, [opened.warning]), *opened.left_out):
         warnings.warn(line, stacklevel=2)
     return opened.backend
 
@@ -180,9 +182,11 @@ def _refuse_unready(host: PluginHost, offer: Offer[BackendSpec]) -> None:
     reason = f": {probe.reason.rstrip('.')}" if probe.reason else ""
     if probe.installed:
         version = f" ({probe.version})" if probe.version else ""
-        state = f"is installed{version} but cannot run here{reason}. {_ready(host)}"
+        cure = f" To mend it: {probe.cure}." if probe.cure else ""
+        state = f"is installed{version} but cannot run here{reason}. {_ready(host)}{cure}"
     else:
-        hint = f" To install it: {spec.install_hint}" if spec.install_hint else ""
+        how = probe.cure or spec.install_hint
+        hint = f" To install it: {how}" if how else ""
         state = f"is not installed{reason}. {_ready(host)}{hint}"
     raise BackendError(f"{title(spec)} {state}")
 
@@ -214,7 +218,8 @@ def _open(
     if lacks and not incomplete:
         raise _gave(offer, f"{kind_of(backend)} that is not a whole backend: {lacks}")
     left_out = tuple(str(error) for error in _add_kernels(host, backend, offer.spec.name))
-    return Opened(backend, because, left_out)
+    warning = host.probe(offer.spec.name).warning
+    return Opened(backend, because, left_out, warning and f"{title(offer.spec)}: {warning}")
 
 
 def _lacks(opened: Backend, name: str) -> Iterator[str]:

@@ -51,6 +51,9 @@ class Probe:
         version: of the array library with its distribution, `"cupy-cuda12x 14.2.0"`.
         reason: one clause that says why it is not ready, `"no CUDA driver found"`.
         installed: False when the array library itself is missing.
+        cure: what to do about `reason`, or how to install it on this machine, where that is known
+            better than the spec's `install_hint`: `"pip install tfx-lm[cupy13]"`.
+        warning: one clause that says what is wrong although it can run, and what to do.
     """
 
     ready: bool
@@ -58,6 +61,8 @@ class Probe:
     version: str | None = None
     reason: str | None = None
     installed: bool = True
+    cure: str | None = None
+    warning: str | None = None
 
     @property
     def choices(self) -> tuple[str, ...]:

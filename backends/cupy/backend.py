@@ -30,7 +30,8 @@ class CupyBackend(ArrayBackend):
     def __init__(self, device: str | None = None) -> None:
         here = probe()
         if not here.ready:
-            raise BackendError(f"backend 'cupy' cannot run here: {here.reason}")
+            why = "; ".join(filter(None, (here.reason, here.cure)))
+            raise BackendError(f"backend 'cupy' cannot run here: {why}")
         self.device = here.devices[0] if device is None else device
         if self.device not in here.devices:
             known = ", ".join(here.devices)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
-from contextlib import suppress
-from importlib import metadata
 from importlib.util import find_spec
 
+from tfx.backends.cupy.machine import device_numbers, driver_cuda, installed, one_of, unusable, wheel_for
 from tfx.core.hookspecs import hookimpl
 from tfx.core.specs import BackendSpec, Probe
-
-_DISTRIBUTIONS = ("cupy-cuda12x", "cupy-cuda13x", "cupy-cuda11x", "cupy")
 
 
 @hookimpl
@@ -31,47 +26,15 @@ def tfx_backends() -> list[BackendSpec]:
 def probe() -> Probe:
     """cupy runs where a driver has a device for it; it is imported only where there is a driver."""
     if find_spec("cupy") is None:
-        return Probe(ready=False, installed=False)
-    devices: tuple[str, ...] = ()
-    reason = _why_unusable()
-    if reason is None:
-        devices, reason = _devices()
-    return Probe(ready=bool(devices), devices=devices, version=_version(), reason=reason)
-
-
-def _why_unusable() -> str | None:
-    """What CuPy needs and does not find on this machine, in one clause."""
-    try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return "no CUDA driver found"
-    try:
-        from cupy.cuda import cublas, nvrtc  # noqa: F401 (the import of cublas loads the library)
-
-        nvrtc.getVersion()
-    except (ImportError, RuntimeError) as error:
-        return f"a library of the CUDA toolkit is missing ({_one_line(error)})"
-    return None
-
-
-def _devices() -> tuple[tuple[str, ...], str | None]:
-    """Every device by its number, or none and the reason."""
-    from cupy.cuda import runtime
-
-    try:
-        count = runtime.getDeviceCount()
-    except runtime.CUDARuntimeError as error:
-        return (), _one_line(error)
-    return tuple(map(str, range(count))), None if count else "the CUDA driver finds no device"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _version() -> str | None:
-    """The distribution that brought CuPy, of the several there are, and its version."""
-    for name in _DISTRIBUTIONS:
-        with suppress(metadata.PackageNotFoundError):
-            return f"{name} {metadata.version(name)}"
-    return None
+        cuda = driver_cuda()
+        cure = f"pip install '{wheel_for(cuda)}'" if cuda else None
+        return Probe(ready=False, installed=False, cure=cure)
+    packages = installed()
+    version = ", ".join(packages.values()) or None
+    fault = unusable(packages)
+    if fault is not None:
+        return Probe(ready=False, version=version, reason=fault.reason, cure=fault.cure)
+    warning = None
+    if len(packages) > 1:
+        warning = f"{len(packages)} CuPy packages lie over each other; {one_of(packages)}"
+    return Probe(ready=True, devices=device_numbers(), version=version, warning=warning)

@@ -1,4 +1,4 @@
-"""What is particular to the cupy backend: probe, devices, streams, and what it never copies.
+"""What is particular to the cupy backend: devices, streams, and what it never copies.
 
 Tests that need a CUDA device, real or simulated, are skipped where the probe finds none. Those that
 count copies ask the simulated device, `cudasim`.
@@ -10,7 +10,6 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,9 +22,7 @@ from tfx.core.backend import Backend
 from tfx.core.creation import tensor
 from tfx.core.dtypes import DType
 from tfx.core.errors import BackendError
-from tfx.core.plugins import PluginHost
 from tfx.core.quantized import linear_q4
-from tfx.core.resolve import open_backend
 from tfx.core.specs import Probe
 from tfx.models.microgpt import model
 from tfx.testing.calling import put
@@ -66,103 +63,16 @@ def no_copies(B: Backend) -> Callable[[], Any]:
     return watched
 
 
-# ---- probe -----------------------------------------------------------------------------------
-
-
-class FakeCudaError(RuntimeError):
-    pass
-
-
-@pytest.fixture
-def fake_cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A machine with a driver, a CuPy that imports, and two devices; tests break parts of it."""
-    cupy, cuda = ModuleType("cupy"), ModuleType("cupy.cuda")
-    cuda.cublas, cuda.nvrtc, cuda.runtime = map(ModuleType, ("cublas", "nvrtc", "runtime"))
-    cuda.nvrtc.getVersion = lambda: (13, 0)
-    cuda.runtime.getDeviceCount = lambda: 2
-    cuda.runtime.CUDARuntimeError = FakeCudaError
-    monkeypatch.setitem(sys.modules, "cupy", cupy)
-    monkeypatch.setitem(sys.modules, "cupy.cuda", cuda)
-    monkeypatch.setattr(plugin, "find_spec", lambda name: object())
-    monkeypatch.setattr(plugin.ctypes, "CDLL", lambda name: None)
-    installed = {"cupy-cuda12x": "14.2.0"}
-
-    def version(name: str) -> str:
-        if name not in installed:
-            raise plugin.metadata.PackageNotFoundError(name)
-        return installed[name]
-
-    monkeypatch.setattr(plugin.metadata, "version", version)
-    return cuda
-
-
-def failing(error: Exception) -> Callable[..., Any]:
-    def fail(*_: Any) -> None:
-        raise error
-
-    return fail
-
-
-def test_probe_lists_devices_by_number(fake_cupy: Any) -> None:
-    found = plugin.probe()
-    assert (found.ready, found.devices, found.reason) == (True, ("0", "1"), None)
-    assert found.version == "cupy-cuda12x 14.2.0"
-
-
-def test_probe_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugin, "find_spec", lambda name: None)
-    found = plugin.probe()
-    assert (found.ready, found.installed, found.devices) == (False, False, ())
-
-
-def test_probe_without_a_driver_imports_no_cupy(
-    fake_cupy: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(plugin.ctypes, "CDLL", failing(OSError("no such file")))
-    monkeypatch.setitem(sys.modules, "cupy", None)
-    monkeypatch.setitem(sys.modules, "cupy.cuda", None)
-    found = plugin.probe()
-    assert (found.ready, found.installed, found.devices) == (False, True, ())
-    assert found.reason == "no CUDA driver found"
-    assert found.version == "cupy-cuda12x 14.2.0"
-
-
-def test_probe_without_the_toolkit(fake_cupy: Any) -> None:
-    fake_cupy.nvrtc.getVersion = failing(RuntimeError("CuPy failed to load\n libnvrtc.so.12"))
-    reason = "a library of the CUDA toolkit is missing (CuPy failed to load libnvrtc.so.12)"
-    assert plugin.probe().reason == reason
-    del fake_cupy.cublas
-    assert "cublas" in (plugin.probe().reason or "")
-
-
-def test_probe_without_a_device(fake_cupy: Any) -> None:
-    fake_cupy.runtime.getDeviceCount = failing(FakeCudaError("cudaErrorNoDevice: none\ndetected"))
-    assert plugin.probe().reason == "cudaErrorNoDevice: none detected"
-    fake_cupy.runtime.getDeviceCount = lambda: 0
-    found = plugin.probe()
-    assert (found.ready, found.reason) == (False, "the CUDA driver finds no device")
-
-
-def test_the_message_where_cupy_cannot_run(fake_cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugin.ctypes, "CDLL", failing(OSError("no such file")))
-    with pytest.raises(BackendError) as caught:
-        open_backend(PluginHost(), "cupy")
-    assert str(caught.value).startswith(
-        "backend 'cupy' is installed (cupy-cuda12x 14.2.0) but cannot run here: "
-        "no CUDA driver found. Ready here: numpy"
-    )
+# ---- devices and streams -------------------------------------------------------------------------
 
 
 def test_it_does_not_open_where_it_cannot_run(B: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    nowhere = Probe(ready=False, reason="no CUDA driver found")
+    nowhere = Probe(ready=False, reason="no CUDA driver found", cure="install one")
     monkeypatch.setattr("tfx.backends.cupy.backend.probe", lambda: nowhere)
     with pytest.raises(
-        BackendError, match=r"^backend 'cupy' cannot run here: no CUDA driver found$"
+        BackendError, match=r"^backend 'cupy' cannot run here: no CUDA driver found; install one$"
     ):
         type(B)()
-
-
-# ---- devices and streams -------------------------------------------------------------------------
 
 
 def test_a_device_is_named_by_its_number(B: Backend) -> None:

@@ -62,6 +62,8 @@ def test_backends_in_json(invoke: Any) -> None:
         "ready": True,
         "installed": True,
         "reason": None,
+        "cure": None,
+        "warning": None,
         "devices": ["0", "1"],
         "library": "chipware 7",
         "distribution": "tfx-fake",
