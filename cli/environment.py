@@ -1,4 +1,5 @@
-"""Says of a refused setting that it came from an environment variable, where it did."""
+"""What is added to a refusal: the environment variable behind a setting, and what to lower where
+memory ran out."""
 
 from __future__ import annotations
 
@@ -7,11 +8,13 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-from tfx.core.errors import TfxError
+from tfx.cli.lighter import lighter
+from tfx.core.errors import OutOfMemory, TfxError
 
 
 class ModelCommand(TyperCommand):
-    """A command whose refusals name the variable behind a setting that nobody typed."""
+    """A command whose refusals name the variable behind a setting that nobody typed, and options
+    that take less memory."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -19,6 +22,8 @@ class ModelCommand(TyperCommand):
         except TfxError as error:
             for line in _variables_behind(str(error), ctx):
                 error.add_note(line)
+            if isinstance(error, OutOfMemory) and (advice := lighter(ctx)):
+                error.add_note(advice)
             raise
 
 

@@ -10,7 +10,7 @@ import typer
 from tfx.cli import options
 from tfx.cli.environment import ModelCommand
 from tfx.cli.report import reporter
-from tfx.cli.start import capturing, start
+from tfx.cli.start import computing, start
 from tfx.core.errors import UsageError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -77,5 +77,5 @@ def evaluate(
             raise UsageError(
                 f"{model} offers no evaluation; it has `tfx train {model}` and `tfx run {model}`"
             )
-        with capturing(no_jit):
+        with computing(library, no_jit=no_jit):
             report.finish(recipe.evaluate(settings, library, report))

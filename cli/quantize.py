@@ -10,7 +10,7 @@ import typer
 from tfx.cli import options
 from tfx.cli.environment import ModelCommand
 from tfx.cli.report import reporter
-from tfx.cli.start import start
+from tfx.cli.start import computing, start
 from tfx.core.dtypes import DType
 from tfx.core.errors import UsageError
 
@@ -62,4 +62,5 @@ def quantize(
         recipe, library = start(model, backend, device, report)
         if not isinstance(recipe, Quantizable):
             raise UsageError(f"{model} has no quantized form; its weights stay floats")
-        report.finish(recipe.quantize(settings, library, report))
+        with computing(library):
+            report.finish(recipe.quantize(settings, library, report))

@@ -12,7 +12,7 @@ from tfx.cli.environment import ModelCommand
 from tfx.cli.options import above_0, at_least_0, exponent, share, share_or_0
 from tfx.cli.prompts import json_lines, json_objects, only_one, text_of
 from tfx.cli.report import reporter
-from tfx.cli.start import capturing, start
+from tfx.cli.start import computing, start
 from tfx.cli.stats import stats_line
 from tfx.core.dtypes import DType
 from tfx.core.errors import UsageError
@@ -256,7 +256,7 @@ def run(
     )
     with reporter(as_json, live=stream) as report:
         recipe, library = start(model, backend, device, report)
-        with capturing(no_jit):
+        with computing(library, no_jit=no_jit):
             result = recipe.run(settings, library, report)
         result["memory"] = peak_memory(library)
         report.finish(result)

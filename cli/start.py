@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from tfx.cli.report import TextReporter
@@ -27,8 +28,12 @@ def start(
     return recipe, opened.backend
 
 
-def capturing(off: bool) -> AbstractContextManager[None]:
-    """Where a model computes: with what it does over and over captured, unless that is `off`."""
+@contextmanager
+def computing(backend: Backend, *, no_jit: bool = False) -> Iterator[None]:
+    """Where a model computes: what it does over and over is captured, unless `no_jit` says not to,
+    and where there is no room for an array, a line tells how much there is."""
     from tfx.core.capture import eager
+    from tfx.core.memory import memory_watched
 
-    return eager() if off else nullcontext()
+    with memory_watched(backend), eager() if no_jit else nullcontext():
+        yield

@@ -20,7 +20,7 @@ from tfx.cli.plot import (
     picture_name,
 )
 from tfx.cli.report import reporter
-from tfx.cli.start import capturing, start
+from tfx.cli.start import computing, start
 from tfx.cli.stats import memory_line
 from tfx.core.files import shown
 
@@ -176,7 +176,7 @@ def train(
         from tfx.core.training import Stopped
 
         try:
-            with capturing(no_jit):
+            with computing(library, no_jit=no_jit):
                 result = recipe.train(settings, library, report)
         except Stopped as stop:
             if newest_in(stop.folder):

@@ -397,6 +397,13 @@ class Backend:
         compiled. None: the calls of a program are made one by one."""
         return None
 
+    def out_of_memory(self, error: BaseException) -> str | None:
+        """Where `error` says that there was no room for an array, a clause with how much was asked
+        for and how much there is; None for any other error."""
+        if isinstance(error, MemoryError):
+            return str(error) or "no room for the next array"
+        return None
+
     def value_and_grad(
         self, fn: Callable[..., Array], arrays: Sequence[Array]
     ) -> tuple[Array, Sequence[Array | None]]:

@@ -14,7 +14,7 @@ from typing import Any
 from tfx.core.benchmark import Prepared
 from tfx.core.capture import eager
 from tfx.core.errors import NonFiniteError, TfxError, UsageError
-from tfx.core.memory import peak_memory, peak_resident
+from tfx.core.memory import memory_watched, peak_memory, peak_resident
 from tfx.core.recipe import Benchable, BenchSettings, Part, Work
 
 ROUND_SECONDS = 0.1
@@ -77,15 +77,18 @@ class Worker:
         return str(self._backend)
 
     def prepare(self, part: Part, settings: BenchSettings) -> Prepared:
-        work = self._recipe.work(part, settings, self._backend, self._notes.append)
+        with memory_watched(self._backend):
+            work = self._recipe.work(part, settings, self._backend, self._notes.append)
         self._stopwatch = Stopwatch(work)
         return Prepared(work.what, work.dtype, work.tokens / work.steps, tuple(self._notes))
 
     def warm_up(self, times: int) -> float:
-        return self._stopwatch.warm_up(times)
+        with memory_watched(self._backend):
+            return self._stopwatch.warm_up(times)
 
     def round(self) -> float:
-        return self._stopwatch.round()
+        with memory_watched(self._backend):
+            return self._stopwatch.round()
 
     def memory(self) -> Mapping[str, int | None]:
         return {"idle_host_bytes": self._idle, **peak_memory(self._backend)}

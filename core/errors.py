@@ -91,6 +91,10 @@ class OnlyOnTape(GradientError):
     """The library's own autograd cannot follow; tfx's tape can, and does where that is allowed."""
 
 
+class OutOfMemory(TfxError, MemoryError):
+    """A backend has no room for an array; says how much was asked for and how much there is."""
+
+
 class PluginError(TfxError):
     """A plugin is broken; the message names its distribution and the cure."""
 

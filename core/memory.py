@@ -1,11 +1,15 @@
-"""The most memory that this process has had so far, on the host and on a device."""
+"""The most memory that this process has had so far, on the host and on a device; and what to say
+when there is no more."""
 
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tfx.core.errors import OutOfMemory, TfxError
 
 if TYPE_CHECKING:
     from tfx.core.backend import Backend
@@ -26,6 +30,28 @@ def peak_memory(backend: Backend | None = None) -> dict[str, int | None]:
     """
     device = None if backend is None else backend.peak_memory()
     return {"peak_host_bytes": peak_resident(), "peak_device_bytes": device}
+
+
+@contextmanager
+def memory_watched(backend: Backend) -> Iterator[None]:
+    """Inside, an error of whatever kind by which `backend` has no room for an array becomes an
+    `OutOfMemory` that says how much was asked for and how much there is.
+
+    >>> from tfx.backends.numpy.backend import NumpyBackend
+    >>> with memory_watched(NumpyBackend()):
+    ...     raise MemoryError("Unable to allocate 8 TiB")
+    Traceback (most recent call last):
+    tfx.core.errors.OutOfMemory: out of memory on numpy: Unable to allocate 8 TiB
+    """
+    try:
+        yield
+    except TfxError:
+        raise
+    except Exception as error:
+        shortage = backend.out_of_memory(error)
+        if shortage is None:
+            raise
+        raise OutOfMemory(f"out of memory on {backend}: {shortage}") from error
 
 
 def peak_resident() -> int | None:

@@ -50,6 +50,15 @@ def in_words(names: Iterable[str]) -> str:
     return f"{', '.join(head)} and {last}" if head else last
 
 
+def megabytes(count: int) -> str:
+    """A number of bytes, to read.
+
+    >>> megabytes(12_345_678_900)
+    '12,345.7 MB'
+    """
+    return f"{count / 1e6:,.1f} MB"
+
+
 def did_you_mean(asked: str, known: Iterable[str]) -> str:
     """A sentence to append when one of `known` looks like `asked`, else nothing.
 

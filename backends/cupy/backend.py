@@ -13,9 +13,11 @@ from tfx.backends.cupy.graphs import Graphs
 from tfx.backends.cupy.kernels import KERNELS
 from tfx.backends.cupy.kernels.segments import add_at
 from tfx.backends.cupy.kernels.writing import write_slab
+from tfx.backends.cupy.memory import shortage, uploaded
 from tfx.backends.cupy.plugin import probe
 from tfx.core.array_backend import ArrayBackend
 from tfx.core.backend import PRIMITIVES, Array, HostArray, Operand
+from tfx.core.dtypes import DType
 from tfx.core.errors import BackendError
 
 
@@ -59,6 +61,10 @@ class CupyBackend(ArrayBackend):
     def is_array(self, x: object) -> bool:
         return isinstance(x, cupy.ndarray) and x.device == self._device
 
+    def asarray(self, value: HostArray, *, dtype: DType) -> Array:
+        straight = uploaded(value, self._native[dtype])
+        return super().asarray(value, dtype=dtype) if straight is None else straight
+
     def to_numpy(self, x: Array) -> HostArray:
         host: HostArray = cupy.asnumpy(x, order="C")
         return host
@@ -90,6 +96,9 @@ class CupyBackend(ArrayBackend):
 
     def synchronize(self) -> None:
         self._device.synchronize()
+
+    def out_of_memory(self, error: BaseException) -> str | None:
+        return shortage(error, self._device) or super().out_of_memory(error)
 
     def peak_memory(self) -> int | None:
         with self._device:  # its pool gives nothing back, unless it is asked to

@@ -13,7 +13,7 @@ from contextlib import suppress
 from importlib import metadata
 from typing import NamedTuple
 
-from tfx.core.wording import in_words, one_line
+from tfx.core.wording import one_line
 
 PACKAGES = (
     "cupy-cuda12x",

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from tfx.backends.cupy.machine import device_numbers, driver_cuda, installed, one_of, unusable, wheel_for
+from tfx.backends.cupy.machine import (
+    device_numbers,
+    driver_cuda,
+    installed,
+    one_of,
+    unusable,
+    wheel_for,
+)
 from tfx.core.hookspecs import hookimpl
 from tfx.core.specs import BackendSpec, Probe
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from tfx.core import host_memory, threefry
 from tfx.core.backend import Array, Backend, HostArray, Operand
 from tfx.core.dtypes import DType
 from tfx.core.errors import BackendError
+from tfx.core.wording import megabytes
 
 _TORCH = {dtype: getattr(torch, dtype) for dtype in DType}
 _DTYPE = {native: dtype for dtype, native in _TORCH.items()}
@@ -185,6 +187,14 @@ class TorchBackend(Backend):
     def synchronize(self) -> None:
         if self.device != "cpu":
             torch.cuda.synchronize(self._device)
+
+    def out_of_memory(self, error: BaseException) -> str | None:
+        if isinstance(error, torch.OutOfMemoryError):  # how much was asked, and what there is
+            return ". ".join(" ".join(str(error).split()).split(". ")[1:3]).rstrip(".")
+        asked = re.search(r"tried to allocate (\d+) bytes", str(error))
+        if isinstance(error, RuntimeError) and asked:
+            return f"{megabytes(int(asked[1]))} more asked for"
+        return super().out_of_memory(error)
 
     def peak_memory(self) -> int | None:
         return None if self.device == "cpu" else torch.cuda.max_memory_reserved(self._device)

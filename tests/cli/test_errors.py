@@ -23,7 +23,13 @@ RESULT = "num docs: 3\nstep   20 /   20 | loss 0.1500\nsample  1: ann\n"
         ("nonfinite", 3, "tfx: the loss became nan at step 3"),
         ("interrupt", 130, "tfx: interrupted"),
         ("stopped", 130, "tfx: interrupted"),
-        ("memory", 1, "tfx: out of memory: Unable to allocate 8 TiB"),
+        (
+            "memory",
+            1,
+            "tfx: out of memory on chip:0: Unable to allocate 8 TiB (it takes less with a smaller "
+            "--batch-size, --checkpoint-activations and a smaller --set block_size, where the "
+            "model has that)",
+        ),
         ("disk", 1, "tfx: model.safetensors: No space left on device"),
         ("network", 1, "tfx: ConnectionError: the other side hung up"),
     ],
