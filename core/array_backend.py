@@ -6,7 +6,7 @@ from typing import Any
 
 from tfx.core import threefry
 from tfx.core.backend import Array, Backend, HostArray, Operand
-from tfx.core.dtypes import DType
+from tfx.core.dtypes import DType, as_dtype
 
 
 class ArrayBackend(Backend):
@@ -44,6 +44,11 @@ class ArrayBackend(Backend):
     def _array(self, x: Any) -> Array:
         """NumPy gives scalars where an array has no axes; primitives never do."""
         return x if type(x) is self._ndarray else self.xp.asarray(x)
+
+    def from_dlpack(self, x: Any) -> Array:
+        raw = self.xp.from_dlpack(x)
+        as_dtype(raw.dtype.name)  # uint16 is no dtype, although bfloat16's words are kept in it
+        return raw
 
     # ---- arrays ------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfx.core import threefry
-from tfx.core.dtypes import DType
+from tfx.core.dtypes import DType, as_dtype
 from tfx.core.errors import MissingPrimitive, OnlyOnTape
 
 Array = Any
@@ -381,6 +381,28 @@ class Backend:
         """As `asarray`, but the result may share memory with `value`, which nobody changes while it
         is in use: how weights are read straight from a file. No operation writes to it."""
         return self.asarray(value, dtype=dtype)
+
+    def dlpack_device(self) -> tuple[int, int]:
+        """The kind and the number of its device, as DLPack counts them: (1, 0) is the CPU, (2, 1)
+        the second CUDA device. Only for other devices than the CPU need it be written."""
+        if self.device != "cpu":
+            self._missing("dlpack_device")
+        return 1, 0
+
+    def from_dlpack(self, x: Any) -> Array:
+        """A raw array over the memory of `x`, which has `__dlpack__` and lies on this device; by
+        default a copy. The library's own refusals (BufferError, RuntimeError, TypeError,
+        ValueError, AssertionError) are told as they are; `DTypeError` for a dtype tfx has not.
+        """
+        host = np.from_dlpack(x)
+        return self.borrow(host, dtype=as_dtype(host.dtype.name))
+
+    def dlpack(self, x: Array, **how: Any) -> Any:
+        """The capsule that a raw array gives for `__dlpack__(**how)`; of a copy on the host, where
+        the library's arrays have no such method."""
+        if not hasattr(x, "__dlpack__"):
+            x = self.to_numpy(x)
+        return x.__dlpack__(**how)
 
     def synchronize(self) -> None:
         """Wait until the device has done all it was asked; for timing. A lazy library computes here

@@ -95,6 +95,10 @@ class OutOfMemory(TfxError, MemoryError):
     """A backend has no room for an array; says how much was asked for and how much there is."""
 
 
+class DLPackError(TfxError, BufferError):
+    """An array cannot be handed from one library to another as it is; says why and what to do."""
+
+
 class PluginError(TfxError):
     """A plugin is broken; the message names its distribution and the cure."""
 

@@ -96,6 +96,24 @@ class Tensor:
             return self.cast(DType.float32).numpy()
         return self.backend.to_numpy(self.data)
 
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """For other libraries: `torch.from_dlpack(x)` shares the memory. See `tfx.core.dlpack`."""
+        from tfx.core.dlpack import exported
+
+        return exported(
+            self, stream=stream, max_version=max_version, dl_device=dl_device, copy=copy
+        )
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.backend.dlpack_device()
+
     def item(self) -> Any:
         """The one element, as a Python number."""
         if self.size != 1:

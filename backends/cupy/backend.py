@@ -94,6 +94,17 @@ class CupyBackend(ArrayBackend):
     def replayer(self) -> Graphs:
         return Graphs(self._device)
 
+    def dlpack_device(self) -> tuple[int, int]:
+        return 2, int(self.device)
+
+    def from_dlpack(self, x: Any) -> Array:
+        with self._device:  # whose current stream waits for what is under way in that of `x`
+            return super().from_dlpack(x)
+
+    def dlpack(self, x: Array, **how: Any) -> Any:
+        with self._device:
+            return x.__dlpack__(**how)
+
     def synchronize(self) -> None:
         self._device.synchronize()
 

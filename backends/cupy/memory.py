@@ -12,12 +12,9 @@ from tfx.core.wording import megabytes
 LARGE = 1 << 20
 """Bytes. Smaller arrays go by way of pinned memory, for which CuPy keeps a pool."""
 
-_NO_ROOM = {
-    cupy.cuda.cublas.CUBLASError: 3,  # CUBLAS_STATUS_ALLOC_FAILED
-    cupy.cuda.runtime.CUDARuntimeError: 2,  # cudaErrorMemoryAllocation
-    cupy.cuda.driver.CUDADriverError: 2,  # CUDA_ERROR_OUT_OF_MEMORY
-}
-"""Errors that say that memory ran out, by their status, beside CuPy's own of its pool."""
+_NO_ROOM = {"CUDARuntimeError": 2, "CUDADriverError": 2, "CUBLASError": 3}
+"""Errors that say that memory ran out, by their status, beside CuPy's own of its pool:
+cudaErrorMemoryAllocation, CUDA_ERROR_OUT_OF_MEMORY, CUBLAS_STATUS_ALLOC_FAILED."""
 
 
 def uploaded(value: HostArray, dtype: Any) -> Array | None:
@@ -39,7 +36,7 @@ def shortage(error: BaseException, device: Any) -> str | None:
     if isinstance(error, cupy.cuda.memory.OutOfMemoryError):
         size = getattr(error, "_size", None)
         asked = str(error) if size is None else f"{megabytes(size)} more asked for"
-    elif any(isinstance(error, kind) and error.status == no for kind, no in _NO_ROOM.items()):
+    elif getattr(error, "status", 0) == _NO_ROOM.get(type(error).__name__):
         asked = "CUDA asked for room of its own"  # kernels, and what cuBLAS works in
     else:
         return None

@@ -6,6 +6,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from tfx.backends.torch.plugin import cuda_devices
 from tfx.backends.torch.precision import float32_products, half_products
 from tfx.core import host_memory, threefry
 from tfx.core.backend import Array, Backend, HostArray, Operand
-from tfx.core.dtypes import DType
+from tfx.core.dtypes import DType, as_dtype
 from tfx.core.errors import BackendError
 from tfx.core.wording import megabytes
 
@@ -187,6 +188,23 @@ class TorchBackend(Backend):
     def synchronize(self) -> None:
         if self.device != "cpu":
             torch.cuda.synchronize(self._device)
+
+    def dlpack_device(self) -> tuple[int, int]:
+        kind, number = torch.empty(0, device=self._device).__dlpack_device__()
+        return int(kind), int(number)
+
+    def from_dlpack(self, x: Any) -> Array:
+        """torch knows neither arrays that are not to be written to nor such as run backwards."""
+        if self.device == "cpu" and not isinstance(x, torch.Tensor):
+            with suppress(RuntimeError):  # a dtype that NumPy has not
+                x = np.from_dlpack(x)
+                if not x.flags.writeable:
+                    raise BufferError("it is read-only, which torch cannot keep to; copy it first")
+                if min(x.strides, default=0) < 0:
+                    raise BufferError("it runs backwards in memory; copy it first")
+        taken = torch.from_dlpack(x)
+        as_dtype(str(taken.dtype).removeprefix("torch."))
+        return taken
 
     def out_of_memory(self, error: BaseException) -> str | None:
         if isinstance(error, torch.OutOfMemoryError):  # how much was asked, and what there is

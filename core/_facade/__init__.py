@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # HOMES once more, for type checkers and editors; a test comp
     from tfx.core.creation import arange as arange
     from tfx.core.creation import full as full
     from tfx.core.creation import tensor as tensor
+    from tfx.core.dlpack import from_dlpack as from_dlpack
     from tfx.core.dtypes import DType as DType
     from tfx.core.errors import TfxError as TfxError
     from tfx.core.fused import composed as composed
@@ -74,6 +75,7 @@ HOMES = {
     "eager": "tfx.core.capture",
     "jit": "tfx.core.capture",
     "checkpointed": "tfx.core.checkpointing",
+    "from_dlpack": "tfx.core.dlpack",
     "DType": "tfx.core.dtypes",
     "TfxError": "tfx.core.errors",
     "composed": "tfx.core.fused",

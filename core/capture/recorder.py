@@ -43,6 +43,11 @@ _REFUSED = {
         "a captured function reads a value on the host (item(), numpy(), a condition on a tensor): "
         "a replay would not; return it, or take the function out of tfx.jit",
     ),
+    "dlpack": (
+        CaptureError,
+        "a captured function hands a tensor to another library by DLPack, which a replay would "
+        "not; return it, or take the function out of tfx.jit",
+    ),
 }
 
 
