@@ -45,7 +45,7 @@ def timed(args: argparse.Namespace, step: Any) -> Round:
     return go
 
 
-def plain_torch(fused: bool | None, args: argparse.Namespace) -> Round:
+def plain_torch(fused: bool | None, args: argparse.Namespace, *, compiled: bool = False) -> Round:
     import torch
     from plain_torch import GPT2
 
@@ -62,10 +62,12 @@ def plain_torch(fused: bool | None, args: argparse.Namespace) -> Round:
         {"params": others, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=LR, betas=BETAS, fused=fused)
+    network = torch.compile(model) if compiled else model
+    device = model.wte.weight.device
 
     def step(number: int) -> float:
-        ids, targets = (torch.from_numpy(part.copy()) for part in batches[number])
-        loss = model(ids, targets)
+        ids, targets = (torch.from_numpy(part.copy()).to(device) for part in batches[number])
+        loss = network(ids, targets)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
