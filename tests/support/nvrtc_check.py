@@ -2,10 +2,11 @@
 
     PYTHONPATH=tests/support pytest -p nvrtc_check tests/backends/cupy_kernels ...
 
-notes what CuPy compiles while a module of `tfx.backends.cupy` calls it, as CuPy would hand it to
-NVRTC, and at the end has NVRTC compile it for the architectures of `--nvrtc`. It needs the package
-nvidia-cuda-nvrtc, the headers of nvidia-cuda-runtime, and no GPU. The session fails where a source
-is refused, or where a kernel that stands in the backend's source was compiled by no test.
+notes what CuPy compiles while a module of `tfx.backends.cupy.kernels` calls it, and every kernel
+that the backend's source names, as CuPy would hand it to NVRTC; at the end NVRTC compiles it for the
+architectures of `--nvrtc`. It needs the package nvidia-cuda-nvrtc, the headers of
+nvidia-cuda-runtime, and no GPU. The session fails where a source is refused, or where a kernel that
+stands in the backend's source was compiled by no test.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,13 +56,14 @@ class NvrtcCheck:
     def __init__(self, architectures: list[str]) -> None:
         self._architectures = architectures
         self._found: dict[Source, None] = {}
+        self._declared = declared()
         self._complaints: list[str] = []
         from cupy.cuda import compiler
 
         inner = compiler._compile_with_cache_cuda
 
         def listening(source: str, options: Any, arch: Any, *rest: Any, **more: Any) -> Any:
-            if is_ours(sys._getframe()):
+            if from_kernels(sys._getframe()) or self._declared & names_in([source]):
                 given = inspect.signature(inner).bind(source, options, arch, *rest, **more)
                 names = given.arguments.get("name_expressions") or ()
                 self._found[Source(source, tuple(options), tuple(names))] = None
@@ -72,7 +74,7 @@ class NvrtcCheck:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if exitstatus not in (0, pytest.ExitCode.TESTS_FAILED):
             return
-        missed = sorted(declared() - names_in(self._found))
+        missed = sorted(self._declared - names_in(source.text for source in self._found))
         self._complaints = [f"{name} was compiled by no test" for name in missed]
         self._complaints += refused(list(self._found), self._architectures)
         if self._complaints and exitstatus == 0:
@@ -88,10 +90,10 @@ class NvrtcCheck:
         )
 
 
-def is_ours(frame: Any) -> bool:
-    """Whether a module of the backend is among the callers."""
+def from_kernels(frame: Any) -> bool:
+    """Whether a module of kernels is among the callers."""
     while frame is not None:
-        if frame.f_globals.get("__name__", "").startswith("tfx.backends.cupy"):
+        if frame.f_globals.get("__name__", "").startswith("tfx.backends.cupy.kernels"):
             return True
         frame = frame.f_back
     return False
@@ -103,8 +105,8 @@ def declared() -> set[str]:
     return {n for text in texts for found in (KERNEL, ELEMENTWISE) for n in found.findall(text)}
 
 
-def names_in(sources: Any) -> set[str]:
-    return {name for source in sources for name in re.findall(r"\w+", source.text)}
+def names_in(texts: Iterable[str]) -> set[str]:
+    return {name for text in texts for name in re.findall(r"\w+", text)}
 
 
 # ---- NVRTC, in a process of its own: in ours its names would meet those of a simulated one -------
