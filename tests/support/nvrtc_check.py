@@ -3,10 +3,10 @@
     PYTHONPATH=tests/support pytest -p nvrtc_check tests/backends/cupy_kernels ...
 
 notes what CuPy compiles while a module of `tfx.backends.cupy.kernels` calls it, and every kernel
-that the backend's source names, as CuPy would hand it to NVRTC; at the end NVRTC compiles it for the
-architectures of `--nvrtc`. It needs the package nvidia-cuda-nvrtc, the headers of
+that the backend's source names, as CuPy would hand it to NVRTC; at the end NVRTC compiles it for
+the architectures of `--nvrtc`. It needs the package nvidia-cuda-nvrtc, the headers of
 nvidia-cuda-runtime, and no GPU. The session fails where a source is refused, or where a kernel that
-stands in the backend's source was compiled by no test.
+the backend's source names was compiled by no test.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "backends" / "cupy"
 ARCHITECTURES = "sm_80,sm_90"
 KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(")
-ELEMENTWISE = re.compile(r"""(?:Elementwise|Reduction)Kernel\([^)]*?["'](tfx_\w+)["']\s*\)""", re.S)
+QUOTED = re.compile(r"""["'](tfx_\w+)["']""")
 
 
 class Source(NamedTuple):
@@ -63,7 +63,7 @@ class NvrtcCheck:
         inner = compiler._compile_with_cache_cuda
 
         def listening(source: str, options: Any, arch: Any, *rest: Any, **more: Any) -> Any:
-            if from_kernels(sys._getframe()) or self._declared & names_in([source]):
+            if from_kernels(sys._getframe()) or self._named_in([source]):
                 given = inspect.signature(inner).bind(source, options, arch, *rest, **more)
                 names = given.arguments.get("name_expressions") or ()
                 self._found[Source(source, tuple(options), tuple(names))] = None
@@ -71,10 +71,13 @@ class NvrtcCheck:
 
         compiler._compile_with_cache_cuda = listening
 
+    def _named_in(self, texts: Iterable[str]) -> set[str]:
+        return {name for text in texts for name in self._declared if name in text}
+
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if exitstatus not in (0, pytest.ExitCode.TESTS_FAILED):
             return
-        missed = sorted(self._declared - names_in(source.text for source in self._found))
+        missed = sorted(self._declared - self._named_in(source.text for source in self._found))
         self._complaints = [f"{name} was compiled by no test" for name in missed]
         self._complaints += refused(list(self._found), self._architectures)
         if self._complaints and exitstatus == 0:
@@ -102,11 +105,7 @@ def from_kernels(frame: Any) -> bool:
 def declared() -> set[str]:
     """The kernels whose names stand in the backend's source."""
     texts = [path.read_text() for path in FOLDER.rglob("*.py")]
-    return {n for text in texts for found in (KERNEL, ELEMENTWISE) for n in found.findall(text)}
-
-
-def names_in(texts: Iterable[str]) -> set[str]:
-    return {name for text in texts for name in re.findall(r"\w+", text)}
+    return {n for text in texts for found in (KERNEL, QUOTED) for n in found.findall(text)}
 
 
 # ---- NVRTC, in a process of its own: in ours its names would meet those of a simulated one -------
