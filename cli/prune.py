@@ -10,7 +10,7 @@ import typer
 from tfx.cli import options
 from tfx.cli.environment import ModelCommand
 from tfx.cli.report import reporter
-from tfx.cli.start import start
+from tfx.cli.start import computing, start
 from tfx.core.errors import UsageError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -44,4 +44,5 @@ def prune(
         recipe, library = start(model, backend, device, report)
         if not isinstance(recipe, Prunable):
             raise UsageError(f"{model} has nothing to prune")
-        report.finish(recipe.prune(settings, library, report))
+        with computing(library):
+            report.finish(recipe.prune(settings, library, report))

@@ -15,14 +15,14 @@ from tfx.cli.options import at_least_0, share_or_0
 from tfx.cli.plot import SUFFIXES, check_drawable
 from tfx.cli.prompts import only_one, text_of
 from tfx.cli.report import TextReporter, reporter
-from tfx.cli.start import capturing, start
+from tfx.cli.start import computing, start
 from tfx.core.errors import UsageError
 from tfx.core.files import shown
 
 if TYPE_CHECKING:
+    from tfx.core.backend import Backend
     from tfx.core.experiences import ExperienceStore
-    from tfx.core.recipe import ResonateSettings
-    from tfx.core.resonance import Resonance
+    from tfx.core.recipe import Resonant
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -143,8 +143,9 @@ def resonate(
             dtype=dtype,
             max_new_tokens=max_new_tokens,
         )
-        with capturing(no_jit):
-            session = _opened(model, backend, device, settings, out)
+        recipe, library = _opened(model, backend, device, out)
+        with computing(library, no_jit=no_jit):
+            session = recipe.resonance(settings, library, out)
             # As the experience is begun, theta is within its bounds.
             begun = {"model": origin, "theta": session.theta, "theta_start": session.theta}
             name = experiences.begin(prompt=text, **begun)
@@ -212,15 +213,11 @@ def _beginning(
 
 
 def _opened(
-    model: str,
-    backend: str | None,
-    device: str | None,
-    settings: ResonateSettings,
-    out: TextReporter,
-) -> Resonance:
+    model: str, backend: str | None, device: str | None, out: TextReporter
+) -> tuple[Resonant, Backend]:
     from tfx.core.recipe import Resonant
 
     recipe, library = start(model, backend, device, out)
     if not isinstance(recipe, Resonant):
         raise UsageError(f"{model} does not heed theta")
-    return recipe.resonance(settings, library, out)
+    return recipe, library
