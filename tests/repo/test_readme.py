@@ -33,6 +33,7 @@ DOCUMENTS = [
         "docs/conformance.md",
         "docs/gpu.md",
         "docs/performance.md",
+        "docs/resonance.md",
     )
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -334,3 +335,21 @@ def test_a_report(resonate: Any, invoke: Any, folder: Path, tmp_path: Path) -> N
     assert (
         "expected a name that ends in" in invoke("resonate", "--report", "--plot", "x.gif").stderr
     )
+
+
+PAGE = (Path(__file__).parents[3] / "docs" / "resonance.md").read_text(encoding="utf-8")
+
+
+def fence(mark: str) -> str:
+    (found,) = re.findall(rf"^<!-- {mark} -->\n```\w+\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    return str(found)
+
+
+def test_the_page_shows_what_happens(
+    invoke: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "keys").write_text("s n s")
+    done = invoke("resonate", "gpt2-tiny", "To be, or", "--feedback-file", "keys", "-b", "numpy")
+    assert done.stderr.startswith(fence("output: resonate"))
+    exec(fence("python: theta"), {})
+    assert capsys.readouterr().out == "(1, 4, 768) (1, 4, 4, 4) 5\n"
