@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tfx.core.backend import Backend, HostArray
+from tfx.core.backend import Backend
 from tfx.core.cache import KVCache
 from tfx.core.creation import tensor
 from tfx.core.dtypes import FLOATS, DType
@@ -25,6 +25,7 @@ from tfx.core.tokenizer import ByteLevelBPE, load_tokenizer
 from tfx.core.wording import in_words
 from tfx.models.gpt2.layouts import forms, inputs_first
 from tfx.models.gpt2.model import Config, Params, head, logits, trunk
+from tfx.models.gpt2.output import Output, checked_ids
 from tfx.models.gpt2.passing import PLAIN, Pass, Shown
 from tfx.models.gpt2.pruned import cuts, without_heads
 from tfx.models.gpt2.weights import Pretrained, read_pretrained
@@ -230,49 +231,7 @@ class LanguageModel:
         assert given is not None
         through = self.through(None, padding, factor, mask, shown)
         scores = logits(self.params, self.config, given, through)
-        return Output(_host(scores), _all_host(shown.hidden_states), _all_host(shown.attentions))
-
-
-@dataclass(frozen=True, eq=False)
-class Output:
-    """What a model gives for texts, on the host, in float32 or float64.
-
-    Attributes:
-        logits: scores of what follows each token (B, T, V).
-        hidden_states: the sum of embeddings, what each layer but the last makes of it, and what the
-            last does, normed: L + 1 arrays (B, T, C), as transformers gives them.
-        attentions: how each layer's heads weigh what they attend to: L arrays (B, H, T, T).
-    """
-
-    logits: HostArray
-    hidden_states: tuple[HostArray, ...] | None = None
-    attentions: tuple[HostArray, ...] | None = None
-
-
-def _host(x: Tensor) -> HostArray:
-    return x.widened().numpy()
-
-
-def _all_host(found: list[Tensor] | None) -> tuple[HostArray, ...] | None:
-    return None if found is None else tuple(map(_host, found))
-
-
-def checked_ids(ids: ArrayLike, vocab_size: int, positions: int) -> HostArray:
-    """Tokens (B, T) as an array, none of which a model would not know or have no place for.
-
-    Raises:
-        ShapeError, UsageError: they are not such; says why.
-    """
-    found = np.asarray(ids)
-    if found.ndim != 2 or not 1 <= found.shape[1] <= positions or found.dtype.kind not in "iu":
-        raise ShapeError(
-            f"ids are {found.dtype} {found.shape}; expected whole numbers (texts, tokens), from 1 "
-            f"to {positions} tokens a text"
-        )
-    if found.size and not 0 <= found.min() <= found.max() < vocab_size:
-        wrong = found[(found < 0) | (found >= vocab_size)][0]
-        raise UsageError(f"token {wrong} is none of the model's: expected 0 to {vocab_size - 1}")
-    return found
+        return Output.of(scores, shown)
 
 
 def tokenizer_of(found: Pretrained) -> ByteLevelBPE | None:

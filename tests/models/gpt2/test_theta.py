@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import pytest
 from causal_models import TinyGPT, plain_logits, random_weights
 
+from tfx.backends.numpy.backend import NumpyBackend
 from tfx.core.autograd import value_and_grad
 from tfx.core.backend import Backend
 from tfx.core.creation import tensor
 from tfx.core.dtypes import DType
 from tfx.core.errors import ShapeError
 from tfx.core.fused import composed
+from tfx.core.plugins import import_target
 from tfx.core.tensor import Tensor
 from tfx.models.gpt2.model import logits, loss
 from tfx.models.gpt2.passing import Pass
@@ -172,3 +175,15 @@ def test_another_shape_is_refused(shape: tuple[int, ...], backend: Backend) -> N
     theta = theta_on(backend, np.ones(shape))
     with pytest.raises(ShapeError, match=message):
         logits(model.params, model.config, ids_on(backend), Pass(theta=theta))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_kernels_of_numba(shape: tuple[int, ...]) -> None:
+    pytest.importorskip("numba")
+    backend = NumpyBackend()
+    specs = import_module("tfx.backends.numba.plugin").tfx_kernels()
+    kernels = [import_target(spec.target) for spec in specs]
+    backend.fused.update({kernel.name: kernel for kernel in kernels})
+    test_one_is_none_bit_for_bit(shape, "float32", backend)
+    test_gradient_is_that_of_finite_differences(shape, True, backend)
+    test_another_at_every_token_with_one_cache(shape, backend)
