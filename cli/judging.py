@@ -87,9 +87,9 @@ class Judging:
         text = repr((self.prompt + session.response)[-TAIL:])[1:-1]
         if (reason := session.finish_reason) is not None:
             return f"{text}|  the end ({reason})  theta {session.theta:.4g}"
-        proposed = self._shown(session.proposed)
-        others = "  ".join(map(self._shown, session.alternatives(self.alternatives)))
-        return f"{text}|  {proposed}  or  {others}  theta {session.theta:.4g}"
+        others = map(self._shown, session.alternatives(self.alternatives))
+        choices = "  or  ".join(filter(None, [self._shown(session.proposed), "  ".join(others)]))
+        return f"{text}|  {choices}  theta {session.theta:.4g}"
 
     def _shown(self, choice: Choice) -> str:
         return f"{quoted(self.session.text_of(choice))} {choice.probability:.1%}"
