@@ -39,6 +39,21 @@ class Judging:
     alternatives: int
     written: bool
 
+    @classmethod
+    def begin(
+        cls,
+        session: Resonance,
+        store: ExperienceStore,
+        prompt: str,
+        model: str,
+        alternatives: int,
+        written: bool,
+    ) -> Judging:
+        """Enter a new experience."""
+        theta = session.theta
+        name = store.begin(prompt=prompt, model=model, theta=theta, theta_start=theta)
+        return cls(session, store, prompt, name, alternatives, written)
+
     def run(self, keys: Generator[str], report: TextReporter) -> None:
         """Do what the keys say, until one quits or there are no more.
 

@@ -61,8 +61,12 @@ def resonate(
             "begins with, else 0.75.",
         ),
     ] = None,
-    theta_min: Annotated[float, typer.Option(metavar="FLOAT", parser=at_least_0)] = 0.0,
-    theta_max: Annotated[float, typer.Option(metavar="FLOAT", parser=at_least_0)] = 1.0,
+    theta_min: Annotated[
+        float, typer.Option(metavar="FLOAT", parser=at_least_0, help="Theta does not fall below.")
+    ] = 0.0,
+    theta_max: Annotated[
+        float, typer.Option(metavar="FLOAT", parser=at_least_0, help="Theta does not rise above.")
+    ] = 1.0,
     theta_step: Annotated[
         float,
         typer.Option(metavar="FLOAT", parser=at_least_0, help="What a judgement moves theta by."),
@@ -113,15 +117,19 @@ def resonate(
     experiences = ExperienceStore(store)
     if plot is not None and not report:
         raise UsageError("--plot draws what --report sums up; add --report")
+    if report and (verdict or id is not None or words is not None):
+        raise UsageError(
+            "--report sums up what is there; leave out the PROMPT, --id and judgements"
+        )
+    if id is not None and (model is not None or not verdict):
+        raise UsageError(
+            "--id judges what is there: without MODEL, by --accept, --reject, --score or --notes"
+        )
     with reporter(as_json) as out:
         if report:
             out.finish(_sum_up(experiences, model, plot, out))
             return
         if id is not None:
-            if not verdict:
-                raise UsageError(
-                    "--id names what to judge; add --accept, --reject, --score or --notes"
-                )
             found = experiences.validate(id, **verdict)
             out.result(f"{found.id}: {found.status}")
             out.finish(found.described())
@@ -130,7 +138,8 @@ def resonate(
             raise UsageError("say which MODEL, and the PROMPT; or --report, or --id")
         only_one({"PROMPT": words, "--prompt": prompt, "--file": file})
         text = _prompt(words if prompt is None else prompt, file, feedback_file)
-        keys = typed() if feedback_file is None else written(feedback_file, "".join(KEYS))
+        by_file = feedback_file is not None
+        keys = written(feedback_file, "".join(KEYS)) if feedback_file is not None else typed()
         origin = model if weights is None else str(weights)
         from tfx.core.recipe import ResonateSettings
         from tfx.core.resonance import Bounds
@@ -146,24 +155,20 @@ def resonate(
         recipe, library = _opened(model, backend, device, out)
         with computing(library, no_jit=no_jit):
             session = recipe.resonance(settings, library, out)
-            # As the experience is begun, theta is within its bounds.
-            begun = {"model": origin, "theta": session.theta, "theta_start": session.theta}
-            name = experiences.begin(prompt=text, **begun)
-            by_file = feedback_file is not None
-            judging = Judging(session, experiences, text, name, alternatives, by_file)
+            judging = Judging.begin(session, experiences, text, origin, alternatives, by_file)
             try:
                 judging.run(keys, out)
             finally:
-                out.note(f"kept as {name} in {shown(store)}")
+                out.note(f"kept as {judging.name} in {shown(store)}")
         if verdict:
-            experiences.validate(name, **verdict)
+            experiences.validate(judging.name, **verdict)
         out.result(text + session.response)
         made = {
             "store": str(store),
             "token_ids": session.token_ids,
             "finish_reason": session.finish_reason,
         }
-        out.finish(experiences.experience(name).described() | made)
+        out.finish(experiences.experience(judging.name).described() | made)
 
 
 def _verdict(accept: bool, reject: bool, score: float | None, notes: str | None) -> dict[str, Any]:

@@ -55,8 +55,7 @@ def judge(store: ExperienceStore, model: Alphabet, keys: str, alternatives: int 
             yield key
 
     session = Resonance(model, spelled, [0], room=30)
-    name = store.begin(prompt="a", theta=session.theta)
-    judging = Judging(session, store, "a", name, alternatives, written=False)
+    judging = Judging.begin(session, store, "a", "alphabet", alternatives, written=False)
     with suppress(KeyboardInterrupt):
         judging.run(typed(), TextReporter())
     return "".join(asked)

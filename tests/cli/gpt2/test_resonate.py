@@ -264,8 +264,8 @@ def test_theta_reaches_the_model(resonate: Any, invoke: Any, folder: Path) -> No
         ("s", ("--score", 2), "expected a number from 0 to 1"),
         ("s", ("--plot", "x.png"), "--plot draws what --report sums up; add --report"),
         ("s", ("--prompt", "x"), "PROMPT and --prompt each give a prompt"),
-        ("s", ("--id", "x"), "add --accept, --reject, --score or --notes"),
-        ("s", ("--id", "x", "--accept"), "holds no experience 'x'"),
+        ("s", ("--id", "x", "--accept"), "--id judges what is there: without MODEL"),
+        ("s", ("--report",), "leave out the PROMPT, --id and judgements"),
         ("s", ("--store", "."), "it is a folder"),
     ],
 )
@@ -313,6 +313,10 @@ def test_a_verdict_may_come_later(resonate: Any, invoke: Any, store: ExperienceS
     found = store.experience(name)
     assert (found.status, found.score, found.notes) == ("rejected", 0.2, "no")
     assert keys_of(found) == "sn"
+    unknown = invoke("resonate", "--id", "x", "--accept")
+    assert (unknown.exit_code, "holds no experience 'x'" in unknown.stderr) == (1, True)
+    no_verdict = invoke("resonate", "--id", name)
+    assert (no_verdict.exit_code, "by --accept, --reject" in no_verdict.stderr) == (2, True)
 
 
 def test_a_report(resonate: Any, invoke: Any, folder: Path, tmp_path: Path) -> None:
