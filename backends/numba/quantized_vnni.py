@@ -34,6 +34,7 @@ from tfx.backends.numba.vnni import (
     add_bytes,
     add_nibbles,
     add_scaled,
+    joined,
     largest_magnitude,
     no_sums,
     round_to_bytes,
@@ -159,30 +160,31 @@ def _spread(scales: Any, each: int, spread: Any) -> None:
                 part[i] = unit
 
 
+# Rows of weights are read one after the other: of two at a time, the processor foresees neither.
+# Two sums take turns, so that the next addition need not wait for the last.
+
+
 def _bytes_against(rows: int) -> Any:
-    """The products of int8 weights, `outputs` rows of them, with `rows` rows of x; two at a time,
-    for which x is loaded once."""
+    """The products of int8 weights, `outputs` rows of them, with `rows` rows of x."""
 
     @exact_apart
     def products(
         q: Any, at: int, outputs: int, blocks: int, spread: Any, x: Any, factors: Any,
         offsets: Any, scaled: Any, found: Any,
     ) -> None:  # fmt: skip
-        length, others = blocks * BLOCK, scaled[len(scaled) // 2 :]
-        for o in range(0, outputs, 2):
-            p = min(o + 1, outputs - 1)
+        for o in range(outputs):
+            start, first = at + o * blocks * BLOCK, o * blocks
             for step in range((blocks * rows + LANES - 1) // LANES):
-                scale(rows, spread, o * blocks, factors, scaled, step)
-                scale(rows, spread, p * blocks, factors, others, step)
+                scale(rows, spread, first, factors, scaled, step)
             sums, more = no_sums(rows), no_sums(rows)
             for step in range((blocks + LANES - 1) // LANES):
-                sums = add_scaled(sums, spread, o * blocks, offsets, step)
-                more = add_scaled(more, spread, p * blocks, offsets, step)
-            for step in range(blocks):
-                sums = add_bytes(sums, q, at + o * length, x, scaled, step)
-                more = add_bytes(more, q, at + p * length, x, others, step)
-            store_totals(sums, found, o, TILE)
-            store_totals(more, found, p, TILE)
+                sums = add_scaled(sums, spread, first, offsets, step)
+            for step in range(0, blocks - 1, 2):
+                sums = add_bytes(sums, q, start, x, scaled, step)
+                more = add_bytes(more, q, start, x, scaled, step + 1)
+            if blocks % 2:
+                sums = add_bytes(sums, q, start, x, scaled, blocks - 1)
+            store_totals(joined(sums, more), found, o, TILE)
 
     return products
 
@@ -195,23 +197,20 @@ def _nibbles_against(rows: int) -> Any:
         q: Any, at: int, outputs: int, blocks: int, spread: Any, x: Any, factors: Any,
         offsets: Any, scaled: Any, found: Any,
     ) -> None:  # fmt: skip
-        pairs, length = blocks // 2, blocks * BLOCK // 2
-        for o in range(0, outputs, 2):
-            p = min(o + 1, outputs - 1)
-            first, second = o * blocks, p * blocks
+        pairs = blocks // 2
+        for o in range(outputs):
+            start, first = at + o * blocks * BLOCK // 2, o * blocks
             sums, more = no_sums(rows), no_sums(rows)
             for step in range((blocks + LANES - 1) // LANES):
                 sums = add_scaled(sums, spread, first, offsets, step)
-                more = add_scaled(more, spread, second, offsets, step)
-            start, other = at + o * length, at + p * length
-            for step in range(pairs):
+            for step in range(0, pairs - 1, 2):
                 sums = add_nibbles(sums, q, start, x, spread, first, factors, step, True)
-                more = add_nibbles(more, q, other, x, spread, second, factors, step, True)
+                more = add_nibbles(more, q, start, x, spread, first, factors, step + 1, True)
+            if pairs % 2:
+                sums = add_nibbles(sums, q, start, x, spread, first, factors, pairs - 1, True)
             if blocks % 2:
-                sums = add_nibbles(sums, q, start, x, spread, first, factors, pairs, False)
-                more = add_nibbles(more, q, other, x, spread, second, factors, pairs, False)
-            store_totals(sums, found, o, TILE)
-            store_totals(more, found, p, TILE)
+                more = add_nibbles(more, q, start, x, spread, first, factors, pairs, False)
+            store_totals(joined(sums, more), found, o, TILE)
 
     return products
 
@@ -229,8 +228,8 @@ def _outputs(nibbles: bool) -> Any:
         padded = _padded(blocks)
         length = blocks * BLOCK // 2 if nibbles else blocks * BLOCK
         found = memory[: TOGETHER * TILE]
-        scaled = memory[TOGETHER * TILE : TOGETHER * (TILE + 2 * padded)]
-        spread = memory[TOGETHER * (TILE + 2 * padded) :]
+        scaled = memory[TOGETHER * TILE : TOGETHER * (TILE + padded)]
+        spread = memory[TOGETHER * (TILE + padded) :]
         spread[:] = 0  # what follows the scales is multiplied by zeros
         for start in range(low, high, TILE):
             count = min(TILE, high - start)
@@ -323,7 +322,7 @@ def scratch(
     padded = -(-blocks // LANES) * LANES
     numbers = -(-blocks // 2) * 2 if nibbles else blocks
     factors = -(-blocks // 2) * LANES if nibbles else padded
-    own = TOGETHER * (TILE + 2 * padded) + TILE * blocks + LANES
+    own = TOGETHER * (TILE + padded) + TILE * blocks + LANES
     return [
         ((rows * numbers * BLOCK,), np.uint8),
         ((rows * factors,), np.float32),

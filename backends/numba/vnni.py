@@ -314,6 +314,19 @@ def round_to_bytes(
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def joined(typing: Any, sums: Any, more: Any) -> Any:
+    """To each row's sums, the others."""
+
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        w = _Writer(context, builder, signature)
+        return w.each_row(
+            args[0], lambda row, total: builder.fadd(total, builder.extract_value(args[1], row))
+        )
+
+    return sums(sums, sums), write
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def store_totals(typing: Any, sums: Any, y: Any, at: Any, step: Any) -> Any:
     """y[at + row * step] = the sum of sums[row], always added up in the same order."""
 
