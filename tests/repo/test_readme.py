@@ -34,6 +34,7 @@ DOCUMENTS = [
         "docs/gpu.md",
         "docs/performance.md",
         "docs/resonance.md",
+        "docs/tasks.md",
     )
 ]
 
