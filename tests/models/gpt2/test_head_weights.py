@@ -15,7 +15,7 @@ from tfx.core.backend import Backend
 from tfx.core.errors import CheckpointError, TfxError, UsageError, WeightsError
 from tfx.core.parameters import borrowed
 from tfx.core.recipe import ConvertSettings
-from tfx.core.weights import write_weights
+from tfx.core.weights import open_weights, write_weights
 from tfx.models.gpt2.config import config_json
 from tfx.models.gpt2.convert import convert
 from tfx.models.gpt2.head_config import ARCHITECTURES, head_from, head_json
@@ -117,6 +117,8 @@ def test_what_transformers_reads(task: TaskName, tmp_path: Path) -> None:
         tmp_path / "ours", output_loading_info=True
     )
     assert not any(loading.values())
+    ours, given = (open_weights(tmp_path / x / "model.safetensors") for x in ("ours", "theirs"))
+    assert set(ours) == set(given)
     for name, tensor in model.state_dict().items():
         expected = theirs.model.state_dict()[name]
         np.testing.assert_array_equal(tensor.numpy(), expected.numpy(), err_msg=name)

@@ -11,7 +11,7 @@ import pytest
 from gpt2_checkpoints import write_gpt2
 from gpt2_heads import CLASSES, transformers
 from gpt2_tasks import records, written
-from gpt2_training import Listener, kept, losses, weights
+from gpt2_training import Listener, kept, losses, metrics, weights
 from optional import torch
 
 from tfx.backends.numpy.backend import NumpyBackend
@@ -85,6 +85,22 @@ def test_every_backend_learns_the_same(task: str, place: Place, backend: Backend
     np.testing.assert_allclose(
         losses(place.folder / "numpy"), losses(place.folder / "other"), rtol=2e-4
     )
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_batch_is_learnt_as_it_is_judged(task: str, place: Place) -> None:
+    """The loss of a first step over all examples, padded, is what evaluating them finds."""
+    data = place.folder / "data"
+    data.mkdir()
+    for name in ("train", "val"):
+        written(data, task, 12).rename(data / f"{name}.jsonl")
+    overrides = {"dropout": "0", "lm_weight": "0"}
+    how = {"data": data, "batch_size": 12, "steps": 2, "eval_every": 1, "lr": 1e-12}
+    place.train(task, "run", overrides=overrides, **how)
+    first, _ = metrics(place.folder / "run")
+    own_dropout = task in ("token-classification", "multiple-choice")
+    tolerance = 0.05 if own_dropout else 1e-5
+    assert first["loss"] == pytest.approx(first["val_loss"], rel=tolerance)
 
 
 @pytest.mark.parametrize("task", TASKS)
