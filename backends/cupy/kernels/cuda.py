@@ -1,14 +1,17 @@
-"""CUDA C++ of our own: how it is compiled and launched, and what its sources share.
+"""CUDA C++ of our own: how a source becomes kernels, how they are launched, and what all sources
+share.
 
-A source is written for any dtype. It is compiled when one of its kernels is first launched for one,
-behind these definitions:
+A source is written over names, of which a launch says what they stand for: a dtype makes a name a
+type, a number makes it a macro. A program is compiled when a kernel is first launched with other
+meanings, and kept; as sizes are arguments, there are few. Every source has, beside its own names,
 
-    T, Id     the element types that the launch names, of numbers and of indices
-    Wide      what numbers of type T are added up in: float for float16, unsigned for whole numbers
+    T         the type that numbers are stored as
+    Wide      what they are computed in: float for float16, unsigned for whole numbers
     Index     64 bits, for places in arrays
 
-Sizes are arguments, so there are as many variants as dtypes. All loops stride over the grid, and a
-launch may take any number of blocks. Sums are taken in an order that sizes alone decide.
+A cast to `Wide` widens whatever is stored, and an assignment to a T narrows. All loops stride over
+the grid, so a launch may take any number of blocks. Sums are taken in an order that sizes alone
+decide.
 """
 
 from __future__ import annotations
@@ -20,35 +23,79 @@ import numpy as np
 
 from tfx.core.backend import Array
 
-_TYPES = {
-    "float16": ("float16", "float", np.float32),
-    "float32": ("float", "float", np.float32),
-    "float64": ("double", "double", np.float64),
-    "int8": ("signed char", "unsigned int", np.uint32),
-    "uint8": ("unsigned char", "unsigned int", np.uint32),
-    "int32": ("int", "unsigned int", np.uint32),
-    "int64": ("long long", "unsigned long long", np.uint64),
-}
-"""T and Wide in CUDA, and Wide in NumPy. Sums of whole numbers wrap."""
+FLOATS = frozenset(map(np.dtype, ("float16", "float32", "float64")))
+"""The dtypes that kernels compute with."""
 
-_LOOPS = r"""
+INDICES = frozenset(map(np.dtype, ("int32", "int64")))
+"""The dtypes of indices."""
+
+_TYPES = {
+    np.dtype(name): meant
+    for name, meant in {
+        "int8": "signed char",
+        "int32": "int",
+        "int64": "long long",
+        "uint8": "unsigned char",
+        "uint16": "Bfloat16",
+        "uint32": "unsigned int",
+        "uint64": "unsigned long long",
+        "float16": "float16",
+        "float32": "float",
+        "float64": "double",
+    }.items()
+}
+
+_WIDE = {
+    np.dtype(name): np.dtype(wide)
+    for name, wide in {
+        "int8": "uint32",
+        "int32": "uint32",
+        "int64": "uint64",
+        "uint8": "uint32",
+        "float16": "float32",
+        "float32": "float32",
+        "float64": "float64",
+    }.items()
+}
+"""Sums of whole numbers wrap."""
+
+WARP = 32
+
+_SHARED = rf"""
 typedef long long Index;
+
+#define WARP {WARP}
+#define ALL_LANES 0xffffffffu
 
 #define EACH_NUMBER(i, count) \
     for (Index i = blockIdx.x * (Index)blockDim.x + threadIdx.x; i < (count); \
          i += gridDim.x * (Index)blockDim.x)
 #define EACH_ROW(row, rows) for (Index row = blockIdx.x; row < (rows); row += gridDim.x)
 #define EACH_COLUMN(i, columns) for (Index i = threadIdx.x; i < (columns); i += blockDim.x)
+
+// Kept as a word: the upper half of a float.
+struct Bfloat16 {{
+    unsigned short word;
+    __device__ operator float() const {{ return __uint_as_float((unsigned)word << 16); }}
+}};
+
+// The sum over lanes whose numbers differ in the bits from `near` to `far`, for each of them. Every
+// thread of the warp has to come here.
+template <class Value>
+__device__ __forceinline__ Value sum_of_lanes(Value x, int far = WARP / 2, int near = 1) {{
+    for (int apart = far; apart >= near; apart /= 2) x += __shfl_xor_sync(ALL_LANES, x, apart);
+    return x;
+}}
 """
 
 MOST_THREADS = 512
-"""Threads of a block that takes part in `over_block`, at most; a power of two, as all of them."""
+"""Threads of a block that takes part in `over_block`, at most, where it does not say so."""
 
 OVER_BLOCK = rf"""
-// What `join` makes of the values of all threads of the block, for each of them.
-template <class Value, class Join>
+// What `join` makes of the values of all threads of the block, a power of two, for each of them.
+template <int MOST = {MOST_THREADS}, class Value, class Join>
 __device__ Value over_block(Value mine, Join join) {{
-    __shared__ Value values[{MOST_THREADS}];
+    __shared__ Value values[MOST];
     values[threadIdx.x] = mine;
     for (int half = blockDim.x / 2; half; half /= 2) {{
         __syncthreads();
@@ -66,13 +113,11 @@ struct Add {{
 }};
 """
 
-FLOATS = frozenset(map(np.dtype, ("float16", "float32", "float64")))
-"""The dtypes that kernels compute with."""
+THREADS = 256
+"""In a block of kernels that have no reason for another number."""
 
-INDICES = frozenset(map(np.dtype, ("int32", "int64")))
-"""The dtypes of indices."""
-
-_MOST_BLOCKS = 1 << 12  # enough to fill any device several times over
+MOST_BLOCKS = 65535
+"""Along an axis of a grid: what every axis takes, and enough to fill any device."""
 
 
 class Program:
@@ -85,59 +130,57 @@ class Program:
     def launch(
         self,
         name: str,
-        dtypes: tuple[Any, ...],
-        blocks: int,
-        threads: int | tuple[int, int],
-        *args: Array | bool | int | float | None,
+        blocks: int | tuple[int, int],
+        threads: int,
+        *args: Any,
         shared: int = 0,
+        **names: Any,
     ) -> None:
         """Queue the kernel `name` on the current stream.
 
         Args:
             name: of an `extern "C"` function.
-            dtypes: of T, and of Id where the source has it.
-            blocks, threads: of a block, in x, or in x and y.
+            blocks: of the grid, in x, or in x and y.
+            threads: of a block.
             args: C-contiguous arrays as pointers, None as a null pointer, whole numbers as Index,
-                floats as Wide, and bools.
+                floats as Wide, bools, and what NumPy has a type for as it is.
             shared: bytes of dynamic shared memory.
+            names: what the names of the source stand for, T among them: dtypes and numbers.
         """
-        key = name, dtypes, cupy.cuda.runtime.getDevice()
+        kernel = self.kernel(name, **names)
+        grid = blocks if isinstance(blocks, tuple) else (blocks,)
+        wide = wide_dtype(names["T"]).type
+        given = tuple(wide(x) if type(x) is float else x for x in args)
+        kernel(grid, (threads,), given, shared_mem=shared)
+
+    def kernel(self, name: str, **names: Any) -> Any:
+        """The kernel of that name, compiled if it has not been for this device."""
+        key = name, cupy.cuda.runtime.getDevice(), *names.items()
         kernel = self._kernels.get(key)
         if kernel is None:
-            kernel = self._kernels[key] = self._compiled(dtypes).get_function(name)
-        block = threads if isinstance(threads, tuple) else (threads,)
-        wide = wide_dtype(dtypes[0])
-        kernel((blocks,), block, tuple(_argument(x, wide) for x in args), shared_mem=shared)
+            module = cupy.RawModule(code=self.source(**names), options=("-std=c++17",))
+            kernel = self._kernels[key] = module.get_function(name)
+        return kernel
 
-    def _compiled(self, dtypes: tuple[Any, ...]) -> Any:
-        return cupy.RawModule(code=self.source(dtypes), options=("-std=c++17",))
-
-    def source(self, dtypes: tuple[Any, ...]) -> str:
-        """All that is compiled for these dtypes."""
-        number, wide, _ = _TYPES[dtypes[0].name]
-        names = [f"typedef {number} T;", f"typedef {wide} Wide;"]
-        names += [f"typedef {_TYPES[index.name][0]} Id;" for index in dtypes[1:]]
-        if number == "float16":
-            names.insert(0, "#include <cupy/float16.cuh>")
-        return "\n".join(names) + _LOOPS + self._source
-
-
-def _argument(x: Any, wide: Any) -> Any:
-    if x is None:
-        return 0
-    if isinstance(x, bool):
-        return np.bool_(x)
-    return wide(x) if isinstance(x, float) else x
+    def source(self, **names: Any) -> str:
+        """All that is compiled where names have these meanings."""
+        types = {"Wide": wide_dtype(names["T"])}
+        types |= {name: meant for name, meant in names.items() if isinstance(meant, np.dtype)}
+        lines = [f"typedef {_TYPES[dtype]} {name};" for name, dtype in types.items()]
+        lines += [f"#define {name} {names[name]}" for name in names if name not in types]
+        has_halves = "float16" in types.values()  # the others need none of CUDA's headers
+        header = "#include <cupy/float16.cuh>\n" if has_halves else ""
+        return "\n".join([header + _SHARED, *lines, self._source])
 
 
 def wide_dtype(dtype: Any) -> Any:
-    """What NumPy calls the type Wide of a launch for `dtype`."""
-    return _TYPES[dtype.name][2]
+    """What NumPy calls the type Wide where T is `dtype`."""
+    return _WIDE[dtype]
 
 
-def contiguous(x: Array) -> Array:
-    """The same array, or a copy without gaps."""
-    return x if x.flags.c_contiguous else x.copy()
+def contiguous(x: Array | None) -> Any:
+    """The same array, or a copy without gaps; None for none."""
+    return x if x is None or x.flags.c_contiguous else x.copy()
 
 
 def floats(*arrays: Array | None) -> bool:
@@ -146,19 +189,14 @@ def floats(*arrays: Array | None) -> bool:
     return dtype in FLOATS and all(x is None or x.dtype == dtype for x in arrays)
 
 
-def blocks_of_numbers(count: int, threads: int = 256) -> int:
-    """How many blocks to launch for `count` numbers, where a thread takes one at a time."""
-    return max(1, min(-(-count // threads), _MOST_BLOCKS))
-
-
-def blocks_of_rows(rows: int) -> int:
-    """How many blocks to launch where a block takes one row at a time."""
-    return min(rows, _MOST_BLOCKS)
+def blocks_for(count: int, each: int = THREADS, most: int = MOST_BLOCKS) -> int:
+    """How many blocks to launch for `count` items, of which one takes `each` at a time."""
+    return max(1, min(-(-count // each), most))
 
 
 def threads_of_row(length: int) -> int:
     """How many threads to give to a row, a power of two: about one for four numbers."""
-    threads = 32
+    threads = WARP
     while threads < MOST_THREADS and 4 * threads < length:
         threads *= 2
     return threads

@@ -10,10 +10,11 @@ from typing import Any
 
 import cupy
 
+from tfx.backends.cupy.kernels.columns import COLUMN_THREADS, COLUMNS, column_tile
 from tfx.backends.cupy.kernels.cuda import (
     OVER_BLOCK,
     Program,
-    blocks_of_rows,
+    blocks_for,
     contiguous,
     floats,
     threads_of_row,
@@ -23,6 +24,7 @@ from tfx.core.backend import Array, Backend, Fused
 
 _NORMS = Program(
     OVER_BLOCK,
+    COLUMNS,
     r"""
 // Of `count` numbers, their mean and the sum of squares of what is off it (Welford 1962).
 struct Moments { Wide count, mean, squares; };
@@ -112,20 +114,12 @@ extern "C" __global__ void normalize_vjp(
             EACH_COLUMN(i, n) share[start + i] = sums[start + i];
 }
 
-// The sum of all rows of x (rows, columns). A block has 32 columns; 8 threads take turns at the
-// rows of each.
-extern "C" __global__ void column_sums(const Wide* x, T* y, Index rows, Index columns) {
-    __shared__ Wide sums[8][32];
-    Index column = blockIdx.x * 32 + threadIdx.x;
-    Wide sum = 0;
-    if (column < columns)
-        for (Index row = threadIdx.y; row < rows; row += 8) sum += x[row * columns + column];
-    sums[threadIdx.y][threadIdx.x] = sum;
-    __syncthreads();
-    if (threadIdx.y == 0 && column < columns) {
-        for (int turn = 1; turn < 8; ++turn) sum += sums[turn][threadIdx.x];
-        y[column] = sum;
-    }
+// The sum of all rows of x (rows, columns).
+extern "C" __global__ void column_sums(
+    const Wide* x, T* sums, Index rows, Index columns, Index tile
+) {
+    auto number = [&](Index row, Index column) { return x[row * columns + column]; };
+    sum_columns(rows, columns, tile, number, sums);
 }
 """,
 )
@@ -143,13 +137,12 @@ def _norm(
     x = contiguous(x)
     n = x.shape[-1]
     rows = x.size // n
-    gain, bias = (None if p is None else contiguous(p) for p in (gain, bias))
     y = cupy.empty(x.shape, x.dtype)
     means, scales = cupy.empty((2, rows), wide_dtype(x.dtype))
-    arrays = x, gain, bias, y, means, scales
-    threads = threads_of_row(n)
+    arrays = x, contiguous(gain), contiguous(bias), y, means, scales
     sizes = rows, n, float(eps), has_mean
-    _NORMS.launch("normalize", (x.dtype,), blocks_of_rows(rows), threads, *arrays, *sizes)
+    grid = blocks_for(rows, 1), threads_of_row(n)
+    _NORMS.launch("normalize", *grid, *arrays, *sizes, T=x.dtype)
     return y, (means, scales)
 
 
@@ -162,21 +155,20 @@ def _norm_vjp(
     rows = x.size // n
     parts = 0 if gain is None else 1 + has_mean
     g_x = cupy.empty(x.shape, x.dtype)
-    blocks = min(rows, _MOST_SHARES)
+    blocks = blocks_for(rows, 1, _MOST_SHARES)
     shares = cupy.empty((blocks, parts * n), wide_dtype(x.dtype))
     shared = parts * n * shares.itemsize
     fits = shared <= _MOST_SHARED
-    gain = None if gain is None else contiguous(gain)
-    arrays = g, x, gain, *saved, g_x, shares
-    sizes = rows, n, parts * n, has_mean, fits
-    threads, types = threads_of_row(n), (x.dtype,)
+    given = g, x, contiguous(gain), *saved, g_x, shares, rows, n, parts * n, has_mean, fits
     room = shared if fits else 0
-    _NORMS.launch("normalize_vjp", types, blocks, threads, *arrays, *sizes, shared=room)
+    _NORMS.launch("normalize_vjp", blocks, threads_of_row(n), *given, shared=room, T=x.dtype)
     g_parts = cupy.empty((parts, n), x.dtype)
     if parts:
         columns = parts * n
-        sums = shares, g_parts, blocks, columns
-        _NORMS.launch("column_sums", types, -(-columns // 32), (32, 8), *sums)
+        tile = column_tile(columns, shares.itemsize)
+        given = shares, g_parts, blocks, columns, tile
+        grid = blocks_for(columns, tile), COLUMN_THREADS
+        _NORMS.launch("column_sums", *grid, *given, T=x.dtype)
     return g_x, g_parts
 
 

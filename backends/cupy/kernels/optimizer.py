@@ -9,8 +9,9 @@ import numpy as np
 
 from tfx.backends.cupy.kernels.cuda import (
     OVER_BLOCK,
+    THREADS,
     Program,
-    blocks_of_numbers,
+    blocks_for,
     contiguous,
     floats,
     wide_dtype,
@@ -63,15 +64,12 @@ def _adamw_step(
     beta2: float,
     eps: float,
 ) -> tuple[tuple[Array, Array, Array], None]:
-    read = [
-        None if x is None else contiguous(x) for x in (p, g, m, v, rates, decay, healthy, factor)
-    ]
+    read = map(contiguous, (p, g, m, v, rates, decay, healthy, factor))
     new = tuple(cupy.empty(p.shape, p.dtype) for _ in range(3))
     decay_step = 1 if decay is not None and decay.ndim else 0
     numbers = (float(x) for x in (beta1, 1 - beta1, beta2, 1 - beta2, eps))
-    sizes = p.size, decay_step
-    blocks = blocks_of_numbers(p.size)
-    _ADAMW_STEP.launch("adamw_step", (p.dtype,), blocks, 256, *read, *new, *sizes, *numbers)
+    given = *read, *new, p.size, decay_step, *numbers
+    _ADAMW_STEP.launch("adamw_step", blocks_for(p.size), THREADS, *given, T=p.dtype)
     return (new[0], new[1], new[2]), None
 
 
@@ -100,7 +98,6 @@ def _takes_adamw_step(
 
 # ---- euclidean_norm --------------------------------------------------------------------------
 
-_NORM_THREADS = 256
 _MOST_SUMS = 1024
 
 _EUCLIDEAN_NORM = Program(
@@ -132,20 +129,18 @@ extern "C" __global__ void euclidean_norm_vjp(
 
 def _euclidean_norm(B: Backend, x: Array) -> tuple[Array, None]:
     x = contiguous(x)
-    types, threads = (x.dtype,), _NORM_THREADS
-    blocks = min(blocks_of_numbers(x.size, 4 * threads), _MOST_SUMS)
+    blocks = blocks_for(x.size, 4 * THREADS, _MOST_SUMS)
     sums = cupy.empty(blocks, wide_dtype(x.dtype))
     norm = cupy.empty((), x.dtype)
-    _EUCLIDEAN_NORM.launch("sums_of_squares", types, blocks, threads, x, sums, x.size)
-    _EUCLIDEAN_NORM.launch("root_of_sum", types, 1, threads, sums, norm, blocks)
+    _EUCLIDEAN_NORM.launch("sums_of_squares", blocks, THREADS, x, sums, x.size, T=x.dtype)
+    _EUCLIDEAN_NORM.launch("root_of_sum", 1, THREADS, sums, norm, blocks, T=x.dtype)
     return norm, None
 
 
 def _euclidean_norm_vjp(B: Backend, g: Array, out: Array, saved: Any, x: Array) -> tuple[Array]:
     g_x = cupy.empty(x.shape, x.dtype)
-    arrays = g, out, contiguous(x), g_x
-    blocks = blocks_of_numbers(x.size)
-    _EUCLIDEAN_NORM.launch("euclidean_norm_vjp", (x.dtype,), blocks, 256, *arrays, x.size)
+    given = g, out, contiguous(x), g_x, x.size
+    _EUCLIDEAN_NORM.launch("euclidean_norm_vjp", blocks_for(x.size), THREADS, *given, T=x.dtype)
     return (g_x,)
 
 

@@ -11,15 +11,14 @@ import math
 
 import cupy
 
-from tfx.backends.cupy.kernels.cuda import Program, blocks_of_numbers, contiguous, wide_dtype
+from tfx.backends.cupy.kernels.cuda import THREADS, Program, blocks_for, contiguous, wide_dtype
 from tfx.core.backend import Array
 
 _SORT_THREADS = 512
 
 _SORT = Program(
     rf"""
-const int THREADS = {_SORT_THREADS}, WARPS = THREADS / 32, DIGITS = 256;
-const unsigned ALL = 0xffffffffu;
+const int THREADS = {_SORT_THREADS}, WARPS = THREADS / WARP, DIGITS = 256;
 """
     r"""
 // How ids are sorted, into one half of `room` (2, count): places in `ids`, those of equal ids in
@@ -28,7 +27,7 @@ const unsigned ALL = 0xffffffffu;
 extern "C" __global__ void sort(const T* ids, Index* room, Index count, Index passes) {
     __shared__ Index next[DIGITS];  // where the next one with this digit goes
     __shared__ int in_warp[WARPS][DIGITS];  // how many with it a warp has; then, those before it
-    int me = threadIdx.x, warp = me / 32, lane = me % 32;
+    int me = threadIdx.x, warp = me / WARP, lane = me % WARP;
     for (int pass = 0; pass < passes; ++pass) {
         const Index* from = room + (1 - pass % 2) * count;
         Index* to = room + pass % 2 * count;
@@ -55,10 +54,10 @@ extern "C" __global__ void sort(const T* ids, Index* room, Index count, Index pa
             bool has = start + me < count;
             Index item = has ? place(start + me) : 0;
             int mine = digit(item);
-            unsigned alike = __ballot_sync(ALL, has);  // lanes with the same digit
+            unsigned alike = __ballot_sync(ALL_LANES, has);  // lanes with the same digit
             for (int bit = 0; bit < 8; ++bit) {
                 bool is_set = mine >> bit & 1;
-                unsigned set = __ballot_sync(ALL, is_set);
+                unsigned set = __ballot_sync(ALL_LANES, is_set);
                 alike &= is_set ? set : ~set;
             }
             int earlier = __popc(alike & ((1u << lane) - 1));
@@ -165,20 +164,21 @@ def add_at(x: Array, indices: Array, updates: Array, *, axis: int = 0) -> None:
     inner = math.prod(x.shape[axis + 1 :])
     columns = x.size // length
     chunks = -(-count // _CHUNK)
-    types = x.dtype, indices.dtype
+    types = {"T": x.dtype, "Id": indices.dtype}
     sizes = count, length, inner, columns
     open_parts = cupy.empty((chunks, 2, columns), wide_dtype(x.dtype))
-    blocks = blocks_of_numbers(chunks * columns)
+    grid = blocks_for(chunks * columns), THREADS
     added = indices, order, updates, x, open_parts
-    _SUMS.launch("add_segments", types, blocks, 256, *added, *sizes)
+    _SUMS.launch("add_segments", *grid, *added, *sizes, **types)
     if chunks > 1:
         joined = indices, order, x, open_parts
-        _SUMS.launch("join_segments", types, blocks, 256, *joined, *sizes)
+        _SUMS.launch("join_segments", *grid, *joined, *sizes, **types)
 
 
 def _order(indices: Array, length: int) -> Array:
     """What sorts the indices, below `length`, and keeps the order of equal ones."""
     passes = max(1, -(-(length - 1).bit_length() // 8))
     room = cupy.empty((2, indices.size), "int64")
-    _SORT.launch("sort", (indices.dtype,), 1, _SORT_THREADS, indices, room, indices.size, passes)
+    given = indices, room, indices.size, passes
+    _SORT.launch("sort", 1, _SORT_THREADS, *given, T=indices.dtype)
     return room[(passes - 1) % 2]

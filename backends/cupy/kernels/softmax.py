@@ -9,7 +9,7 @@ from tfx.backends.cupy.kernels.cuda import (
     INDICES,
     OVER_BLOCK,
     Program,
-    blocks_of_rows,
+    blocks_for,
     contiguous,
     floats,
     threads_of_row,
@@ -111,8 +111,8 @@ def _softmax(B: Backend, x: Array) -> tuple[Array, None]:
     n = x.shape[-1]
     rows = x.size // n
     sizes = rows, n, lowest(DType(x.dtype.name))
-    grid = blocks_of_rows(rows), threads_of_row(n)
-    _SOFTMAX.launch("softmax", (x.dtype,), *grid, x, y, *sizes)
+    grid = blocks_for(rows, 1), threads_of_row(n)
+    _SOFTMAX.launch("softmax", *grid, x, y, *sizes, T=x.dtype)
     return y, None
 
 
@@ -120,9 +120,9 @@ def _softmax_vjp(B: Backend, g: Array, out: Array, saved: None, x: Array) -> tup
     g_x = cupy.empty(x.shape, x.dtype)
     n = x.shape[-1]
     rows = x.size // n
-    grid = blocks_of_rows(rows), threads_of_row(n)
+    grid = blocks_for(rows, 1), threads_of_row(n)
     arrays = contiguous(g), contiguous(out), g_x
-    _SOFTMAX.launch("softmax_vjp", (x.dtype,), *grid, *arrays, rows, n)
+    _SOFTMAX.launch("softmax_vjp", *grid, *arrays, rows, n, T=x.dtype)
     return (g_x,)
 
 
@@ -138,9 +138,9 @@ def _cross_entropy(B: Backend, logits: Array, targets: Array) -> tuple[Array, tu
     tops, sums = cupy.empty((2, rows), wide_dtype(logits.dtype))
     arrays = logits, targets, losses, tops, sums
     sizes = rows, n, lowest(DType(logits.dtype.name))
-    types = logits.dtype, targets.dtype
-    grid = blocks_of_rows(rows), threads_of_row(n)
-    _CROSS_ENTROPY.launch("cross_entropy", types, *grid, *arrays, *sizes)
+    types = {"T": logits.dtype, "Id": targets.dtype}
+    grid = blocks_for(rows, 1), threads_of_row(n)
+    _CROSS_ENTROPY.launch("cross_entropy", *grid, *arrays, *sizes, **types)
     return losses, (tops, sums)
 
 
@@ -155,9 +155,9 @@ def _cross_entropy_vjp(
     g_logits = cupy.empty(logits.shape, logits.dtype)
     arrays = g, logits, targets, *saved, g_logits
     sizes = rows, n, 0 if is_one_number else 1
-    types = logits.dtype, targets.dtype
-    grid = blocks_of_rows(rows), threads_of_row(n)
-    _CROSS_ENTROPY.launch("cross_entropy_vjp", types, *grid, *arrays, *sizes)
+    types = {"T": logits.dtype, "Id": targets.dtype}
+    grid = blocks_for(rows, 1), threads_of_row(n)
+    _CROSS_ENTROPY.launch("cross_entropy_vjp", *grid, *arrays, *sizes, **types)
     return g_logits, None
 
 
