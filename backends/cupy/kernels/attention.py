@@ -8,32 +8,21 @@ from typing import Any
 import numpy as np
 
 from tfx.backends.cupy.kernels import attention_pull, attention_rows, attention_tiles
-from tfx.backends.cupy.kernels.attention_call import WIDTHS
+from tfx.backends.cupy.kernels.attention_call import WIDTHS, Given
+from tfx.backends.cupy.kernels.cuda import floats
 from tfx.core.backend import Array, Fused
 
 _FEW = 4  # queries, which would leave most of a tile empty
 _SOME = 16  # queries, for which a block each is better if tiles are too few for the device
 _FEW_BLOCKS = 256  # about two for each multiprocessor of a large device
 
-_DTYPES = "efd"  # float16, float32, float64
 _POSITION, _BOOL = np.dtype(np.int64), np.dtype(np.bool_)
 
 
-def _attention(
-    B: Any,
-    q: Array,
-    k: Array,
-    v: Array,
-    scale: float,
-    offset: Array | None,
-    visible: Array | None,
-    factor: Array | None,
-    *,
-    causal: bool,
-    heads: int | None,
-) -> tuple[Array, Array]:
-    attend = attention_rows.attend if _are_few(q, heads) else attention_tiles.attend
-    return attend(q, k, v, scale, offset, visible, factor, causal, heads)
+def _attention(B: Any, *args: Any, **how: Any) -> tuple[Array, Array]:
+    given = Given(*args, **how)
+    way = attention_rows if _are_few(given.q, given.heads) else attention_tiles
+    return way.attend(given)
 
 
 def _are_few(q: Array, heads: int | None) -> bool:
@@ -44,39 +33,14 @@ def _are_few(q: Array, heads: int | None) -> bool:
 
 
 def _attention_vjp(
-    B: Any,
-    g: Array,
-    out: Array,
-    log_totals: Array,
-    q: Array,
-    k: Array,
-    v: Array,
-    scale: float,
-    offset: Array | None,
-    visible: Array | None,
-    factor: Array | None,
-    *,
-    causal: bool,
-    heads: int | None,
+    B: Any, g: Array, out: Array, log_totals: Array, *args: Any, **how: Any
 ) -> tuple[Array | None, ...]:
-    forward = q, k, v, scale, offset, visible, factor, causal, heads
-    grads = attention_pull.pull(g, out, log_totals, *forward)
+    grads = attention_pull.pull(g, out, log_totals, Given(*args, **how))
     return (*grads, None, None, None, None)
 
 
-def _fits(
-    B: Any,
-    q: Array,
-    k: Array,
-    v: Array,
-    scale: Any,
-    offset: Array | None,
-    visible: Array | None,
-    factor: Array | None,
-    *,
-    causal: bool,
-    heads: int | None,
-) -> bool:
+def _fits(B: Any, *args: Any, **how: Any) -> bool:
+    q, k, v, scale, offset, visible, factor, _, heads = Given(*args, **how)
     if q.ndim < 2 or not (q.size and k.size and v.size) or not isinstance(scale, int | float):
         return False
     *outside, queries, width = q.shape
@@ -88,8 +52,7 @@ def _fits(
         return False
     scores = (*outside, *(() if heads is None else (heads,)), queries, k.shape[-2])
     return (
-        q.dtype.char in _DTYPES
-        and all(x is None or x.dtype == q.dtype for x in (k, v, factor))
+        floats(q, k, v, factor)
         and (offset is None or (offset.shape == () and offset.dtype == _POSITION))
         and (visible is None or visible.dtype == _BOOL)
         and all(_broadcasts(x.shape, scores) for x in (visible, factor) if x is not None)

@@ -10,111 +10,85 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import cupy
 import numpy as np
 
+from tfx.backends.cupy.kernels.cuda import wide_dtype
 from tfx.core.backend import Array
 
 WIDTHS = (64, 128, 256)
 """A head's columns are held in registers and tiles that have room for one of these."""
 
-_STORED = {"e": "float16", "f": "float", "d": "double"}
-_SUMS = {"e": np.float32, "f": np.float32, "d": np.float64}
-_MOST_BLOCKS = (1 << 31) - 1
+CALL = r"""
+// WIDTH is room for the columns of a head.
+#define LOWEST ((Wide)__int_as_float(0xff800000))   // -infinity
 
-_PRELUDE = r"""
-// Stored: the dtype of the arrays. Sum: what is computed in. WIDTH: room for the columns of a head.
-#define LOWEST ((Sum)__int_as_float(0xff800000))   // -infinity
-#define EVERY_LANE 0xffffffffu
-
-struct Steps { long long text, head, row; };
-struct MaskSteps { long long text, head, query, key; };
+struct Steps { Index text, head, row; };
+struct MaskSteps { Index text, head, query, key; };
 
 struct Call {
-  long long texts, heads, queries, keys;
-  long long width, value_width;          // of a head, in q and k, and in v
-  long long causal;
+  Index texts, heads, queries, keys;
+  Index width, value_width;          // of a head, in q and k, and in v
+  Index causal;
   Steps q, k, v, out;
   MaskSteps visible, factor;
 };
 
 // How many of the first keys a query may see; `position` is where the first query stands.
-__device__ __forceinline__ long long seen_by(
-    const Call& call, long long position, long long query) {
+__device__ __forceinline__ Index seen_by(
+    const Call& call, Index position, Index query) {
   if (!call.causal) return call.keys;
-  const long long count = position + query + 1;
+  const Index count = position + query + 1;
   return count < 0 ? 0 : count < call.keys ? count : call.keys;
 }
 
 // The scores of one head of one text have these masks, either of which may be missing.
 struct Masks {
   const bool* visible;
-  const Stored* factor;
+  const T* factor;
   MaskSteps visible_steps, factor_steps;
 
-  __device__ Masks(const Call& call, const bool* visible_, const Stored* factor_,
-                   long long text, long long head)
+  __device__ Masks(const Call& call, const bool* visible_, const T* factor_,
+                   Index text, Index head)
       : visible(visible_), factor(factor_),
         visible_steps(call.visible), factor_steps(call.factor) {
     if (visible) visible += text * visible_steps.text + head * visible_steps.head;
     if (factor) factor += text * factor_steps.text + head * factor_steps.head;
   }
-  __device__ __forceinline__ bool shows(long long query, long long key) const {
+  __device__ __forceinline__ bool shows(Index query, Index key) const {
     return !visible || visible[query * visible_steps.query + key * visible_steps.key];
   }
-  __device__ __forceinline__ Sum times(long long query, long long key) const {
-    return factor ? (Sum)factor[query * factor_steps.query + key * factor_steps.key] : (Sum)1;
+  __device__ __forceinline__ Wide times(Index query, Index key) const {
+    return factor ? (Wide)factor[query * factor_steps.query + key * factor_steps.key] : (Wide)1;
   }
 };
 
-// The sum, or the maximum, over groups of COUNT neighbouring lanes, for each lane of the group.
-// Every thread of the warp has to come here.
-template <int COUNT> __device__ __forceinline__ Sum sum_of_lanes(Sum x) {
-  for (int far = COUNT / 2; far > 0; far /= 2) x += __shfl_xor_sync(EVERY_LANE, x, far);
-  return x;
-}
-template <int COUNT> __device__ __forceinline__ Sum highest_of_lanes(Sum x) {
-  for (int far = COUNT / 2; far > 0; far /= 2) x = fmax(x, __shfl_xor_sync(EVERY_LANE, x, far));
-  return x;
-}
-
 // What scores are taken relative to: a row that saw nothing has no highest one.
-__device__ __forceinline__ Sum base_of(Sum top) { return top == LOWEST ? (Sum)0 : top; }
+__device__ __forceinline__ Wide base_of(Wide top) { return top == LOWEST ? (Wide)0 : top; }
 """
-
-
-def sum_dtype(x: Array) -> Any:
-    """What the kernels add up arrays like `x` in."""
-    return _SUMS[x.dtype.char]
-
-
-@cache
-def compiled(source: str, name: str, dtype: str, width: int, **macros: int) -> Any:
-    """A kernel of a source behind the prelude, for one dtype (its character) and width class.
-
-    It is compiled at its first call, together with the others of its source.
-    """
-    types = {"Stored": _STORED[dtype], "Sum": "double" if dtype == "d" else "float"}
-    lines = [f"typedef {kind} {type};" for type, kind in types.items()]
-    lines += [f"#define {name} {value}" for name, value in {"WIDTH": width, **macros}.items()]
-    if dtype == "e":  # the others need none of CUDA's headers
-        lines.insert(0, "#include <cupy/float16.cuh>")
-    code = "\n".join([*lines, _PRELUDE, source])
-    return cupy.RawModule(code=code, options=("--std=c++17",)).get_function(name)
-
-
-def blocks(count: int) -> tuple[int]:
-    """A grid for so many pieces of work; blocks go on to further ones where there are too many."""
-    return (min(count, _MOST_BLOCKS),)
 
 
 # ---- how arrays lie in memory --------------------------------------------------------------------
 
 Form = tuple[tuple[int, ...], tuple[int, ...]]
 """The shape of an array, and its strides in bytes."""
+
+
+class Given(NamedTuple):
+    """The arguments of `attention`."""
+
+    q: Array
+    k: Array
+    v: Array
+    scale: Any
+    offset: Array | None
+    visible: Array | None
+    factor: Array | None
+    causal: bool
+    heads: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,22 +103,26 @@ class Call:
     struct: Any
 
 
-def described(
-    q: Array,
-    k: Array,
-    v: Array,
-    out: Array,
-    visible: Array | None,
-    factor: Array | None,
-    causal: bool,
-    heads: int | None,
-) -> Call:
-    """What a kernel is told of arrays that are `readable`, and of masks `over_scores`.
+def results_of(given: Given) -> tuple[Array, Array]:
+    """Room for the result (..., T, e) and the logarithms of the totals (heads of all texts, T)."""
+    *outside, queries, _ = given.q.shape
+    out = cupy.empty((*outside, queries, given.v.shape[-1]), given.q.dtype)
+    heads = math.prod(outside) * (given.heads or 1)
+    return out, cupy.empty((heads, queries), wide_dtype(out.dtype))
 
-    It is made once for each form of a call: a decode step asks for it in every layer.
+
+def reading(given: Given, out: Array) -> tuple[tuple[Array | None, ...], Call]:
+    """The arguments that kernels begin with, and what they are told of them and of `out`, which is
+    `readable`.
+
+    That is made once for each form of a call: a decode step asks for it in every layer.
     """
-    masks = (x if x is None else _form(x) for x in (visible, factor))
-    return _described(*map(_form, (q, k, v, out)), *masks, q.itemsize, causal, heads)
+    q, k, v = (readable(x, given.heads) for x in given[:3])
+    masks = [_over_scores(x, given) for x in (given.visible, given.factor)]
+    forms = (x if x is None else _form(x) for x in (q, k, v, out, *masks))
+    return (q, k, v, given.offset, *masks), _described(
+        *forms, q.itemsize, given.causal, given.heads
+    )
 
 
 def steps_of(xs: tuple[Array, ...], heads: int | None) -> Any:
@@ -158,12 +136,12 @@ def readable(x: Array, heads: int | None) -> Array:
     return cupy.ascontiguousarray(x) if found is None else x
 
 
-def over_scores(x: Array | None, q: Array, k: Array, heads: int | None) -> Array | None:
-    """A mask that broadcasts with the scores of q and k, as (texts, heads, queries, keys)."""
+def _over_scores(x: Array | None, given: Given) -> Array | None:
+    """A mask that broadcasts with the scores, as (texts, heads, queries, keys)."""
     if x is None:
         return None
-    *outside, queries, _ = q.shape
-    keys = k.shape[-2]
+    *outside, queries, _ = given.q.shape
+    keys, heads = given.k.shape[-2], given.heads
     whole = (*outside, *(() if heads is None else (heads,)), queries, keys)
     *texts, inner = whole[:-2] or (1,)
     return cupy.broadcast_to(x, whole).reshape(math.prod(texts), inner, queries, keys)

@@ -20,19 +20,12 @@ what shares it must not run at the same time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import cupy
 
-from tfx.backends.cupy.kernels.attention_call import (
-    blocks,
-    compiled,
-    described,
-    over_scores,
-    readable,
-    sum_dtype,
-)
+from tfx.backends.cupy.kernels.attention_call import CALL, Given, reading, results_of
+from tfx.backends.cupy.kernels.cuda import Program, blocks_for
 from tfx.core.backend import Array
 
 _MOST_THREADS = 512
@@ -41,102 +34,104 @@ _WHOLE = 1024  # positions that one block reads in the time of a launch
 _MOST_PARTS = 64
 _ENOUGH_BLOCKS = 256  # about two for each multiprocessor of a large device
 
-_SOURCE = r"""
+ROWS = Program(
+    CALL,
+    r"""
 const int LANES = WIDTH == 64 ? 16 : 32, COLUMNS = WIDTH / LANES, AT_ONCE = COLUMNS == 8 ? 2 : 4;
 const int MOST_THREADS = 512, MOST_SHARES = MOST_THREADS / LANES;
 
 // A share is its top, its total, and the sums of its columns, both relative to the top.
-__device__ __forceinline__ Sum top_of(const Sum* shares, int count, long long size) {
-  Sum top = LOWEST;
+__device__ __forceinline__ Wide top_of(const Wide* shares, int count, Index size) {
+  Wide top = LOWEST;
   for (int i = 0; i < count; i++) top = fmax(top, shares[i * size]);
   return top;
 }
 // What the number at a place behind their tops comes to over all shares.
-__device__ __forceinline__ Sum joined(const Sum* shares, int count, long long size, Sum base,
-                                      long long place) {
-  Sum sum = 0;
+__device__ __forceinline__ Wide joined(const Wide* shares, int count, Index size, Wide base,
+                                      Index place) {
+  Wide sum = 0;
   for (int i = 0; i < count; i++) sum += shares[i * size + place] * exp(shares[i * size] - base);
   return sum;
 }
 
 // One line of `out`: what the shares come to. Each thread finds the total for itself.
-__device__ __forceinline__ void finish(const Sum* shares, int count, const Call& call,
-                                       long long line, Stored* out, Sum* log_totals) {
-  const long long size = call.value_width + 2;
-  const long long query = line % call.queries, head = line / call.queries % call.heads;
-  const long long text = line / call.queries / call.heads;
-  const Sum top = top_of(shares, count, size), base = base_of(top);
-  const Sum total = joined(shares, count, size, base, 1);
-  Stored* target = out + text * call.out.text + head * call.out.head + query * call.out.row;
+__device__ __forceinline__ void finish(const Wide* shares, int count, const Call& call,
+                                       Index line, T* out, Wide* log_totals) {
+  const Index size = call.value_width + 2;
+  const Index query = line % call.queries, head = line / call.queries % call.heads;
+  const Index text = line / call.queries / call.heads;
+  const Wide top = top_of(shares, count, size), base = base_of(top);
+  const Wide total = joined(shares, count, size, base, 1);
+  T* target = out + text * call.out.text + head * call.out.head + query * call.out.row;
   for (int c = threadIdx.x; c < call.value_width; c += blockDim.x)
-    target[c] = (Stored)(total == 0 ? (Sum)0 : joined(shares, count, size, base, c + 2) / total);
+    target[c] = (T)(total == 0 ? (Wide)0 : joined(shares, count, size, base, c + 2) / total);
   if (threadIdx.x == 0) log_totals[line] = top + log(total);
 }
 
 // With one part to a line, the result; with more, what each part comes to, for `join_parts`.
 extern "C" __global__ void __launch_bounds__(MOST_THREADS) attend_rows(
-    const Stored* q, const Stored* k, const Stored* v, const long long* offset,
-    const bool* visible, const Stored* factor, Stored* out, Sum* log_totals, Sum* parts,
-    const Sum scale, const long long part_count, const Call call) {
-  __shared__ Sum shares[MOST_SHARES * (WIDTH + 2)];
+    const T* q, const T* k, const T* v, const Index* offset,
+    const bool* visible, const T* factor, T* out, Wide* log_totals, Wide* parts,
+    const Wide scale, const Index part_count, const Call call) {
+  __shared__ Wide shares[MOST_SHARES * (WIDTH + 2)];
   const int lane = threadIdx.x % LANES, share = threadIdx.x / LANES;
   const int share_count = blockDim.x / LANES;
   const int width = (int)call.width, value_width = (int)call.value_width, size = value_width + 2;
-  const long long position = offset ? *offset : 0;
-  const long long lines = call.texts * call.heads * call.queries;
+  const Index position = offset ? *offset : 0;
+  const Index lines = call.texts * call.heads * call.queries;
 
-  for (long long number = blockIdx.x; number < lines * part_count; number += gridDim.x) {
-    const long long line = number / part_count, part = number % part_count;
-    const long long query = line % call.queries, head = line / call.queries % call.heads;
-    const long long text = line / call.queries / call.heads;
+  for (Index number = blockIdx.x; number < lines * part_count; number += gridDim.x) {
+    const Index line = number / part_count, part = number % part_count;
+    const Index query = line % call.queries, head = line / call.queries % call.heads;
+    const Index text = line / call.queries / call.heads;
     const Masks masks(call, visible, factor, text, head);
-    const long long seen = seen_by(call, position, query);
-    const long long each = (seen + part_count - 1) / part_count;
-    const long long first = part * each, stop = first + each < seen ? first + each : seen;
-    const Stored* own = q + text * call.q.text + head * call.q.head + query * call.q.row;
-    const Stored* keys = k + text * call.k.text + head * call.k.head;
-    const Stored* values = v + text * call.v.text + head * call.v.head;
+    const Index seen = seen_by(call, position, query);
+    const Index each = (seen + part_count - 1) / part_count;
+    const Index first = part * each, stop = first + each < seen ? first + each : seen;
+    const T* own = q + text * call.q.text + head * call.q.head + query * call.q.row;
+    const T* keys = k + text * call.k.text + head * call.k.head;
+    const T* values = v + text * call.v.text + head * call.v.head;
 
-    Sum asked[COLUMNS], sums[COLUMNS], top = LOWEST, total = 0;
+    Wide asked[COLUMNS], sums[COLUMNS], top = LOWEST, total = 0;
     #pragma unroll
     for (int i = 0; i < COLUMNS; i++) {
       const int column = lane + LANES * i;
-      asked[i] = column < width ? (Sum)own[column] * scale : (Sum)0;
+      asked[i] = column < width ? (Wide)own[column] * scale : (Wide)0;
       sums[i] = 0;
     }
     // All threads go around equally often: shuffles want whole warps.
-    for (long long start = first; start < stop; start += share_count * AT_ONCE) {
-      Sum key[AT_ONCE][COLUMNS], value[AT_ONCE][COLUMNS], score[AT_ONCE];
+    for (Index start = first; start < stop; start += share_count * AT_ONCE) {
+      Wide key[AT_ONCE][COLUMNS], value[AT_ONCE][COLUMNS], score[AT_ONCE];
       #pragma unroll
       for (int n = 0; n < AT_ONCE; n++) {
-        const long long at = start + n * share_count + share;
+        const Index at = start + n * share_count + share;
         #pragma unroll
         for (int i = 0; i < COLUMNS; i++) {
           const int column = lane + LANES * i;
-          key[n][i] = at < stop && column < width ? (Sum)keys[at * call.k.row + column] : (Sum)0;
+          key[n][i] = at < stop && column < width ? (Wide)keys[at * call.k.row + column] : (Wide)0;
           value[n][i] =
-              at < stop && column < value_width ? (Sum)values[at * call.v.row + column] : (Sum)0;
+              at < stop && column < value_width ? (Wide)values[at * call.v.row + column] : (Wide)0;
         }
       }
-      Sum highest = top;
+      Wide highest = top;
       #pragma unroll
       for (int n = 0; n < AT_ONCE; n++) {
-        const long long at = start + n * share_count + share;
-        Sum dot = 0;
+        const Index at = start + n * share_count + share;
+        Wide dot = 0;
         #pragma unroll
         for (int i = 0; i < COLUMNS; i++) dot += asked[i] * key[n][i];
-        dot = sum_of_lanes<LANES>(dot);
+        dot = sum_of_lanes(dot, LANES / 2);
         score[n] = at < stop && masks.shows(query, at) ? dot : LOWEST;
         highest = fmax(highest, score[n]);
       }
-      const Sum base = base_of(highest), shrink = exp(top - base);
+      const Wide base = base_of(highest), shrink = exp(top - base);
       top = highest;
       total *= shrink;
       #pragma unroll
       for (int i = 0; i < COLUMNS; i++) sums[i] *= shrink;
       #pragma unroll
       for (int n = 0; n < AT_ONCE; n++) {
-        Sum weight = exp(score[n] - base);
+        Wide weight = exp(score[n] - base);
         total += weight;
         if (weight != 0) weight *= masks.times(query, start + n * share_count + share);
         #pragma unroll
@@ -144,7 +139,7 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS) attend_rows(
       }
     }
 
-    Sum* mine = shares + share * size;
+    Wide* mine = shares + share * size;
     if (lane == 0) mine[0] = top, mine[1] = total;
     #pragma unroll
     for (int i = 0; i < COLUMNS; i++) {
@@ -155,8 +150,8 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS) attend_rows(
     if (part_count == 1) {
       finish(shares, share_count, call, line, out, log_totals);
     } else {
-      Sum* target = parts + number * size;
-      const Sum top = top_of(shares, share_count, size);
+      Wide* target = parts + number * size;
+      const Wide top = top_of(shares, share_count, size);
       for (int c = threadIdx.x; c < size; c += blockDim.x)
         target[c] = c == 0 ? top : joined(shares, share_count, size, base_of(top), c);
     }
@@ -164,44 +159,39 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS) attend_rows(
   }
 }
 
-extern "C" __global__ void join_parts(const Sum* parts, Stored* out, Sum* log_totals,
-                                      const long long part_count, const Call call) {
-  const long long lines = call.texts * call.heads * call.queries;
-  for (long long line = blockIdx.x; line < lines; line += gridDim.x)
+extern "C" __global__ void join_parts(const Wide* parts, T* out, Wide* log_totals,
+                                      const Index part_count, const Call call) {
+  const Index lines = call.texts * call.heads * call.queries;
+  for (Index line = blockIdx.x; line < lines; line += gridDim.x)
     finish(parts + line * part_count * (call.value_width + 2), (int)part_count, call, line, out,
            log_totals);
 }
-"""
+""",
+)
 
 
-def attend(
-    q: Array,
-    k: Array,
-    v: Array,
-    scale: float,
-    offset: Array | None,
-    visible: Array | None,
-    factor: Array | None,
-    causal: bool,
-    heads: int | None,
-) -> tuple[Array, Array]:
+def row_names(dtype: Any, width: int) -> dict[str, Any]:
+    """What the names of the source stand for."""
+    return {"T": dtype, "WIDTH": width}
+
+
+def attend(given: Given) -> tuple[Array, Array]:
     """The result (..., T, e), and the logarithms of the totals (heads of all texts, T)."""
-    out = cupy.empty((*q.shape[:-1], v.shape[-1]), q.dtype)
-    masks = over_scores(visible, q, k, heads), over_scores(factor, q, k, heads)
-    q, k, v = (readable(x, heads) for x in (q, k, v))
-    call = described(q, k, v, out, *masks, causal, heads)
-    log_totals = cupy.empty((call.heads, call.queries), sum_dtype(q))
-    results = out, log_totals
-    dtype, width, lines = q.dtype.char, call.width_class, call.heads * call.queries
+    out, log_totals = results_of(given)
+    read, call = reading(given, out)
+    lines = call.heads * call.queries
     parts = _parts(lines, call.keys)
     shape = lines, parts, call.value_width + 2
     partial = None if parts == 1 else cupy.empty(shape, log_totals.dtype)
-    threads = _threads(width, -(-call.keys // parts))
-    args = q, k, v, offset, *masks, *results, partial, sum_dtype(q)(scale), parts, call.struct
-    _kernel("attend_rows", dtype, width)(blocks(lines * parts), (threads,), args)
+    results, rest = (out, log_totals), (parts, call.struct)
+    names = row_names(out.dtype, call.width_class)
+    threads = _threads(call.width_class, -(-call.keys // parts))
+    grid = blocks_for(lines * parts, 1), threads
+    args = *read, *results, partial, float(given.scale), *rest
+    ROWS.launch("attend_rows", *grid, *args, **names)
     if partial is not None:
-        join_parts = _kernel("join_parts", dtype, width)
-        join_parts(blocks(lines), (width,), (partial, *results, parts, call.struct))
+        grid = blocks_for(lines, 1), call.width_class
+        ROWS.launch("join_parts", *grid, partial, *results, *rest, **names)
     return out, log_totals
 
 
@@ -216,13 +206,3 @@ def _threads(width: int, keys: int) -> int:
     """No more warps than there may be keys for."""
     at_a_time = 8 if width == 64 else 4 if width == 128 else 2  # by a warp
     return int(min(_MOST_THREADS, 32 * -(-keys // at_a_time)))
-
-
-def _kernel(name: str, dtype: str, width: int) -> Any:
-    return compiled(_SOURCE, name, dtype, width)
-
-
-def kernels(dtype: str, width: int) -> Iterator[Any]:
-    """All there are for a dtype and a width class."""
-    yield _kernel("attend_rows", dtype, width)
-    yield _kernel("join_parts", dtype, width)

@@ -21,19 +21,10 @@ Why tiles are as large as they are:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import cupy
-
-from tfx.backends.cupy.kernels.attention_call import (
-    blocks,
-    compiled,
-    described,
-    over_scores,
-    readable,
-    sum_dtype,
-)
+from tfx.backends.cupy.kernels.attention_call import CALL, Given, reading, results_of
+from tfx.backends.cupy.kernels.cuda import Program, blocks_for
 from tfx.core.backend import Array
 
 THREADS = 128
@@ -46,8 +37,14 @@ const int OTHERS = 32, EACH = OTHERS / LANES;          // rows of the other side
 const int CHUNK = 64, CHUNKS = WIDTH / CHUNK, QUAD = CHUNK / LANES;
 const int PITCH = CHUNK + 4, WEIGHTS_PITCH = OTHERS + 4;
 
-struct __align__(16) Quad { Sum at[QUAD]; };
-__device__ __forceinline__ const Quad& quad(const Sum* tile, int offset) {
+// The maximum over the lanes of a band, for each of them.
+__device__ __forceinline__ Wide highest_of_lanes(Wide x) {
+  for (int far = LANES / 2; far > 0; far /= 2) x = fmax(x, __shfl_xor_sync(ALL_LANES, x, far));
+  return x;
+}
+
+struct __align__(16) Quad { Wide at[QUAD]; };
+__device__ __forceinline__ const Quad& quad(const Wide* tile, int offset) {
   return *reinterpret_cast<const Quad*>(tile + offset);
 }
 __device__ __forceinline__ int lane() { return threadIdx.x % LANES; }
@@ -55,23 +52,23 @@ __device__ __forceinline__ int band() { return threadIdx.x / LANES; }
 
 // Some rows of one head in memory; there may be fewer than in a tile.
 struct Rows {
-  const Stored* at;
-  long long step;
+  const T* at;
+  Index step;
   int count;
-  __device__ Rows(const Stored* x, const Steps& steps, long long text, long long head,
-                  long long first, long long count_)
+  __device__ Rows(const T* x, const Steps& steps, Index text, Index head,
+                  Index first, Index count_)
       : at(x + text * steps.text + head * steps.head + first * steps.row),
         step(steps.row), count((int)count_) {}
 };
 
 // A chunk of columns to shared memory, zeros where there is nothing: neighbours read neighbours.
 template <int COUNT>
-__device__ __forceinline__ void load(Sum* tile, const Rows& rows, int first, int width) {
+__device__ __forceinline__ void load(Wide* tile, const Rows& rows, int first, int width) {
   #pragma unroll 8
   for (int i = threadIdx.x; i < COUNT * CHUNK; i += THREADS) {
     const int row = i / CHUNK, column = i % CHUNK;
     const bool there = row < rows.count && first + column < width;
-    tile[row * PITCH + column] = there ? (Sum)rows.at[row * rows.step + first + column] : (Sum)0;
+    tile[row * PITCH + column] = there ? (Wide)rows.at[row * rows.step + first + column] : (Wide)0;
   }
 }
 
@@ -79,7 +76,7 @@ __device__ __forceinline__ void load(Sum* tile, const Rows& rows, int first, int
 // Begins where nobody reads the tiles any more, and ends there.
 template <int HEIGHT>
 __device__ __forceinline__ void dot_products(
-    Sum (&dots)[HEIGHT][EACH], Sum* own, Sum* others, const Rows& x, const Rows& y, int width,
+    Wide (&dots)[HEIGHT][EACH], Wide* own, Wide* others, const Rows& x, const Rows& y, int width,
     bool own_is_there = false) {
   #pragma unroll
   for (int r = 0; r < HEIGHT; r++)
@@ -110,7 +107,7 @@ __device__ __forceinline__ void dot_products(
 
 // A thread's columns of a chunk are the QUAD from QUAD * lane on.
 template <int HEIGHT> struct Sums {
-  Sum at[HEIGHT][CHUNKS][QUAD];
+  Wide at[HEIGHT][CHUNKS][QUAD];
 
   __device__ __forceinline__ void clear() {
     #pragma unroll
@@ -120,7 +117,7 @@ template <int HEIGHT> struct Sums {
         #pragma unroll
         for (int i = 0; i < QUAD; i++) at[r][n][i] = 0;
   }
-  __device__ __forceinline__ void scale(int r, Sum by) {
+  __device__ __forceinline__ void scale(int r, Wide by) {
     #pragma unroll
     for (int n = 0; n < CHUNKS; n++)
       #pragma unroll
@@ -129,7 +126,7 @@ template <int HEIGHT> struct Sums {
 
   // Adds the product of `weights` (own rows, others), which threads have just written, and y.
   // Nobody may read `others` at the beginning, and nobody reads either tile at the end.
-  __device__ __forceinline__ void add(const Sum* weights, Sum* others, const Rows& y, int width) {
+  __device__ __forceinline__ void add(const Wide* weights, Wide* others, const Rows& y, int width) {
     #pragma unroll
     for (int n = 0; n < CHUNKS; n++) {
       if (n * CHUNK < width) {  // so for all threads
@@ -156,7 +153,7 @@ template <int HEIGHT> struct Sums {
   }
 
   __device__ __forceinline__ void store(
-      Stored* rows, long long step, long long count, int width) const {
+      T* rows, Index step, Index count, int width) const {
     #pragma unroll
     for (int r = 0; r < HEIGHT; r++) {
       const int row = band() + BANDS * r;
@@ -166,7 +163,7 @@ template <int HEIGHT> struct Sums {
         #pragma unroll
         for (int i = 0; i < QUAD; i++) {
           const int column = n * CHUNK + QUAD * lane() + i;
-          if (column < width) rows[row * step + column] = (Stored)at[r][n][i];
+          if (column < width) rows[row * step + column] = (T)at[r][n][i];
         }
     }
   }
@@ -174,67 +171,70 @@ template <int HEIGHT> struct Sums {
 
 // A piece of work is a tile of rows of one head of one text.
 struct Work {
-  long long text, head, first;
-  __device__ Work(const Call& call, long long number, long long tile, int rows)
+  Index text, head, first;
+  __device__ Work(const Call& call, Index number, Index tile, int rows)
       : text(number % (call.texts * call.heads) / call.heads), head(number % call.heads),
         first(tile * rows) {}
 };
-__device__ __forceinline__ long long least(long long a, long long b) { return a < b ? a : b; }
+__device__ __forceinline__ Index least(Index a, Index b) { return a < b ? a : b; }
 """
 
-_SOURCE = r"""
+ATTEND = Program(
+    CALL,
+    TILES,
+    r"""
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attend(
-    const Stored* q, const Stored* k, const Stored* v, const long long* offset,
-    const bool* visible, const Stored* factor, Stored* out, Sum* log_totals, const Sum scale,
+    const T* q, const T* k, const T* v, const Index* offset,
+    const bool* visible, const T* factor, T* out, Wide* log_totals, const Wide scale,
     const Call call) {
   const int ROWS = QUERIES_HEIGHT * BANDS;
-  __shared__ __align__(16) Sum own[ROWS * PITCH];
-  __shared__ __align__(16) Sum others[OTHERS * PITCH];
-  __shared__ __align__(16) Sum weights[ROWS * WEIGHTS_PITCH];
-  const long long position = offset ? *offset : 0;
-  const long long heads = call.texts * call.heads, tiles = (call.queries + ROWS - 1) / ROWS;
+  __shared__ __align__(16) Wide own[ROWS * PITCH];
+  __shared__ __align__(16) Wide others[OTHERS * PITCH];
+  __shared__ __align__(16) Wide weights[ROWS * WEIGHTS_PITCH];
+  const Index position = offset ? *offset : 0;
+  const Index heads = call.texts * call.heads, tiles = (call.queries + ROWS - 1) / ROWS;
 
-  for (long long number = blockIdx.x; number < tiles * heads; number += gridDim.x) {
+  for (Index number = blockIdx.x; number < tiles * heads; number += gridDim.x) {
     // Late queries see most: they come first, so that no block is left alone with one at the end.
     const Work work(call, number, tiles - 1 - number / heads, ROWS);
     const Masks masks(call, visible, factor, work.text, work.head);
-    const long long rows = least(ROWS, call.queries - work.first);
-    const long long seen = seen_by(call, position, work.first + rows - 1);
+    const Index rows = least(ROWS, call.queries - work.first);
+    const Index seen = seen_by(call, position, work.first + rows - 1);
     const Rows queries(q, call.q, work.text, work.head, work.first, rows);
     Sums<QUERIES_HEIGHT> sums;
-    Sum top[QUERIES_HEIGHT], total[QUERIES_HEIGHT];  // the total is that of this lane
+    Wide top[QUERIES_HEIGHT], total[QUERIES_HEIGHT];  // the total is that of this lane
     sums.clear();
     #pragma unroll
     for (int r = 0; r < QUERIES_HEIGHT; r++) top[r] = LOWEST, total[r] = 0;
 
-    for (long long start = 0; start < seen; start += OTHERS) {
-      const long long count = least(OTHERS, seen - start);
+    for (Index start = 0; start < seen; start += OTHERS) {
+      const Index count = least(OTHERS, seen - start);
       const Rows keys(k, call.k, work.text, work.head, start, count);
-      Sum dots[QUERIES_HEIGHT][EACH];
+      Wide dots[QUERIES_HEIGHT][EACH];
       // Queries that are one chunk stay where they are.
       dot_products(dots, own, others, queries, keys, (int)call.width, CHUNKS == 1 && start > 0);
       #pragma unroll
       for (int r = 0; r < QUERIES_HEIGHT; r++) {
         const int row = band() + BANDS * r;
-        const long long query = work.first + row;
-        const long long own_seen = row < rows ? seen_by(call, position, query) : 0;
-        Sum highest = top[r];
+        const Index query = work.first + row;
+        const Index own_seen = row < rows ? seen_by(call, position, query) : 0;
+        Wide highest = top[r];
         #pragma unroll
         for (int e = 0; e < EACH; e++) {
-          const long long key = start + lane() + LANES * e;
+          const Index key = start + lane() + LANES * e;
           const bool sees = key < own_seen && masks.shows(query, key);
           dots[r][e] = sees ? dots[r][e] * scale : LOWEST;
           highest = fmax(highest, dots[r][e]);
         }
-        highest = highest_of_lanes<LANES>(highest);
-        const Sum base = base_of(highest), shrink = exp(top[r] - base);
+        highest = highest_of_lanes(highest);
+        const Wide base = base_of(highest), shrink = exp(top[r] - base);
         top[r] = highest;
         total[r] *= shrink;
         sums.scale(r, shrink);
         #pragma unroll
         for (int e = 0; e < EACH; e++) {
           const int other = lane() + LANES * e;
-          Sum weight = exp(dots[r][e] - base);
+          Wide weight = exp(dots[r][e] - base);
           total[r] += weight;
           if (weight != 0) weight *= masks.times(query, start + other);
           weights[row * WEIGHTS_PITCH + other] = weight;
@@ -247,54 +247,33 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attend(
     #pragma unroll
     for (int r = 0; r < QUERIES_HEIGHT; r++) {
       const int row = band() + BANDS * r;
-      total[r] = sum_of_lanes<LANES>(total[r]);
-      sums.scale(r, total[r] == 0 ? (Sum)0 : 1 / total[r]);
+      total[r] = sum_of_lanes(total[r], LANES / 2);
+      sums.scale(r, total[r] == 0 ? (Wide)0 : 1 / total[r]);
       if (row < rows && lane() == 0)
         log_totals[(work.text * call.heads + work.head) * call.queries + work.first + row] =
             top[r] + log(total[r]);
     }
-    Stored* target = out + work.text * call.out.text + work.head * call.out.head
+    T* target = out + work.text * call.out.text + work.head * call.out.head
                      + work.first * call.out.row;
     sums.store(target, call.out.row, rows, (int)call.value_width);
   }
 }
-"""
+""",
+)
 
 
-def query_height(dtype: str, width: int) -> int:
-    """How many rows of queries a thread has."""
-    return 4 if dtype == "d" or width > 128 else 8
+def tile_names(dtype: Any, width: int) -> dict[str, Any]:
+    """What the names of `TILES` stand for; among them, how many rows of queries a thread has."""
+    height = 4 if dtype.itemsize == 8 or width > 128 else 8
+    return {"T": dtype, "WIDTH": width, "QUERIES_HEIGHT": height}
 
 
-def kernels(dtype: str, width: int) -> Iterator[Any]:
-    """All there are for a dtype and a width class."""
-    yield _kernel(dtype, width)
-
-
-def _kernel(dtype: str, width: int) -> Any:
-    height = query_height(dtype, width)
-    return compiled(TILES + _SOURCE, "attend", dtype, width, QUERIES_HEIGHT=height)
-
-
-def attend(
-    q: Array,
-    k: Array,
-    v: Array,
-    scale: float,
-    offset: Array | None,
-    visible: Array | None,
-    factor: Array | None,
-    causal: bool,
-    heads: int | None,
-) -> tuple[Array, Array]:
+def attend(given: Given) -> tuple[Array, Array]:
     """The result (..., T, e), and the logarithms of the totals (heads of all texts, T)."""
-    out = cupy.empty((*q.shape[:-1], v.shape[-1]), q.dtype)
-    masks = over_scores(visible, q, k, heads), over_scores(factor, q, k, heads)
-    q, k, v = (readable(x, heads) for x in (q, k, v))
-    call = described(q, k, v, out, *masks, causal, heads)
-    log_totals = cupy.empty((call.heads, call.queries), sum_dtype(q))
-    dtype, width = q.dtype.char, call.width_class
-    tiles = -(-call.queries // (BANDS * query_height(dtype, width)))
-    args = q, k, v, offset, *masks, out, log_totals, sum_dtype(q)(scale), call.struct
-    _kernel(dtype, width)(blocks(call.heads * tiles), (THREADS,), args)
+    out, log_totals = results_of(given)
+    read, call = reading(given, out)
+    names = tile_names(out.dtype, call.width_class)
+    args = *read, out, log_totals, float(given.scale), call.struct
+    tiles = -(-call.queries // (BANDS * names["QUERIES_HEIGHT"]))
+    ATTEND.launch("attend", blocks_for(call.heads * tiles, 1), THREADS, *args, **names)
     return out, log_totals

@@ -9,137 +9,55 @@ from typing import Any
 
 import cupy
 
-from tfx.backends.cupy.kernels.compiling import MOST_BLOCKS, THREADS, blocks_for, compiled, pointer
+from tfx.backends.cupy.kernels.activations import ACTIVATED, ACTIVATIONS
+from tfx.backends.cupy.kernels.columns import COLUMN_THREADS, COLUMNS, column_tile
+from tfx.backends.cupy.kernels.cuda import THREADS, Program, blocks_for
 
-ACTIVATIONS = {None: 0, "gelu_new": 1, "gelu": 2, "relu": 3, "silu": 4}
-"""The number by which a kernel knows each."""
-
-ACTIVATED = r"""
-__device__ inline A gelu_new_inner(A z) {
-    return A(0.7978845608028654) * (z + A(0.044715) * z * z * z);  // sqrt(2 / pi)
-}
-
-__device__ inline A activated(A z, int activation) {
-    switch (activation) {
-        case 1: return z * A(0.5) * (tanh(gelu_new_inner(z)) + A(1));
-        case 2: return z * A(0.5) * (erf(z * A(0.7071067811865476)) + A(1));
-        case 3: return z > A(0) ? z : A(0);
-        case 4: return z / (A(1) + exp(-z));
-        default: return z;
-    }
-}
-
-// Its derivative.
-__device__ inline A slope(A z, int activation) {
-    switch (activation) {
-        case 1: {
-            A t = tanh(gelu_new_inner(z));
-            A inner = A(0.7978845608028654) * (A(1) + A(3 * 0.044715) * z * z);
-            return A(0.5) * (A(1) + t) + A(0.5) * z * (A(1) - t * t) * inner;
-        }
-        case 2: {
-            A density = A(0.3989422804014327) * exp(A(-0.5) * z * z);  // 1 / sqrt(2 pi)
-            return A(0.5) * (A(1) + erf(z * A(0.7071067811865476))) + z * density;
-        }
-        case 3: return z > A(0) ? A(1) : A(0);
-        case 4: {
-            A s = A(1) / (A(1) + exp(-z));
-            return s * (A(1) + z * (A(1) - s));
-        }
-        default: return A(1);
-    }
-}
-"""
-
-FINISHED = (
-    ACTIVATED
-    + r"""
+FINISHED = r"""
 // What has become of one number of a product. `before`, which may be null, takes what the
 // activation was given: the gradient asks for it.
-__device__ inline void finish(A sum, long long row, long long column, long long columns,
-                              const T* b, const T* residual, T* before, T* y, int activation) {
-    long long i = row * columns + column;
-    if (b) sum += wide(b[column]);
-    if (before) store(before + i, sum);
+__device__ inline void finish(Wide sum, Index row, Index column, Index columns, const T* b,
+                              const T* residual, T* before, T* y, int activation) {
+    Index i = row * columns + column;
+    if (b) sum += (Wide)b[column];
+    if (before) before[i] = sum;
     sum = activated(sum, activation);
-    if (residual) sum += wide(residual[i]);
-    store(y + i, sum);
-}
-"""
-)
-
-_FORWARD = (
-    FINISHED
-    + r"""
-extern "C" __global__ void tfx_epilogue(const T* product, const T* b, const T* residual, T* before,
-                                        T* y, long long rows, long long columns,
-                                        long long activation) {
-    for (long long row = blockIdx.y; row < rows; row += gridDim.y)
-        for (long long column = blockIdx.x * (long long)blockDim.x + threadIdx.x; column < columns;
-             column += (long long)gridDim.x * blockDim.x)
-            finish(wide(product[row * columns + column]), row, column, columns, b, residual, before,
-                   y, activation);
-}
-"""
-)
-
-COLUMN_THREADS = 512
-"""In a block of kernels that sum columns."""
-
-COLUMN_TOTALS = r"""
-// A block sums `tile` columns, a power of two up to a warp. Thread t has column t % tile and every
-// (blockDim.x / tile)-th number of it. First the lanes of a warp that share a column come together,
-// then the warps, in an order that depends on nothing but the tile: the same bits every time.
-__device__ inline void share_column(A sum, int tile, A* partial) {
-    for (int apart = tile; apart < WARP; apart *= 2) sum += __shfl_xor_sync(ALL_LANES, sum, apart);
-    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    if (lane < tile) partial[warp * tile + lane] = sum;
-}
-
-__device__ inline A column_total(int column, int tile, const A* partial) {
-    A sum = 0;
-    for (int warp = 0; warp < blockDim.x / WARP; warp++) sum += partial[warp * tile + column];
-    return sum;
+    if (residual) sum += (Wide)residual[i];
+    y[i] = sum;
 }
 """
 
-_BACKWARD = (
-    ACTIVATED
-    + COLUMN_TOTALS
-    + r"""
+_EPILOGUE = Program(
+    ACTIVATED,
+    FINISHED,
+    COLUMNS,
+    r"""
+extern "C" __global__ void epilogue(
+    const T* product, const T* b, const T* residual, T* before, T* y,
+    Index rows, Index columns, Index activation
+) {
+    for (Index row = blockIdx.y; row < rows; row += gridDim.y)
+        EACH_NUMBER(column, columns)
+            finish(product[row * columns + column], row, column, columns, b, residual, before, y,
+                   activation);
+}
+
 // g_before = g * activation'(before), and its sum over rows; either may be null.
-extern "C" __global__ void tfx_epilogue_backward(const T* g, const T* before, T* g_before, T* g_b,
-                                                 long long rows, long long columns,
-                                                 long long activation, long long tile) {
-    __shared__ A partial[THREADS];
-    int slices = blockDim.x / tile, slice = threadIdx.x / tile, place = threadIdx.x % tile;
-    for (long long first = blockIdx.x * tile; first < columns; first += gridDim.x * tile) {
-        long long column = first + place;
-        A sum = 0;
-        if (column < columns)
-            for (long long row = slice; row < rows; row += slices) {
-                long long i = row * columns + column;
-                A pulled = wide(g[i]);
-                if (before) pulled *= slope(wide(before[i]), activation);
-                if (g_before) store(g_before + i, pulled);
-                sum += pulled;
-            }
-        if (!g_b) continue;
-        share_column(sum, tile, partial);
-        __syncthreads();
-        if (threadIdx.x < tile && column < columns)
-            store(g_b + column, column_total(place, tile, partial));
-        __syncthreads();
-    }
+extern "C" __global__ void epilogue_vjp(
+    const T* g, const T* before, T* g_before, T* g_b,
+    Index rows, Index columns, Index activation, Index tile
+) {
+    auto pulled = [&](Index row, Index column) {
+        Index i = row * columns + column;
+        Wide number = g[i];
+        if (before) number *= slope(before[i], activation);
+        if (g_before) g_before[i] = number;
+        return number;
+    };
+    sum_columns(rows, columns, tile, pulled, g_b);
 }
-"""
+""",
 )
-
-
-def column_tile(columns: int, itemsize: int) -> int:
-    """How many columns a block sums: a warp's width where there are many; else as many as 32 bytes
-    hold, the least that memory gives at a time, so that there are blocks for every processor."""
-    return 32 if columns >= 1 << 14 else max(4, 32 // itemsize)
 
 
 def epilogue(
@@ -153,10 +71,9 @@ def epilogue(
     if activation is not None:
         before, y = product, cupy.empty_like(product)
     rows, columns = product.shape
-    kernel = compiled(_FORWARD, "tfx_epilogue", T=product.dtype.name)
-    ends = pointer(b), pointer(residual), pointer(before), y
-    grid = blocks_for(columns), min(rows, MOST_BLOCKS)
-    kernel(grid, (THREADS,), (product, *ends, rows, columns, ACTIVATIONS[activation]))
+    given = product, b, residual, before, y, rows, columns, ACTIVATIONS[activation]
+    grid = blocks_for(columns), blocks_for(rows, 1)
+    _EPILOGUE.launch("epilogue", grid, THREADS, *given, T=product.dtype)
     return y, before
 
 
@@ -170,8 +87,7 @@ def epilogue_backward(
     g_before = None if before is None else cupy.empty_like(g)
     g_b = cupy.empty(columns, g.dtype) if bias else None
     tile = column_tile(columns, g.itemsize)
-    kernel = compiled(_BACKWARD, "tfx_epilogue_backward", T=g.dtype.name, THREADS=COLUMN_THREADS)
-    arrays = g, pointer(before), pointer(g_before), pointer(g_b)
-    grid = (blocks_for(columns, tile),)
-    kernel(grid, (COLUMN_THREADS,), (*arrays, rows, columns, ACTIVATIONS[activation], tile))
+    given = g, before, g_before, g_b, rows, columns, ACTIVATIONS[activation], tile
+    grid = blocks_for(columns, tile), COLUMN_THREADS
+    _EPILOGUE.launch("epilogue_vjp", *grid, *given, T=g.dtype)
     return g if g_before is None else g_before, g_b

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import cupy
-
-from tfx.backends.cupy.kernels.epilogue import ACTIVATIONS, epilogue, epilogue_backward
+from tfx.backends.cupy.kernels.activations import ACTIVATIONS
+from tfx.backends.cupy.kernels.cuda import contiguous, floats
+from tfx.backends.cupy.kernels.epilogue import epilogue, epilogue_backward
 from tfx.backends.cupy.kernels.product import FEW, Weight, product
 from tfx.core.backend import Array, Backend, Fused
 
@@ -24,7 +24,7 @@ def _linear(
     activation: str | None,
     outputs_first: bool,
 ) -> tuple[Array, Array | None]:
-    rows, b, more = as_rows(x), as_it_is_read(b), as_rows(residual)
+    rows, b, more = as_rows(x), contiguous(b), as_rows(residual)
     if len(rows) <= FEW:
         y, before = product(rows, weight_of(w, outputs_first), b, more, activation)
     else:
@@ -52,24 +52,16 @@ def _linear_vjp(
     return g_x, g_w, g_b, None if residual is None else g
 
 
-def as_it_is_read(x: Array | None) -> Any:
-    """Contiguous, as kernels read arrays."""
-    return None if x is None else cupy.ascontiguousarray(x)
-
-
 def as_rows(x: Array | None) -> Any:
     """All but the last axis as one, contiguous."""
-    return None if x is None else cupy.ascontiguousarray(x.reshape(-1, x.shape[-1]))
+    return None if x is None else contiguous(x.reshape(-1, x.shape[-1]))
 
 
 def weight_of(w: Array, outputs_first: bool) -> Weight:
     """A matrix of floats as it lies in memory, which may be the other way round."""
     if w.flags.f_contiguous and not w.flags.c_contiguous:
         w, outputs_first = w.T, not outputs_first
-    return Weight(cupy.ascontiguousarray(w), outputs_first)
-
-
-FLOATS = frozenset(map(cupy.dtype, ("float16", "float32", "float64")))
+    return Weight(contiguous(w), outputs_first)
 
 
 def fits(
@@ -82,17 +74,14 @@ def fits(
 ) -> bool:
     """Whether arguments suit a product of so many inputs and outputs, of the dtype of x."""
     return bool(
-        x.dtype in FLOATS
+        floats(x, b, residual)
         and x.ndim
         and x.size
         and outputs
         and x.shape[-1] == inputs
         and activation in ACTIVATIONS
-        and (b is None or (b.shape == (outputs,) and b.dtype == x.dtype))
-        and (
-            residual is None
-            or (residual.shape == (*x.shape[:-1], outputs) and residual.dtype == x.dtype)
-        )
+        and (b is None or b.shape == (outputs,))
+        and (residual is None or residual.shape == (*x.shape[:-1], outputs))
     )
 
 

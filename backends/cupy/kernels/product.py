@@ -12,14 +12,10 @@ from typing import Any, NamedTuple
 
 import cupy
 
-from tfx.backends.cupy.kernels.compiling import THREADS, WARP, blocks_for, compiled, pointer
-from tfx.backends.cupy.kernels.epilogue import (
-    ACTIVATIONS,
-    COLUMN_THREADS,
-    COLUMN_TOTALS,
-    FINISHED,
-    column_tile,
-)
+from tfx.backends.cupy.kernels.activations import ACTIVATED, ACTIVATIONS
+from tfx.backends.cupy.kernels.columns import COLUMN_THREADS, COLUMNS, column_tile
+from tfx.backends.cupy.kernels.cuda import THREADS, WARP, Program, blocks_for
+from tfx.backends.cupy.kernels.epilogue import FINISHED
 
 FEW = 16
 """Up to so many rows, reading the weights by ourselves is less work than a general product."""
@@ -39,50 +35,51 @@ class Weight(NamedTuple):
     scales: cupy.ndarray | None = None
 
 
-_BY_ROWS = (
-    FINISHED
-    + r"""
+_BY_ROWS = Program(
+    ACTIVATED,
+    FINISHED,
+    r"""
 // PACK numbers that are read at once.
 template <typename E> struct alignas(sizeof(E) * PACK > 16 ? 16 : sizeof(E) * PACK) Pack {
     E part[PACK];
 };
 
-__device__ inline Pack<T> inputs_at(const T* x, long long i) {
+__device__ inline Pack<T> inputs_at(const T* x, Index i) {
     return *reinterpret_cast<const Pack<T>*>(x + i);
 }
 
 // A warp for each output. `length` is how many stored numbers a row of w has, `size` how many of
 // them one scale is for. Bytes of two numbers have the second half a group's inputs further on.
-extern "C" __global__ void tfx_product_by_rows(
+extern "C" __global__ void product_by_rows(
         const T* __restrict__ x, const S* __restrict__ w, const C* scales, const T* b,
-        const T* residual, T* before, T* y, long long rows, long long outputs, long long length,
-        long long size, long long activation) {
+        const T* residual, T* before, T* y, Index rows, Index outputs, Index length,
+        Index size, Index activation) {
     int lane = threadIdx.x % WARP;
-    long long inputs = BITS == 4 ? 2 * length : length;
-    long long first_row = blockIdx.y * (long long)ROWS;
-    long long warps = (long long)gridDim.x * blockDim.x / WARP;
+    Index inputs = BITS == 4 ? 2 * length : length;
+    Index first_row = blockIdx.y * (Index)ROWS;
+    Index warps = (Index)gridDim.x * blockDim.x / WARP;
     int groups = length / size;
-    for (long long o = (blockIdx.x * (long long)blockDim.x + threadIdx.x) / WARP; o < outputs;
+    for (Index o = (blockIdx.x * (Index)blockDim.x + threadIdx.x) / WARP; o < outputs;
          o += warps) {
-        A sum[ROWS] = {};
+        Wide sum[ROWS] = {};
         for (int i = lane * PACK; i < length; i += WARP * PACK) {
             Pack<S> kept = *reinterpret_cast<const Pack<S>*>(w + o * length + i);
-            A weight[PACK];
+            Wide weight[PACK];
             int place = i;
 #if BITS == 0
-            for (int p = 0; p < PACK; p++) weight[p] = wide(kept.part[p]);
+            for (int p = 0; p < PACK; p++) weight[p] = kept.part[p];
 #else
             int group = i / (int)size;
-            A scale = wide(scales[o * groups + group]);
+            Wide scale = scales[o * groups + group];
 #endif
 #if BITS == 8
-            for (int p = 0; p < PACK; p++) weight[p] = wide(kept.part[p]) * scale;
+            for (int p = 0; p < PACK; p++) weight[p] = (Wide)kept.part[p] * scale;
 #elif BITS == 4
-            A upper[PACK];
+            Wide upper[PACK];
             place += group * (int)size;
             for (int p = 0; p < PACK; p++) {
-                weight[p] = A((kept.part[p] & 15) - 8) * scale;
-                upper[p] = A((kept.part[p] >> 4) - 8) * scale;
+                weight[p] = (Wide)((kept.part[p] & 15) - 8) * scale;
+                upper[p] = (Wide)((kept.part[p] >> 4) - 8) * scale;
             }
 #endif
 #pragma unroll
@@ -90,47 +87,47 @@ extern "C" __global__ void tfx_product_by_rows(
                 if (first_row + r >= rows) break;
                 const T* row = x + (first_row + r) * inputs;
                 Pack<T> given = inputs_at(row, place);
-                for (int p = 0; p < PACK; p++) sum[r] += wide(given.part[p]) * weight[p];
+                for (int p = 0; p < PACK; p++) sum[r] += (Wide)given.part[p] * weight[p];
 #if BITS == 4
                 given = inputs_at(row, place + size);
-                for (int p = 0; p < PACK; p++) sum[r] += wide(given.part[p]) * upper[p];
+                for (int p = 0; p < PACK; p++) sum[r] += (Wide)given.part[p] * upper[p];
 #endif
             }
         }
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
-            for (int apart = WARP / 2; apart; apart /= 2)
-                sum[r] += __shfl_xor_sync(ALL_LANES, sum[r], apart);
+            sum[r] = sum_of_lanes(sum[r]);
             if (lane == r && first_row + r < rows)
                 finish(sum[r], first_row + r, o, outputs, b, residual, before, y, activation);
         }
     }
 }
-"""
+""",
 )
 
-_BY_COLUMNS = (
-    FINISHED
-    + COLUMN_TOTALS
-    + r"""
-extern "C" __global__ void tfx_product_by_columns(
+_BY_COLUMNS = Program(
+    ACTIVATED,
+    FINISHED,
+    COLUMNS,
+    r"""
+extern "C" __global__ void product_by_columns(
         const T* __restrict__ x, const S* __restrict__ w, const T* b, const T* residual,
-        T* before, T* y, long long rows, long long outputs, long long inputs,
-        long long activation, long long tile) {
-    __shared__ A partial[ROWS][THREADS];
-    int slices = blockDim.x / tile, slice = threadIdx.x / tile, place = threadIdx.x % tile;
-    long long first_row = blockIdx.y * (long long)ROWS;
-    for (long long first = blockIdx.x * tile; first < outputs; first += gridDim.x * tile) {
-        long long o = first + place;
-        A sum[ROWS] = {};
+        T* before, T* y, Index rows, Index outputs, Index inputs,
+        Index activation, Index tile) {
+    __shared__ Wide partial[ROWS][COLUMN_THREADS];
+    int slices = COLUMN_THREADS / tile, slice = threadIdx.x / tile, place = threadIdx.x % tile;
+    Index first_row = blockIdx.y * (Index)ROWS;
+    for (Index first = blockIdx.x * tile; first < outputs; first += gridDim.x * tile) {
+        Index o = first + place;
+        Wide sum[ROWS] = {};
         if (o < outputs) {
 #pragma unroll 4
-            for (long long i = slice; i < inputs; i += slices) {
-                A weight = wide(w[i * outputs + o]);
+            for (Index i = slice; i < inputs; i += slices) {
+                Wide weight = w[i * outputs + o];
 #pragma unroll
                 for (int r = 0; r < ROWS; r++)
                     if (first_row + r < rows)
-                        sum[r] += wide(x[(first_row + r) * inputs + i]) * weight;
+                        sum[r] += (Wide)x[(first_row + r) * inputs + i] * weight;
             }
         }
 #pragma unroll
@@ -144,7 +141,7 @@ extern "C" __global__ void tfx_product_by_columns(
         __syncthreads();
     }
 }
-"""
+""",
 )
 
 _AT_ONCE = 4  # numbers that a thread reads together, where they lie so that it can
@@ -159,7 +156,7 @@ def product(
     rows, outputs = len(x), weight.numbers.shape[0 if weight.outputs_first else 1]
     y = cupy.empty((rows, outputs), x.dtype)
     before = None if activation is None else cupy.empty_like(y)
-    ends = pointer(b), pointer(residual), pointer(before), y, rows, outputs
+    ends = b, residual, before, y, rows, outputs
     (_by_rows if weight.outputs_first else _by_columns)(x, weight, ends, ACTIVATIONS[activation])
     return y, before
 
@@ -169,34 +166,28 @@ def _by_rows(x: cupy.ndarray, weight: Weight, ends: tuple[Any, ...], activation:
     rows, outputs = ends[-2:]
     bits, length, size = _form(weight)
     chunk = _chunk(rows)
-    kernel = compiled(
-        _BY_ROWS,
-        "tfx_product_by_rows",
-        T=x.dtype.name,
-        S=w.dtype.name,
-        C=x.dtype.name if scales is None else scales.dtype.name,
+    _BY_ROWS.launch(
+        "product_by_rows",
+        (blocks_for(outputs, THREADS // WARP), blocks_for(rows, chunk)),
+        THREADS,
+        *(x, w, scales, *ends, length, size, activation),
+        T=x.dtype,
+        S=w.dtype,
+        C=x.dtype if scales is None else scales.dtype,
         ROWS=chunk,
         BITS=bits,
         PACK=_AT_ONCE if _can_be_packed(x, w, length, size) else 1,
     )
-    grid = blocks_for(outputs, THREADS // WARP), blocks_for(rows, chunk)
-    kernel(grid, (THREADS,), (x, w, pointer(scales), *ends, length, size, activation))
 
 
 def _by_columns(x: cupy.ndarray, weight: Weight, ends: tuple[Any, ...], activation: int) -> None:
     w = weight.numbers
     rows, outputs = ends[-2:]
     tile, chunk = column_tile(outputs, w.itemsize), _chunk(rows)
-    kernel = compiled(
-        _BY_COLUMNS,
-        "tfx_product_by_columns",
-        T=x.dtype.name,
-        S=w.dtype.name,
-        ROWS=chunk,
-        THREADS=COLUMN_THREADS,
-    )
-    grid = blocks_for(outputs, tile), blocks_for(rows, chunk)
-    kernel(grid, (COLUMN_THREADS,), (x, w, *ends, len(w), activation, tile))
+    grid = (blocks_for(outputs, tile), blocks_for(rows, chunk)), COLUMN_THREADS
+    given = x, w, *ends, len(w), activation, tile
+    names = {"T": x.dtype, "S": w.dtype, "ROWS": chunk}
+    _BY_COLUMNS.launch("product_by_columns", *grid, *given, **names)
 
 
 def _chunk(rows: int) -> int:

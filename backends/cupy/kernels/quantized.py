@@ -10,42 +10,46 @@ from functools import partial
 from typing import Any
 
 import cupy
+import numpy as np
 
-from tfx.backends.cupy.kernels.compiling import MOST_BLOCKS, THREADS, blocks_for, compiled, pointer
+from tfx.backends.cupy.kernels.cuda import (
+    FLOATS,
+    INDICES,
+    THREADS,
+    Program,
+    blocks_for,
+    contiguous,
+)
 from tfx.backends.cupy.kernels.epilogue import epilogue
-from tfx.backends.cupy.kernels.linear import FLOATS, as_it_is_read, as_rows, fits, weight_of
+from tfx.backends.cupy.kernels.linear import as_rows, fits, weight_of
 from tfx.backends.cupy.kernels.product import FEW, Weight, product
 from tfx.core.backend import Array, Backend, Fused
 from tfx.core.dtypes import DType
 
 # ---- numbers from what is stored -----------------------------------------------------------------
 
-_ROWS = r"""
+_TABLE = Program(r"""
 // Rows of a table as floats, those at `ids` or, without, all of them. A row has `length` numbers,
 // `size` for each scale; of 4 bits, the first half of a group in the lower halves of its bytes.
-extern "C" __global__ void tfx_rows(const S* table, const C* scales, const I* ids, T* y,
-                                    long long rows, long long length, long long size) {
-    for (long long row = blockIdx.y; row < rows; row += gridDim.y) {
-        long long from = ids ? ids[row] : row;
-        for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < length;
-             i += (long long)gridDim.x * blockDim.x) {
-#if BITS == 0
-            A number = wide(table[from * length + i]);
-#elif BITS == 8
-            A number = wide(table[from * length + i]);
-#else
-            long long place = i % size, half = size / 2;
+extern "C" __global__ void stored_rows(
+    const S* table, const C* scales, const Id* ids, T* y, Index rows, Index length, Index size
+) {
+    for (Index row = blockIdx.y; row < rows; row += gridDim.y) {
+        Index from = ids ? ids[row] : row;
+        EACH_NUMBER(i, length) {
+#if BITS == 4
+            Index place = i % size, half = size / 2;
             S two = table[(from * length + i - place) / 2 + place % half];
-            A number = A((place < half ? two & 15 : two >> 4) - 8);
+            Wide number = (place < half ? two & 15 : two >> 4) - 8;
+#else
+            Wide number = table[from * length + i];
 #endif
-#if BITS
-            number *= wide(scales[from * (length / size) + i / size]);
-#endif
-            store(y + row * length + i, number);
+            if (scales) number *= (Wide)scales[from * (length / size) + i / size];
+            y[row * length + i] = number;
         }
     }
 }
-"""
+""")
 
 
 def _rows(table: Array, scales: Array | None, ids: Array | None, dtype: Any) -> Array:
@@ -56,22 +60,17 @@ def _rows(table: Array, scales: Array | None, ids: Array | None, dtype: Any) -> 
     if not y.size:
         return y
     count = y.size // length
-    kernel = compiled(
-        _ROWS,
-        "tfx_rows",
-        T=y.dtype.name,
-        S=table.dtype.name,
-        C="float32" if scales is None else scales.dtype.name,
-        I="int64" if ids is None else ids.dtype.name,
-        BITS=bits,
-    )
     size = length if scales is None else length // scales.shape[1]
-    if ids is not None:
-        ids = cupy.ascontiguousarray(ids)
-    kernel(
-        (blocks_for(length), min(count, MOST_BLOCKS)),
-        (THREADS,),
-        (table, pointer(scales), pointer(ids), y, count, length, size),
+    _TABLE.launch(
+        "stored_rows",
+        (blocks_for(length), blocks_for(count, 1)),
+        THREADS,
+        *(table, scales, contiguous(ids), y, count, length, size),
+        T=y.dtype,
+        S=table.dtype,
+        C=y.dtype if scales is None else scales.dtype,
+        Id=np.dtype(np.int64) if ids is None else ids.dtype,
+        BITS=bits,
     )
     return y
 
@@ -82,7 +81,7 @@ def _rows(table: Array, scales: Array | None, ids: Array | None, dtype: Any) -> 
 def _times(
     x: Array, weight: Weight, b: Array | None, residual: Array | None, activation: str | None
 ) -> tuple[Array, None]:
-    rows, b, more = as_rows(x), as_it_is_read(b), as_rows(residual)
+    rows, b, more = as_rows(x), contiguous(b), as_rows(residual)
     if len(rows) <= FEW:
         y, _ = product(rows, weight, b, more, activation)
     else:
@@ -94,7 +93,7 @@ def _times(
 def _linear_quantized(
     B: Backend, x: Array, q: Array, scales: Array, b: Any, residual: Any, *, activation: str | None
 ) -> tuple[Array, None]:
-    weight = Weight(cupy.ascontiguousarray(q), True, cupy.ascontiguousarray(scales))
+    weight = Weight(contiguous(q), True, contiguous(scales))
     return _times(x, weight, b, residual, activation)
 
 
@@ -117,16 +116,15 @@ def _linear_half(
 def _embedding_quantized(
     B: Backend, q: Array, scales: Array, ids: Array, *, dtype: DType
 ) -> tuple[Array, None]:
-    return _rows(cupy.ascontiguousarray(q), cupy.ascontiguousarray(scales), ids, str(dtype)), None
+    return _rows(contiguous(q), contiguous(scales), ids, str(dtype)), None
 
 
 def _embedding_half(B: Backend, table: Array, ids: Array, *, dtype: DType) -> tuple[Array, None]:
-    return _rows(cupy.ascontiguousarray(table), None, ids, str(dtype)), None
+    return _rows(contiguous(table), None, ids, str(dtype)), None
 
 
 # ---- which calls they take -----------------------------------------------------------------------
 
-_INDICES = frozenset(map(cupy.dtype, ("int32", "int64")))
 _HALVES = frozenset(map(cupy.dtype, ("float16", "uint16")))
 
 
@@ -181,7 +179,7 @@ def _takes_embedding(
 ) -> bool:
     return (
         _is_quantized(kept, q, scales)
-        and ids.dtype in _INDICES
+        and ids.dtype in INDICES
         and str(dtype) in map(str, FLOATS)
         and _scaled_in(str(dtype), scales)
     )
@@ -192,7 +190,7 @@ def _takes_embedding_half(B: Backend, table: Array, ids: Array, *, dtype: DType)
         table.ndim == 2
         and table.size
         and table.dtype in _HALVES
-        and ids.dtype in _INDICES
+        and ids.dtype in INDICES
         and str(dtype) in map(str, FLOATS)
     )
 

@@ -11,16 +11,27 @@ from __future__ import annotations
 import math
 
 import cupy
+import numpy as np
 
-from tfx.backends.cupy.kernels.compiling import THREADS, blocks_for, compiled, pointer
+from tfx.backends.cupy.kernels.cuda import (
+    MOST_BLOCKS,
+    OVER_BLOCK,
+    THREADS,
+    Program,
+    blocks_for,
+    contiguous,
+)
 from tfx.core.backend import Array, Backend, Fused
 from tfx.core.generation.logits import MOST_TOKENS, UNIT
 
 _ROW_THREADS = 1024  # in a block that looks at a whole row
 
-_SHARED = r"""
+_SIZES = f"""
+const int ROW_THREADS = {_ROW_THREADS}, WARPS = ROW_THREADS / WARP;
+"""
+
+_ORDER = r"""
 typedef unsigned long long W;
-#define WARPS (THREADS / WARP)
 
 __device__ inline T infinity() { return __int_as_float(0x7f800000); }
 __device__ inline K bits(float x) { return __float_as_uint(x); }
@@ -37,13 +48,8 @@ __device__ inline T heated(T x, double temperature) {
     return temperature == 1 ? x : x / (T)temperature;
 }
 
-__device__ inline W warp_sum(W x) {
-    for (int apart = WARP / 2; apart; apart /= 2) x += __shfl_xor_sync(ALL_LANES, x, apart);
-    return x;
-}
-
 // The sum over this lane and those before it.
-__device__ inline W warp_running_sum(W x) {
+__device__ inline W running_sum_of_lanes(W x) {
     for (int apart = 1; apart < WARP; apart *= 2) {
         W before = __shfl_up_sync(ALL_LANES, x, apart);
         if (threadIdx.x % WARP >= apart) x += before;
@@ -54,7 +60,7 @@ __device__ inline W warp_running_sum(W x) {
 // The largest key for which the weights of the row's numbers from there up reach `needed`; `above`
 // takes those of larger ones. Without weights, each counts one. Digit by digit: the sums over all
 // numbers that begin as the key does, by their next eight bits, tell which it has.
-__device__ K key_that_reaches(const T* row, const W* weights, long long count, double temperature,
+__device__ K key_that_reaches(const T* row, const W* weights, Index count, double temperature,
                               W needed, W* above) {
     __shared__ W sums[256];
     __shared__ int digit_found;
@@ -66,7 +72,7 @@ __device__ K key_that_reaches(const T* row, const W* weights, long long count, d
         __syncthreads();
         int digit = 0;
         W sum = 0;  // kept back while the digit is the same: the first one hardly differs
-        for (long long i = threadIdx.x; i < count; i += blockDim.x) {
+        for (Index i = threadIdx.x; i < count; i += blockDim.x) {
             K here = key(heated(row[i], temperature));
             if ((here >> shift) >> 8 != prefix) continue;
             int next = (here >> shift) & 255;
@@ -83,7 +89,7 @@ __device__ K key_that_reaches(const T* row, const W* weights, long long count, d
             int first = 255 - 8 * threadIdx.x;
             W mine = 0;
             for (int d = 0; d < 8; d++) mine += sums[first - d];
-            W before = passed + warp_running_sum(mine) - mine;
+            W before = passed + running_sum_of_lanes(mine) - mine;
             if (before < needed && needed <= before + mine) {
                 int d = first;
                 for (; before + sums[d] < needed; d--) before += sums[d];
@@ -101,41 +107,34 @@ __device__ K key_that_reaches(const T* row, const W* weights, long long count, d
 }
 """
 
-_LIMITS = (
-    _SHARED
-    + r"""
+_LIMITS = r"""
+struct Place { T value; Index at; };
+
+struct Likelier {
+    __device__ Place operator()(Place a, Place b) const {
+        return b.value > a.value || (b.value == a.value && b.at < a.at) ? b : a;
+    }
+};
+
 // The likeliest token of each row, -1 where logits are not finite; and, with a temperature, the
 // largest logit at it, and the key of the least that top-k keeps.
-extern "C" __global__ void tfx_sample_limits(const T* logits, long long* ids, T* tops, K* least,
-                                             long long count, double temperature, long long k) {
-    __shared__ T values[WARPS];
-    __shared__ long long places[WARPS];
+extern "C" __global__ void sample_limits(const T* logits, Index* ids, T* tops, K* least,
+                                             Index count, double temperature, Index k) {
     const T* row = logits + blockIdx.x * count;
     T top = -infinity();
-    long long place = count;
-    for (long long i = threadIdx.x; i < count; i += blockDim.x) {
+    Index place = count;
+    for (Index i = threadIdx.x; i < count; i += blockDim.x) {
         T x = row[i] == row[i] ? row[i] : infinity();  // so that what is no number is noticed
         if (x > top) top = x, place = i;
     }
-    int lane = threadIdx.x % WARP;
-    for (int round = 0; round < 2; round++) {  // the lanes of each warp, then the warps
-        for (int apart = WARP / 2; apart; apart /= 2) {
-            T other = __shfl_xor_sync(ALL_LANES, top, apart);
-            long long there = __shfl_xor_sync(ALL_LANES, place, apart);
-            if (other > top || (other == top && there < place)) top = other, place = there;
-        }
-        if (round) break;
-        if (!lane) values[threadIdx.x / WARP] = top, places[threadIdx.x / WARP] = place;
-        __syncthreads();
-        top = lane < WARPS ? values[lane] : -infinity();
-        place = lane < WARPS ? places[lane] : count;
-    }
+    Place likeliest = over_block<ROW_THREADS>(Place{top, place}, Likelier());
+    top = likeliest.value;
     bool fine = isfinite(top);
     if (fine && temperature > 0) {
         top = heated(top, temperature);
         fine = isfinite(top);
     }
-    if (threadIdx.x == 0) ids[blockIdx.x] = fine ? place : -1;
+    if (threadIdx.x == 0) ids[blockIdx.x] = fine ? likeliest.at : -1;
     if (!fine || temperature == 0) return;  // the whole block does
     W above;
     K kept = 0;
@@ -143,30 +142,23 @@ extern "C" __global__ void tfx_sample_limits(const T* logits, long long* ids, T*
     if (threadIdx.x == 0) tops[blockIdx.x] = top, least[blockIdx.x] = kept;
 }
 """
-)
 
-_WEIGHTS = (
-    _SHARED
-    + r"""
+_WEIGHTS = r"""
 // exp(x - the largest), in whole units; nothing for what top-k leaves out.
-extern "C" __global__ void tfx_sample_weights(const T* logits, const long long* ids, const T* tops,
-                                              const K* least, W* weights, long long count,
+extern "C" __global__ void sample_weights(const T* logits, const Index* ids, const T* tops,
+                                              const K* least, W* weights, Index count,
                                               double temperature, double unit) {
-    long long row = blockIdx.y;
+    Index row = blockIdx.y;
     if (ids[row] < 0) return;
-    for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < count;
-         i += (long long)gridDim.x * blockDim.x) {
+    EACH_NUMBER(i, count) {
         T x = heated(logits[row * count + i], temperature);
         double weight = exp((double)x - (double)tops[row]) * unit;
         weights[row * count + i] = key(x) < least[row] ? 0 : (W)rint(weight);
     }
 }
 """
-)
 
-_DRAW = (
-    _SHARED
-    + r"""
+_DRAW = r"""
 // What comes of a number of each warp: those of the warps before this one, and `all` of them.
 __device__ inline W before_this_warp(W mine, W* room, W* all) {
     int warp = threadIdx.x / WARP;
@@ -182,8 +174,8 @@ __device__ inline W before_this_warp(W mine, W* room, W* all) {
     return before;
 }
 
-extern "C" __global__ void tfx_sample_draw(const T* logits, long long* ids, const T* tops,
-                                           W* all_weights, const double* uniforms, long long count,
+extern "C" __global__ void sample_draw(const T* logits, Index* ids, const T* tops,
+                                           W* all_weights, const double* uniforms, Index count,
                                            double temperature, double without, double least_log) {
     __shared__ W room[WARPS];
     __shared__ W tied;
@@ -193,32 +185,32 @@ extern "C" __global__ void tfx_sample_draw(const T* logits, long long* ids, cons
     T top = tops[blockIdx.x];
     // A warp takes a stretch of neighbours: what comes before it is what earlier warps have.
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    long long stretch = (count + THREADS - 1) / THREADS * WARP, first = warp * stretch;
-    long long last = first + stretch;
+    Index stretch = (count + ROW_THREADS - 1) / ROW_THREADS * WARP, first = warp * stretch;
+    Index last = first + stretch;
 
     // Top-p keeps what is above a key, and of what equals it all but `skipped`, the first ones.
     K least = 0;
     W skipped = 0, rank = 0, total, above;
     if (without > 0) {
         W mine = 0;
-        for (long long i = first + lane; i < last; i += WARP) mine += i < count ? weights[i] : 0;
-        before_this_warp(warp_sum(mine), room, &total);
+        for (Index i = first + lane; i < last; i += WARP) mine += i < count ? weights[i] : 0;
+        before_this_warp(sum_of_lanes(mine), room, &total);
         W may_go = (W)(without * (double)total);
         W needed = total - (may_go < total ? may_go : total - 1);
         least = key_that_reaches(row, weights, count, temperature, needed, &above);
         W equals = 0, all_equals;
-        for (long long i = first + lane; i < last; i += WARP)
+        for (Index i = first + lane; i < last; i += WARP)
             if (i < count && key(heated(row[i], temperature)) == least) {
                 equals++;
                 tied = weights[i];  // whichever writes: they are the same
             }
-        rank = before_this_warp(warp_sum(equals), room, &all_equals);
+        rank = before_this_warp(sum_of_lanes(equals), room, &all_equals);
         W kept = (needed - above + tied - 1) / tied;
         skipped = all_equals - kept;
     }
 
     W mine = 0;
-    for (long long i = first + lane; i - lane < last; i += WARP) {
+    for (Index i = first + lane; i - lane < last; i += WARP) {
         bool inside = i < count;
         T x = inside ? heated(row[i], temperature) : top;
         bool equal = inside && key(x) == least;
@@ -230,13 +222,13 @@ extern "C" __global__ void tfx_sample_draw(const T* logits, long long* ids, cons
         if (!kept) weights[i] = 0;
         mine += weights[i];
     }
-    mine = warp_sum(mine);
+    mine = sum_of_lanes(mine);
     W before = before_this_warp(mine, room, &total);
     W target = (W)(uniforms[blockIdx.x] * (double)total);
     if (target >= total) target = total - 1;
     if (target < before || target >= before + mine) return;  // another warp has it
-    for (long long i = first + lane;; i += WARP) {
-        W running = before + warp_running_sum(i < count ? weights[i] : 0);
+    for (Index i = first + lane;; i += WARP) {
+        W running = before + running_sum_of_lanes(i < count ? weights[i] : 0);
         unsigned past = __ballot_sync(ALL_LANES, running > target);
         if (past) {
             if (lane == __ffs(past) - 1) ids[blockIdx.x] = i;
@@ -246,9 +238,11 @@ extern "C" __global__ void tfx_sample_draw(const T* logits, long long* ids, cons
     }
 }
 """
-)
 
-_KEYS = {"float32": "uint32", "float64": "uint64"}
+_SAMPLING = Program(OVER_BLOCK, _SIZES, _ORDER, _LIMITS, _WEIGHTS, _DRAW)
+
+_KEYS = {np.dtype(np.float32): np.dtype(np.uint32), np.dtype(np.float64): np.dtype(np.uint64)}
+"""The type K, of words with as many bits as T has."""
 
 
 def _sample_token(
@@ -261,35 +255,33 @@ def _sample_token(
     top_p: float,
     min_p: float,
 ) -> tuple[Array, None]:
-    logits = cupy.ascontiguousarray(logits)
+    logits = contiguous(logits)
     rows, count = logits.shape
-    types = {"T": logits.dtype.name, "K": _KEYS[logits.dtype.name]}
+    T = logits.dtype
+    names = {"T": T, "K": _KEYS[T]}
     ids, draws = cupy.empty(rows, "int64"), temperature > 0
-    tops = cupy.empty(rows, types["T"]) if draws else None
-    least = cupy.empty(rows, types["K"]) if draws else None
-    limits = compiled(_LIMITS, "tfx_sample_limits", **types, THREADS=_ROW_THREADS)
-    found = ids, pointer(tops), pointer(least)
-    heat = float(temperature)
-    limits((rows,), (_ROW_THREADS,), (logits, *found, count, heat, min(top_k, count)))
+    tops = cupy.empty(rows, T) if draws else None
+    least = cupy.empty(rows, _KEYS[T]) if draws else None
+    heat, share, unit = map(np.float64, (temperature, 1.0 - top_p, UNIT))
+    given = logits, ids, tops, least, count, heat, min(top_k, count)
+    _SAMPLING.launch("sample_limits", rows, _ROW_THREADS, *given, **names)
     if not draws:
         return ids, None
     weights = cupy.empty((rows, count), "uint64")
-    weigh = compiled(_WEIGHTS, "tfx_sample_weights", **types, THREADS=THREADS)
-    grid = blocks_for(count), rows
-    weigh(grid, (THREADS,), (logits, ids, tops, least, weights, count, heat, float(UNIT)))
-    draw = compiled(_DRAW, "tfx_sample_draw", **types, THREADS=_ROW_THREADS)
-    limit = math.log(min_p) if min_p else -math.inf
-    arrays = logits, ids, tops, weights, cupy.ascontiguousarray(uniforms)
-    draw((rows,), (_ROW_THREADS,), (*arrays, count, heat, 1.0 - top_p, limit))
+    given = logits, ids, tops, least, weights, count, heat, unit
+    _SAMPLING.launch("sample_weights", (blocks_for(count), rows), THREADS, *given, **names)
+    limit = np.float64(math.log(min_p) if min_p else -math.inf)
+    given = logits, ids, tops, weights, contiguous(uniforms), count, heat, share, limit
+    _SAMPLING.launch("sample_draw", rows, _ROW_THREADS, *given, **names)
     return ids, None
 
 
 def _supports(
     B: Backend, logits: Array, uniforms: Array | None, *, temperature: float, **_: float
 ) -> bool:
-    if logits.ndim != 2 or logits.dtype.name not in _KEYS or not logits.size:
+    if logits.ndim != 2 or logits.dtype not in _KEYS or not logits.size:
         return False
-    if not 0 < logits.shape[1] <= MOST_TOKENS or len(logits) > 65535:
+    if not 0 < logits.shape[1] <= MOST_TOKENS or len(logits) > MOST_BLOCKS:
         return False
     if uniforms is None:
         return temperature == 0

@@ -352,10 +352,18 @@ def test_what_no_kernel_takes_is_composed(B: Any) -> None:
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_every_variant_compiles(B: Any, dtype: str) -> None:
     """By NVIDIA's compiler too, where the simulated device is asked for that."""
-    from tfx.backends.cupy.kernels import attention_call as call
-    from tfx.backends.cupy.kernels import attention_pull, attention_rows, attention_tiles
+    from tfx.backends.cupy.kernels.attention_call import WIDTHS
+    from tfx.backends.cupy.kernels.attention_pull import PULL, pull_names
+    from tfx.backends.cupy.kernels.attention_rows import ROWS, row_names
+    from tfx.backends.cupy.kernels.attention_tiles import ATTEND, tile_names
 
-    for width in call.WIDTHS:
-        for way in (attention_rows, attention_tiles, attention_pull):
-            for kernel in way.kernels(np.dtype(dtype).char, width):
-                assert kernel.num_regs >= 0
+    ways: list[Any] = [
+        (ROWS, row_names, ["attend_rows", "join_parts"]),
+        (ATTEND, tile_names, ["attend"]),
+        (PULL, pull_names, ["pull_queries", "pull_keys"]),
+    ]
+    for width in WIDTHS:
+        for program, names_of, kernels in ways:
+            for kernel in kernels:
+                found = program.kernel(kernel, **names_of(np.dtype(dtype), width))
+                assert found.num_regs >= 0
