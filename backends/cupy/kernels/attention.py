@@ -21,8 +21,8 @@ _POSITION, _BOOL = np.dtype(np.int64), np.dtype(np.bool_)
 
 def _attention(B: Any, *args: Any, **how: Any) -> tuple[Array, Array]:
     given = Given(*args, **how)
-    way = attention_rows if _are_few(given.q, given.heads) else attention_tiles
-    return way.attend(given)
+    few = _are_few(given.q, given.heads)
+    return attention_rows.attend(given) if few else attention_tiles.attend(given)
 
 
 def _are_few(q: Array, heads: int | None) -> bool:

@@ -120,9 +120,8 @@ def reading(given: Given, out: Array) -> tuple[tuple[Array | None, ...], Call]:
     q, k, v = (readable(x, given.heads) for x in given[:3])
     masks = [_over_scores(x, given) for x in (given.visible, given.factor)]
     forms = (x if x is None else _form(x) for x in (q, k, v, out, *masks))
-    return (q, k, v, given.offset, *masks), _described(
-        *forms, q.itemsize, given.causal, given.heads
-    )
+    call = _described(*forms, q.itemsize, given.causal, given.heads)
+    return (q, k, v, given.offset, *masks), call
 
 
 def steps_of(xs: tuple[Array, ...], heads: int | None) -> Any:

@@ -263,16 +263,16 @@ def _sample_token(
     tops = cupy.empty(rows, T) if draws else None
     least = cupy.empty(rows, _KEYS[T]) if draws else None
     heat, share, unit = map(np.float64, (temperature, 1.0 - top_p, UNIT))
-    given = logits, ids, tops, least, count, heat, min(top_k, count)
-    _SAMPLING.launch("sample_limits", rows, _ROW_THREADS, *given, **names)
+    limits = logits, ids, tops, least, count, heat, min(top_k, count)
+    _SAMPLING.launch("sample_limits", rows, _ROW_THREADS, *limits, **names)
     if not draws:
         return ids, None
     weights = cupy.empty((rows, count), "uint64")
-    given = logits, ids, tops, least, weights, count, heat, unit
-    _SAMPLING.launch("sample_weights", (blocks_for(count), rows), THREADS, *given, **names)
+    weighed = logits, ids, tops, least, weights, count, heat, unit
+    _SAMPLING.launch("sample_weights", (blocks_for(count), rows), THREADS, *weighed, **names)
     limit = np.float64(math.log(min_p) if min_p else -math.inf)
-    given = logits, ids, tops, weights, contiguous(uniforms), count, heat, share, limit
-    _SAMPLING.launch("sample_draw", rows, _ROW_THREADS, *given, **names)
+    drawn = logits, ids, tops, weights, contiguous(uniforms), count, heat, share, limit
+    _SAMPLING.launch("sample_draw", rows, _ROW_THREADS, *drawn, **names)
     return ids, None
 
 

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from tfx.backends.cupy import plugin
 from tfx.core.autograd import value_and_grad
 from tfx.core.cache import KVCache
 from tfx.core.creation import full, tensor
@@ -24,16 +23,6 @@ from tfx.core.tensor import Tensor
 torch = pytest.importorskip("torch")
 
 TOLERANCE = {"float16": 4e-3, "float32": 2e-5, "float64": 1e-11}
-
-
-@pytest.fixture(scope="module")
-def B() -> Any:
-    found = plugin.probe()
-    if not found.ready:
-        pytest.skip(f"backend cupy: {found.reason or 'not installed'}")
-    from tfx.backends.cupy.backend import CupyBackend
-
-    return CupyBackend()
 
 
 @contextmanager

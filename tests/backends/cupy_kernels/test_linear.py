@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tfx.backends.cupy import plugin
 from tfx.core import nn, quantized
 from tfx.core.autograd import value_and_grad
 from tfx.core.creation import tensor
@@ -28,16 +27,6 @@ NAMES = [
     "linear", "linear_q8", "linear_q4", "linear_half",
     "embedding_q8", "embedding_q4", "embedding_half",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def B() -> Any:
-    found = plugin.probe()
-    if not found.ready:
-        pytest.skip(f"backend cupy: {found.reason or 'not installed'}")
-    from tfx.backends.cupy.backend import CupyBackend
-
-    return CupyBackend()
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfx.backends.cupy import plugin
 from tfx.backends.numpy.backend import NumpyBackend
 from tfx.core.creation import tensor
 from tfx.core.errors import NonFiniteError, UsageError
@@ -22,16 +21,6 @@ from tfx.models.gpt2.language_model import LanguageModel
 from tfx.models.gpt2.model import Config
 
 INF = math.inf
-
-
-@pytest.fixture(scope="module")
-def B() -> Any:
-    found = plugin.probe()
-    if not found.ready:
-        pytest.skip(f"backend cupy: {found.reason or 'not installed'}")
-    from tfx.backends.cupy.backend import CupyBackend
-
-    return CupyBackend()
 
 
 def both(B: Any, rows: Any, numbers: Any, **options: Any) -> tuple[list[int], list[int]]:
