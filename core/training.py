@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, Self
 import numpy as np
 
 from tfx.core import host_memory
+from tfx.core.callbacks import Audience, RunArguments, RunState, listeners
 from tfx.core.errors import CheckpointError, NonFiniteError
 from tfx.core.evaluation import Evaluation
 from tfx.core.files import reason, shown
@@ -130,6 +131,7 @@ class Loop:
         schedule: the learning rate of each step, for the metrics.
         save_every: steps between checkpoints; 0 saves at the end alone.
         evaluation: how the state is judged on the way; None: not at all.
+        callbacks: told what happens, before those of `tfx.core.callbacks.listening`.
     """
 
     advance: Callable[[TrainState, int], tuple[TrainState, Tensor, Tensor]]
@@ -139,91 +141,140 @@ class Loop:
     schedule: Table
     save_every: int = 0
     evaluation: Evaluation | None = None
+    callbacks: Sequence[object] = ()
+    _audience: Audience = field(init=False)
     _pending: list[_Step] = field(default_factory=list, init=False)
     _began: float = field(default=0.0, init=False)
     _read_at: float = field(default=0.0, init=False)
+    _saved: int = field(default=-1, init=False)
 
     def run(self, state: TrainState, first: int, last: int) -> TrainState:
         """Take steps `first`, `first + 1`, ... `last - 1`; the state after them, which is saved.
 
-        There are fewer of them when the evaluation's patience is at an end.
+        There are fewer of them when the evaluation's patience is at an end, or a callback asks for
+        it.
 
         Raises:
             NonFiniteError: a loss or gradient was not finite, or the parameters it would save are
                 not. Nothing was saved since.
             Stopped: Ctrl-C; the state after the last whole step was saved.
         """
-        self._began = self._read_at = time.monotonic()
-        done = first
+        self._audience = audience = self._audience_of(first, last)
+        control, done, self._saved = audience.control, first, -1
         with (
             _interrupts(self._acknowledge) as interrupted,
             np.errstate(all="ignore"),
             host_memory.retained(),
+            audience.attending(),
         ):
-            while done < last and not (interrupted.is_set() or self._exhausted()):
+            self._began = self._read_at = time.monotonic()
+            while done < last and not (interrupted.is_set() or self._given_up()):
+                audience.tell("on_step_begin")
                 state, loss, norm = self.advance(state, done)
                 done += 1
                 seconds = round(time.monotonic() - self._began, 6)
                 self._pending.append(_Step(done, loss, norm, seconds))
-                if self.evaluation and self.evaluation.is_due(done, last):
+                self._end_step(state, done, last)
+                if control.should_evaluate:
                     self._read(last, state)
-                if self.save_every and done % self.save_every == 0 and done < last:
-                    self._read_and_save(state, done, last)
-                elif self._overdue():
+                elif control.should_save or control.should_log or self._overdue():
                     self._read(last)
-            self._read_and_save(state, done, last)
+                if control.should_save:
+                    self._save(state, done)
+            self._read(last)
+            if self._saved != done:
+                self._save(state, done)
         if interrupted.is_set():
             raise Stopped(done, self.metrics.path.parent)
         self.report.progress_done()
+        if done < last:
+            self.report.note(f"ended early: {self._why_given_up()}")
         return state
+
+    def _audience_of(self, first: int, last: int) -> Audience:
+        every = self.evaluation.every if self.evaluation else 0
+        args = RunArguments(self.metrics.path.parent, last, self.save_every, every)
+        state = RunState(first, last)
+        return Audience((*self.callbacks, *listeners()), args, state, self.report.note)
+
+    def _end_step(self, state: TrainState, done: int, last: int) -> None:
+        """Ask for what is due, and let the callbacks ask for more, or for less."""
+        control = self._audience.control
+        if self.evaluation and self.evaluation.is_due(done, last):
+            control.should_evaluate = True
+        if self.save_every and done % self.save_every == 0:
+            control.should_save = True
+        self._audience.state.global_step = done
+        self._audience.tell("on_step_end", params=state.params)
 
     def _acknowledge(self) -> None:
         self.report.note("saving after this step; Ctrl-C again stops at once")
 
+    def _given_up(self) -> bool:
+        return self._exhausted() or self._audience.control.should_training_stop
+
     def _exhausted(self) -> bool:
         return self.evaluation is not None and self.evaluation.exhausted
+
+    def _why_given_up(self) -> str:
+        if self.evaluation and self.evaluation.exhausted:
+            return f"{self.evaluation.patience} evaluations without a better one"
+        return "a callback asked for it"
 
     def _overdue(self) -> bool:
         waited = time.monotonic() - self._read_at
         return len(self._pending) >= PENDING_STEPS or waited >= PENDING_SECONDS
 
-    def _read_and_save(self, state: TrainState, done: int, last: int) -> None:
-        self._read(last)
+    def _save(self, state: TrainState, done: int) -> None:
         flat = state.params.flat
         if not math.isfinite((flat * 0).sum().item()):
             raise NonFiniteError(
                 f"the parameters after step {done} are not finite, and were not saved; lower --lr"
             )
         self.save(state, done)
+        self._saved = done
+        self._audience.control.should_save = False
+        self._audience.tell("on_save", params=state.params)
 
     def _read(self, last: int, state: TrainState | None = None) -> None:
         """Bring the waiting losses to the host, all at once, and pass them on; evaluate `state`,
         where the last of them led."""
         steps, self._pending = self._pending, []
+        self._audience.control.should_log = False
+        measured: dict[str, float] = {}
         if steps:
             numbers = stack([x for step in steps for x in (step.loss, step.norm)]).tolist()
             for step, loss, norm in zip(steps, numbers[::2], numbers[1::2], strict=True):
                 _refuse_non_finite(step.number, loss, norm, self.metrics)
-                judged = state if step is steps[-1] else None
-                self._pass_on(step, loss, norm, last, judged)
+                self.report.progress(step.number, last, loss, step.seconds)
+                if step is steps[-1] and state is not None:
+                    measured = self._evaluate(state, step.number)
+                self._note(step, loss, norm, measured)
             self.metrics.flush()
+        if measured and state is not None:
+            self._audience.tell("on_evaluate", metrics=measured, params=state.params)
         self._read_at = time.monotonic()
 
-    def _pass_on(
-        self, step: _Step, loss: float, norm: float, last: int, state: TrainState | None
-    ) -> None:
-        self.report.progress(step.number, last, loss, step.seconds)
-        measured: Mapping[str, float] = {}
-        if self.evaluation and state is not None:
-            measured = self.evaluation.look(state, step.number, self.report)
-        self.metrics.add(
-            step=step.number,
-            loss=loss,
-            grad_norm=norm,
-            lr=float(self.schedule[step.number - 1]),
-            seconds=round(self.metrics.seconds + step.seconds, 6),
+    def _evaluate(self, state: TrainState, done: int) -> dict[str, float]:
+        audience, evaluation = self._audience, self.evaluation
+        audience.control.should_evaluate = False
+        if evaluation is None:
+            return {}
+        measured = evaluation.look(state, done, self.report)
+        audience.state.best_metric = evaluation.past.best["val_loss"]
+        audience.state.best_global_step = evaluation.past.best_step
+        return dict(measured)
+
+    def _note(self, step: _Step, loss: float, norm: float, measured: dict[str, float]) -> None:
+        logs = {
+            "loss": loss,
+            "grad_norm": norm,
+            "lr": float(self.schedule[step.number - 1]),
+            "seconds": round(self.metrics.seconds + step.seconds, 6),
             **measured,
-        )
+        }
+        self.metrics.add(step=step.number, **logs)
+        self._audience.log(step.number, logs)
 
 
 def _refuse_non_finite(step: int, loss: float, norm: float, metrics: Metrics) -> None:

@@ -66,8 +66,6 @@ def train(
         )
     clock.append(time.perf_counter())
     steps = int(state.step.item())
-    if steps < run.options.steps:
-        report.note(f"ended early: {run.options.patience} evaluations without a better one")
     again = shlex.join(["tfx", "run", preset.name, "--weights", str(out)])
     report.note(f"saved: {out}; to use it: {again}")
     samples = _samples(run, state.params, report)

@@ -72,7 +72,8 @@ class MicroGPT:
         clock.append(time.perf_counter())
         with Metrics(out, run.done, run.resumed and run.resumed.parent) as metrics:
             loop = _loop(run, out, metrics, report)
-            model.params = loop.run(run.state, run.done, options.steps).params
+            state = loop.run(run.state, run.done, options.steps)
+        model.params = state.params
         clock.append(time.perf_counter())
         if options.num_samples:
             report.result("--- inference (new, hallucinated names) ---")
@@ -87,7 +88,7 @@ class MicroGPT:
             "num_docs": len(run.documents),
             "vocab_size": model.config.vocab_size,
             "num_params": model.params.flat.size,
-            "steps": options.steps,
+            "steps": int(state.step.item()),
             "final_loss": metrics.last_loss,
             "samples": names,
             "timing": {"load_s": load_s, "train_s": train_s, "sample_s": sample_s},

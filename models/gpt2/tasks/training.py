@@ -63,8 +63,6 @@ def train(
         state = _loop(run, out, metrics, report).run(run.state, run.done, run.options.steps)
     seconds = time.perf_counter() - loaded
     steps = int(state.step.item())
-    if steps < run.options.steps:
-        report.note(f"ended early: {run.options.patience} evaluations without a better one")
     past, head = run.evaluations, run.task.head
     if past.best:
         report.result(f"held out, best at step {past.best_step}: {_in_line(past.best)}")

@@ -55,11 +55,12 @@ class Rotary:
         report.result(f"{len(run.ids)} characters, {run.model.vocab_size} different")
         report.result(f"num params: {run.model.params.flat.size}")
         with Metrics(out, run.done, run.resumed and run.resumed.parent) as metrics:
-            _loop(run, out, metrics, report).run(run.state, run.done, run.options.steps)
+            loop = _loop(run, out, metrics, report)
+            state = loop.run(run.state, run.done, run.options.steps)
         return _header(run.model) | {
             "seed": run.options.seed,
             "num_params": run.model.params.flat.size,
-            "steps": run.options.steps,
+            "steps": int(state.step.item()),
             "final_loss": metrics.last_loss,
             "timing": {"train_s": time.perf_counter() - began},
             "out": str(out),
