@@ -37,7 +37,7 @@ from __future__ import annotations
 
 from pluggy import HookimplMarker, HookspecMarker
 
-from tfx.core.specs import BackendSpec, KernelSpec, ModelSpec
+from tfx.core.specs import BackendSpec, KernelSpec, LoggerSpec, ModelSpec
 
 hookspec = HookspecMarker("tfx")
 hookimpl = HookimplMarker("tfx")
@@ -111,5 +111,36 @@ def tfx_kernels() -> list[KernelSpec]:
                     api=1,
                 )
             ]
+    """
+    return []
+
+
+@hookspec
+def tfx_loggers() -> list[LoggerSpec]:
+    """The loggers of training runs this plugin offers; an empty list when there are none.
+
+    Example, `tfx_acme/plugin.py`:
+
+        from tfx.core.hookspecs import hookimpl
+        from tfx.core.specs import LoggerSpec
+
+        @hookimpl
+        def tfx_loggers():
+            return [
+                LoggerSpec(
+                    name="acme",
+                    target="tfx_acme.logger:AcmeLog",
+                    summary="the metrics on the Acme dashboard",
+                    api=1,
+                )
+            ]
+
+    `tfx_acme/logger.py`:
+
+        from tfx.core.callbacks import Callback
+
+        class AcmeLog(Callback):
+            def on_log(self, args, state, control, *, logs, **kwargs):
+                print(state.global_step, logs["loss"])
     """
     return []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from tfx.core.errors import PluginError, TfxError, UsageError
 from tfx.core.installed import COMMANDS, GROUP, Installed
-from tfx.core.specs import BackendSpec, KernelSpec, ModelSpec
+from tfx.core.specs import BackendSpec, KernelSpec, LoggerSpec, ModelSpec
 from tfx.core.wording import in_words, kind_of, one_line
 
 if TYPE_CHECKING:
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
     from pluggy import PluginManager
 
-Spec = BackendSpec | ModelSpec | KernelSpec
+Spec = BackendSpec | ModelSpec | KernelSpec | LoggerSpec
 Status = Literal["ok", "broken", "disabled", "not loaded"]
 
 HOOKS: dict[str, type[Spec]] = {
     "tfx_backends": BackendSpec,
     "tfx_models": ModelSpec,
     "tfx_kernels": KernelSpec,
+    "tfx_loggers": LoggerSpec,
 }
 """What each hook of `tfx.core.hookspecs` returns a list of. A new hook is one more line."""
 

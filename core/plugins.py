@@ -27,7 +27,7 @@ from tfx.core.plugin_loader import (
     load,
     load_command,
 )
-from tfx.core.specs import API, OLDEST, BackendSpec, KernelSpec, ModelSpec, Probe
+from tfx.core.specs import API, OLDEST, BackendSpec, KernelSpec, LoggerSpec, ModelSpec, Probe
 from tfx.core.wording import in_words, kind_of, one_line
 
 if TYPE_CHECKING:
@@ -35,12 +35,17 @@ if TYPE_CHECKING:
 
 SpecT = TypeVar("SpecT", bound=Spec)
 
-_NOUNS: dict[type[Spec], str] = {BackendSpec: "backend", ModelSpec: "model", KernelSpec: "kernel"}
+_NOUNS: dict[type[Spec], str] = {
+    BackendSpec: "backend",
+    ModelSpec: "model",
+    KernelSpec: "kernel",
+    LoggerSpec: "logger",
+}
 
 
 @dataclass(frozen=True)
 class Offer(Generic[SpecT]):
-    """A backend, a model or a kernel, and the plugin that brings it."""
+    """A backend, a model, a kernel or a logger, and the plugin that brings it."""
 
     spec: SpecT
     source: Installed
@@ -64,7 +69,8 @@ class PluginInfo:
         version: of the distribution.
         status: "ok", "broken", "disabled" (by TFX_DISABLE_PLUGINS) or "not loaded" (left out
             of TFX_LOAD_PLUGINS). A broken plugin may still offer something.
-        offers: names of the backends, models and kernels it brings; `tfx NAME` for a command.
+        offers: names of the backends, models, kernels and loggers it brings; `tfx NAME` for a
+            command.
         fault: one line that says why it is not in order, or None.
         cure: one line that says what to do, or None.
     """
@@ -118,6 +124,10 @@ class PluginHost:
     def kernels(self) -> Mapping[str, Offer[KernelSpec]]:
         """The kernels on offer, by `backend:op` in alphabetical order."""
         return self._offers(KernelSpec)
+
+    def loggers(self) -> Mapping[str, Offer[LoggerSpec]]:
+        """The loggers on offer, by name in alphabetical order."""
+        return self._offers(LoggerSpec)
 
     def plugins(self) -> list[PluginInfo]:
         """Every entry point there is: ours first, then by distribution and name; then commands."""

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from tfx.core.errors import BackendError, PluginError, TfxError, UsageError
 from tfx.core.plugin_loader import CRASHES
 from tfx.core.plugins import Offer, PluginHost, import_target, interface_fault, title
-from tfx.core.specs import BackendSpec, KernelSpec, ModelSpec
+from tfx.core.specs import BackendSpec, KernelSpec, LoggerSpec, ModelSpec
 from tfx.core.wording import did_you_mean, in_words, kind_of, one_line
 
 if TYPE_CHECKING:
     from tfx.core.backend import Backend, Fused
     from tfx.core.recipe import Recipe
 
-AnyOffer = Offer[BackendSpec] | Offer[ModelSpec] | Offer[KernelSpec]
+AnyOffer = Offer[BackendSpec] | Offer[ModelSpec] | Offer[KernelSpec] | Offer[LoggerSpec]
 
 AUTO = "auto"
 
@@ -120,6 +120,27 @@ def open_model(host: PluginHost, name: str) -> Recipe:
     if lacking:
         raise _gave(offer, f"{kind_of(recipe)} without {' and '.join(lacking)}")
     return recipe
+
+
+def open_logger(host: PluginHost, name: str) -> object:
+    """The logger called `name`, new: a callback that keeps the numbers of a training run.
+
+    Raises:
+        UsageError: there is no such logger.
+        PluginError: the plugin that should bring it is broken, was written for a newer interface
+            or for one that is no longer spoken, or fails to make it.
+    """
+    known = host.loggers()
+    if name not in known:
+        raise host.why_missing(name) or UsageError(
+            f"no logger named {name!r}.{did_you_mean(name, known)} Loggers here: {_listed(known)}."
+        )
+    offer = known[name]
+    _refuse_interface(PluginError, offer, offer.spec.api)
+    logger: object = _call_target(offer)
+    if not callable(getattr(logger, "on_log", None)):
+        raise _gave(offer, f"{kind_of(logger)} without on_log")
+    return logger
 
 
 def ready_here(host: PluginHost) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from itertools import chain, count
 from pathlib import Path
+from typing import Any
 
 from tfx.core.checkpoint import find_checkpoint, prepare_run_dir
 from tfx.core.errors import CheckpointError
@@ -17,6 +19,18 @@ METRICS = "metrics.jsonl"
 
 BEST = "best"
 """The folder, in that of a run, of its best checkpoint alone."""
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`; an empty list where there is no such file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: a line is not JSON.
+    """
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def claim_run_dir(model: str, out: Path | None = None, resumed: Path | None = None) -> Path:

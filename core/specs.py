@@ -96,6 +96,25 @@ class KernelSpec:
 
 
 @dataclass(frozen=True)
+class LoggerSpec:
+    """One way to keep the metrics of a training run that a plugin offers.
+
+    Attributes:
+        name: what the user types after `tfx train --log`.
+        target: `"package.module:attribute"`, called without arguments before a run begins,
+            returning a `tfx.core.callbacks.Callback` with `on_log`. A `TfxError` that it raises,
+            say where a library is missing, keeps the run from beginning.
+        summary: one line that says what it writes, and where.
+        api: the interface number the plugin was written for; unless it says so, the first.
+    """
+
+    name: str
+    target: str
+    summary: str
+    api: int = 1
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """One model a plugin offers.
 

@@ -16,7 +16,7 @@ from tfx.core import fused_ops
 from tfx.core.backend import Backend, Fused
 from tfx.core.dtypes import DType
 from tfx.core.fused import FUSED
-from tfx.core.specs import API, BackendSpec, KernelSpec, Probe
+from tfx.core.specs import API, BackendSpec, KernelSpec, LoggerSpec, Probe
 from tfx.core.wording import in_words
 
 WIDTH = 100  # of a signature on one line
@@ -55,7 +55,7 @@ def page() -> Iterator[str]:
             if form.__module__ == module.__name__:
                 yield described(name, form)
     yield "## What a plugin hands over\n"
-    for spec in (BackendSpec, Probe, KernelSpec):
+    for spec in (BackendSpec, Probe, KernelSpec, LoggerSpec):
         yield described(spec.__name__, spec)
 
 

@@ -256,8 +256,8 @@ FAULTS = {
     "  Upgrade it, or: pip uninstall tfx-zebra": LATE,
     "acme (tfx-acme 2.1): backend 'acme' speaks interface 2; this tfx speaks 1\n"
     "  Upgrade tfx-lm, or: pip install 'tfx-acme<2'": {"tfx-acme": backend("acme", fields="api=2")},
-    "acme (tfx-acme 2.1): no hook is called tfx_backend; there are tfx_backends, tfx_models and "
-    "tfx_kernels\n"
+    "acme (tfx-acme 2.1): no hook is called tfx_backend; there are tfx_backends, tfx_models, "
+    "tfx_kernels and tfx_loggers\n"
     "  Upgrade it, or: pip uninstall tfx-acme": {
         "tfx-acme": "@hookimpl\ndef tfx_backend(): return []"
     },

@@ -72,6 +72,8 @@ def test_offers_are_listed_by_name_and_plugins_by_distribution(shelf: Shelf) -> 
     assert [plugin.distribution for plugin in host.plugins()] == ["tfx-lm", "tfx-b", "tfx-z"]
 
 
+THERE = "there are tfx_backends, tfx_models, tfx_kernels and tfx_loggers"
+
 BROKEN = {
     "missing dependency": (
         "import acme_arrays",
@@ -93,21 +95,21 @@ BROKEN = {
     ),
     "misspelled hook": (
         "@hookimpl\ndef tfx_backend(): return []",
-        "no hook is called tfx_backend; there are tfx_backends, tfx_models and tfx_kernels",
+        f"no hook is called tfx_backend; {THERE}",
     ),
     "unknown hook": (
         "@hookimpl\ndef tfx_cakes(): return []",
-        "no hook is called tfx_cakes; there are tfx_backends, tfx_models and tfx_kernels",
+        f"no hook is called tfx_cakes; {THERE}",
     ),
     "misspelled by specname": (
         "@hookimpl(specname='tfx_modles')\ndef models(): return []",
-        "no hook is called tfx_modles; there are tfx_backends, tfx_models and tfx_kernels",
+        f"no hook is called tfx_modles; {THERE}",
     ),
     "unmarked hook": (
         "def tfx_backends(): return []",
         "tfx_backends is not marked with @hookimpl",
     ),
-    "no hook": ("", "it has no hook; there are tfx_backends, tfx_models and tfx_kernels"),
+    "no hook": ("", f"it has no hook; {THERE}"),
     "hook with an argument": (
         "@hookimpl\ndef tfx_backends(device): return []",
         "a hook does not fit (PluginValidationError: Plugin",
