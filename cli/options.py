@@ -122,6 +122,10 @@ def complete_model(incomplete: str) -> list[tuple[str, str]]:
     return _on_offer("models")
 
 
+def complete_logger(incomplete: str) -> list[tuple[str, str]]:
+    return _on_offer("loggers")
+
+
 def _on_offer(kind: str) -> list[tuple[str, str]]:
     """Names and summaries; none rather than an error in the middle of somebody's typing."""
     from tfx.core.plugins import PluginHost

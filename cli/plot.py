@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 from collections.abc import Sequence
 from itertools import accumulate
@@ -88,10 +89,14 @@ def check_drawable(picture: str, run_folder: Path | None) -> None:
 def draw_losses(metrics: Path, picture: Path, title: str) -> None:
     """Draw the loss at each step of `metrics`, the course it takes, and what was measured on
     validation data, into `picture`."""
+    draw_points(_read(metrics), picture, title)
+
+
+def draw_points(points: Sequence[dict[str, Any]], picture: Path, title: str) -> None:
+    """The same from the lines of such a file. Who looks meanwhile finds a whole picture."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    points = _read(metrics)
     steps, losses = [p["step"] for p in points], [p["loss"] for p in points]
     judged = [(p["step"], p["val_loss"]) for p in points if "val_loss" in p]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -118,7 +123,12 @@ def draw_losses(metrics: Path, picture: Path, title: str) -> None:
     axes.margins(x=0.01)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(picture, dpi=150)
+    unfinished = picture.with_name(f".{picture.name}.tmp")
+    try:
+        figure.savefig(unfinished, dpi=150, format=picture.suffix[1:].lower())
+        os.replace(unfinished, picture)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def draw_thetas(curves: Sequence[tuple[str, str, Sequence[float]]], picture: Path) -> None:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 
 from tfx.cli.output import tell
+from tfx.cli.sparkline import LEVELS, Course
 
 SECONDS_BETWEEN_LINES = 30
 LARGE = 1e6
@@ -15,12 +16,13 @@ LARGE = 1e6
 
 
 class Bar:
-    """tqdm's bar with loss, steps a second and the time left."""
+    """tqdm's bar with loss, steps a second, the time left, and the course of the loss so far."""
 
     def __init__(self, first: int, total: int) -> None:
         from tqdm import tqdm
 
         self._first, self._total = first, total
+        self._course = Course() if _can_show(LEVELS, sys.stderr.encoding) else None
         # tqdm would show nothing on a terminal that does not tell its size.
         told = os.get_terminal_size(sys.stderr.fileno()).columns > 0
         size = {"dynamic_ncols": True} if told else {"ncols": 80, "nrows": 24}
@@ -30,7 +32,11 @@ class Bar:
 
     def update(self, step: int, loss: float, seconds: float) -> None:
         speed = pace(step - self._first + 1, self._total - step, seconds)
-        self._bar.set_postfix_str(", ".join((f"loss {shown_loss(loss)}", *speed)), refresh=False)
+        words = [f"loss {shown_loss(loss)}", *speed]
+        if self._course is not None:
+            self._course.add(loss)
+            words.append(str(self._course))
+        self._bar.set_postfix_str(", ".join(words), refresh=False)
         self._bar.update(step - self._bar.n)
 
     def aside(self) -> AbstractContextManager[None]:
@@ -64,6 +70,14 @@ class Lines:
 
     def close(self) -> None:
         pass
+
+
+def _can_show(text: str, encoding: str | None) -> bool:
+    try:
+        text.encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def step_line(step: int, total: int, loss: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,15 @@ def start(
     for line in opened.notes:
         report.note(line)
     return recipe, opened.backend
+
+
+def open_loggers(names: Iterable[str]) -> list[object]:
+    """The loggers called so, each once."""
+    from tfx.core.plugins import PluginHost
+    from tfx.core.resolve import open_logger
+
+    host = PluginHost()
+    return [open_logger(host, name) for name in dict.fromkeys(names)]
 
 
 @contextmanager

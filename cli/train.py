@@ -20,8 +20,9 @@ from tfx.cli.plot import (
     picture_name,
 )
 from tfx.cli.report import reporter
-from tfx.cli.start import computing, start
+from tfx.cli.start import computing, open_loggers, start
 from tfx.cli.stats import memory_line
+from tfx.core.errors import TfxError
 from tfx.core.files import shown
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -128,11 +129,22 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting of the model; repeatable."),
     ] = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--log",
+            metavar="NAME",
+            help="Keep the metrics in another form too: csv, tensorboard, or a plugin's; "
+            "repeatable.",
+            autocompletion=options.complete_logger,
+        ),
+    ] = None,
     plot: Annotated[
         str | None,
         typer.Option(
             metavar="[FILE]",
-            help=f"Draw the loss curve: {' '.join(SUFFIXES)}; by default {IN_RUN_FOLDER} in --out.",
+            help="Draw the loss curve, also on the way: "
+            f"{' '.join(SUFFIXES)}; by default {IN_RUN_FOLDER} in --out.",
             parser=picture_name,
         ),
     ] = None,
@@ -170,13 +182,19 @@ def train(
     if plot is not None:
         check_drawable(plot, out or resume)
     with reporter(as_json) as report:
+        loggers = open_loggers(log or ())
         recipe, library = start(model, backend, device, report)
+        from tfx.cli.live_picture import Attendance, LivePicture
+        from tfx.core.callbacks import listening
         from tfx.core.memory import peak_memory
         from tfx.core.runs import METRICS, newest_in
         from tfx.core.training import Stopped
 
+        title = f"{model} on {library}"
+        attendance = Attendance()
+        picture = [LivePicture(plot, title)] if plot is not None else []
         try:
-            with computing(library, no_jit=no_jit):
+            with computing(library, no_jit=no_jit), listening(*loggers, attendance, *picture):
                 result = recipe.train(settings, library, report)
         except Stopped as stop:
             if newest_in(stop.folder):
@@ -188,11 +206,16 @@ def train(
         result["memory"] = peak_memory(library)
         report.note(memory_line(result["memory"]))
     try:
+        if loggers and not attendance.began:
+            raise TfxError(
+                f"--log {' '.join(log or ())}: {model} does not train by the loop of tfx, and has "
+                "told no logger anything"
+            )
         if plot is not None:
             folder = Path(result["out"])
-            picture = Path(plot) if plot else folder / IN_RUN_FOLDER
-            draw_losses(folder / METRICS, picture, title=f"{model} on {library}")
-            report.note(f"loss curve: {picture}")
-            result["plot"] = picture
+            drawn = Path(plot) if plot else folder / IN_RUN_FOLDER
+            draw_losses(folder / METRICS, drawn, title)
+            report.note(f"loss curve: {drawn}")
+            result["plot"] = drawn
     finally:  # a picture that fails takes nothing with it
         report.finish(result)
