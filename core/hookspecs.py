@@ -119,7 +119,15 @@ def tfx_kernels() -> list[KernelSpec]:
 def tfx_loggers() -> list[LoggerSpec]:
     """The loggers of training runs this plugin offers; an empty list when there are none.
 
-    Example, `tfx_acme/plugin.py`:
+    Example, `tfx_acme/logger.py`:
+
+        from tfx.core.callbacks import Callback
+
+        class AcmeLog(Callback):
+            def on_log(self, args, state, control, *, logs, **kwargs):
+                print(state.global_step, logs["loss"])
+
+    `tfx_acme/plugin.py`:
 
         from tfx.core.hookspecs import hookimpl
         from tfx.core.specs import LoggerSpec
@@ -134,13 +142,5 @@ def tfx_loggers() -> list[LoggerSpec]:
                     api=1,
                 )
             ]
-
-    `tfx_acme/logger.py`:
-
-        from tfx.core.callbacks import Callback
-
-        class AcmeLog(Callback):
-            def on_log(self, args, state, control, *, logs, **kwargs):
-                print(state.global_step, logs["loss"])
     """
     return []

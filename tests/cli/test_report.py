@@ -28,7 +28,7 @@ def test_in_a_pipe_stdout_has_the_result_and_the_last_step_only(tfx: Any) -> Non
 
 def test_in_a_pipe_progress_is_plain_lines(tfx: Any) -> None:
     said = tfx("train", "echo").stderr
-    assert "\r" not in said
+    assert "\r" not in said and said.isascii()
     note, remark, *lines, memory = said.splitlines()
     assert note.startswith("backend: chip:0")
     assert remark == "a note"
@@ -97,7 +97,8 @@ def test_on_a_terminal_a_bar_takes_the_place_of_the_step_line(
     assert "20/20" in bar
     assert "loss 0.1500" in bar
     assert "steps/s" in bar
-    assert "0:00:00 left" in bar
+    assert "0:00:00 left, █" in bar  # and from there on the loss falls
+    assert bar.rstrip()[-1] == "▁"
 
 
 def test_a_bar_on_stderr_leaves_a_piped_stdout_alone(
