@@ -45,10 +45,10 @@ def _rms_norm_pull(
             scale = scales[i]
             along = real(0)
             for j in range(len(source)):
-                along += slope[j] * gain[j] * source[j]
-            along *= scale * scale / real(len(source))
+                along += slope[j] * gain[j] * (source[j] * scale)  # which cannot overflow
+            along /= real(len(source))
             for j in range(len(source)):
-                target[j] = scale * (slope[j] * gain[j] - source[j] * along)
+                target[j] = scale * (slope[j] * gain[j] - source[j] * scale * along)
             for j in range(len(source)):
                 total[j] += slope[j] * source[j] * scale
     add_rows(g_gain, sums)
