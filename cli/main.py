@@ -30,6 +30,7 @@ COMMANDS = {
     "quantize": "Write the weights of a model in fewer bits.",
     "prune": "Write a model without the attention heads that matter least.",
     "resonate": "Judge a text token by token, and steer attention by that.",
+    "explain": "Show what a model makes of a text, place by place.",
     "conformance": "Say what is right about a backend, and what is not.",
     "bench": "Time a model's work on several backends, side by side.",
     "compare": "Hold two backends against each other, layer by layer.",

@@ -108,9 +108,24 @@ def token_ids(text: str) -> tuple[int, ...]:
     >>> token_ids("1 2 3")
     (1, 2, 3)
     """
+    return _whole_numbers(
+        f"--prompt-ids expects ids of tokens, as in '1 2 3', got {text!r:.60}", text
+    )
+
+
+def numbers(flag: str, text: str) -> tuple[int, ...]:
+    """`--layers "0 3"`.
+
+    >>> numbers("--layers", "0 3")
+    (0, 3)
+    """
+    return _whole_numbers(f"{flag} expects numbers, as in '0 3', got {text!r:.60}", text)
+
+
+def _whole_numbers(complaint: str, text: str) -> tuple[int, ...]:
     words = text.split()
     if not words or not all(re.fullmatch("[0-9]{1,18}", word) for word in words):
-        raise UsageError(f"--prompt-ids expects ids of tokens, as in '1 2 3', got {text!r:.60}")
+        raise UsageError(complaint)
     return tuple(map(int, words))
 
 

@@ -17,6 +17,7 @@ from tfx.core.errors import UsageError
 
 if TYPE_CHECKING:
     from tfx.core.backend import Backend
+    from tfx.core.explanation import Explanation
     from tfx.core.resonance import Bounds, Resonance
     from tfx.core.tensor import Tensor
 
@@ -206,6 +207,21 @@ class ResonateSettings(Settings):
 
 
 @dataclass
+class ExplainSettings(Settings):
+    """The flags of `tfx explain` that are the model's business; at most one of `prompt` and
+    `prompt_ids`. `layers` and `heads` are those whose attention is to be shown."""
+
+    weights: Path | None = None
+    dtype: str | None = None
+    prompt: str | None = None
+    prompt_ids: tuple[int, ...] | None = None
+    theta: float | None = None
+    top_k: int | None = None
+    layers: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | None = None
+
+
+@dataclass
 class CompareSettings(Settings):
     """What an `Example` is of; the flags of `tfx compare` that are the model's business."""
 
@@ -334,6 +350,19 @@ class Resonant(Protocol):
     def resonance(
         self, settings: ResonateSettings, backend: Backend, report: Reporter
     ) -> Resonance: ...
+
+
+@runtime_checkable
+class Explainable(Protocol):
+    """A recipe that can tell what its model makes of a text, place by place.
+
+    Raises `TfxError` for what the user can mend. The command line shows the explanation, as text,
+    as JSON or as a page, and knows nothing else of the model.
+    """
+
+    def explain(
+        self, settings: ExplainSettings, backend: Backend, report: Reporter
+    ) -> Explanation: ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from tfx.core.backend import Backend
+from tfx.core.explanation import Explanation
 from tfx.core.recipe import (
     BenchSettings,
     CompareSettings,
     ConvertSettings,
     EvalSettings,
     Example,
+    ExplainSettings,
     Part,
     PruneSettings,
     QuantizeSettings,
@@ -107,6 +109,13 @@ class GPT2:
         from tfx.models.gpt2 import resonating
 
         return resonating.resonance(self._preset, settings, backend, report)
+
+    @_quiet
+    def explain(self, settings: ExplainSettings, backend: Backend, report: Reporter) -> Explanation:
+        """What the model makes of a text, place by place."""
+        from tfx.models.gpt2 import explaining
+
+        return explaining.explain(self._preset, settings, backend, report)
 
     def example(
         self,

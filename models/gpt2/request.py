@@ -177,7 +177,7 @@ def _request(
 ) -> Request:
     try:
         with in_flags(settings):
-            ids = tuple(_encoded(prompt, model)) if isinstance(prompt, str) else prompt
+            ids = tuple(encoded(prompt, model)) if isinstance(prompt, str) else prompt
             if settings.max_new_tokens is None and not options.window:
                 options = _within(room_after(model, len(ids)), len(ids), options)
             check_prompt(model, ids, options)
@@ -205,7 +205,12 @@ def _within(room: int, count: int, options: GenerationOptions) -> GenerationOpti
     return replace(options, max_new_tokens=min(options.max_new_tokens, room))
 
 
-def _encoded(text: str, model: LanguageModel) -> list[int]:
+def encoded(text: str, model: LanguageModel) -> list[int]:
+    """The tokens of a prompt; for an empty text the one that begins texts.
+
+    Raises:
+        UsageError, TokenizerError: the model has no tokenizer, or there is no such token.
+    """
     if model.tokenizer is None:
         raise UsageError(
             f"it would be text, {NO_TOKENIZER}; give token ids, as in --prompt-ids '1 2 3'"

@@ -1,0 +1,125 @@
+"use strict";
+// All numbers come from the JSON in the page; nothing is fetched.
+const found = JSON.parse(document.getElementById("explanation").textContent);
+const $ = (id) => document.getElementById(id);
+const spelled = (token) => token.text === null ? String(token.token_id) : JSON.stringify(token.text);
+const decimals = (x) => x.toFixed(3);
+const percent = (x) =>
+  x === 0 ? "0%" : x < 0.0005 ? "<0.1%" : (100 * x).toFixed(x < 0.0995 ? 1 : 0) + "%";
+const made = (name, text = "", className = "") => {
+  const element = document.createElement(name);
+  element.textContent = text;
+  element.className = className;
+  return element;
+};
+const press = (buttons, chosen) =>
+  buttons.forEach((button) => button.setAttribute("aria-pressed", button === chosen));
+
+// ---- the text: what was expected in place of a token ----------------------------------------
+
+const chips = [...document.querySelectorAll("#text .token")];
+
+function showPlace(place) {
+  const detail = $("detail");
+  press(chips, chips[place]);
+  if (place === 0) {
+    detail.replaceChildren(made("p", "Nothing comes before the first token: nobody predicts it.", "faint"));
+    return;
+  }
+  const said = found.predictions[place - 1];
+  const comes = found.tokens[place];
+  const words = comes === undefined
+    ? "What comes next, nobody has said yet."
+    : `${spelled(comes)} comes: probability ${percent(Math.exp(-said.loss))}, loss ` +
+      `${decimals(said.loss)} nats, number ${said.rank} of the likeliest.`;
+  const line = made("p", `${words} The entropy before it is ${decimals(said.entropy)} nats.`);
+  const bars = made("dl", "", "bars");
+  for (const one of said.top) {
+    const name = made("dt", spelled(one));
+    if (comes !== undefined && one.token_id === comes.token_id) name.style.cssText = "font-weight:700;color:var(--mark)";
+    const bar = made("dd", "", "bar");
+    bar.style.width = `${100 * one.probability}%`;
+    bars.append(name, bar, made("dd", percent(one.probability)));
+  }
+  detail.replaceChildren(line, bars);
+}
+chips.forEach((chip, place) => {
+  for (const event of ["mouseenter", "focus", "click"]) chip.addEventListener(event, () => showPlace(place));
+});
+document.querySelectorAll("input[name=colour]").forEach((input) =>
+  input.addEventListener("change", () => { $("text").className = `text by-${input.value}`; }));
+showPlace(Math.min(1, chips.length - 1));
+
+// ---- heads ----------------------------------------------------------------------------------
+
+const size = found.tokens.length;
+const weights = found.attentions.map((one) => {
+  const bytes = Uint8Array.from(atob(one.weights), (letter) => letter.charCodeAt(0));
+  return found.weights_dtype === "<f8" ? new Float64Array(bytes.buffer) : new Float32Array(bytes.buffer);
+});
+const heads = [...document.querySelectorAll(".head")];
+const others = [...document.querySelectorAll("#attended .token")];
+let shown = 0;
+let query = size - 1;
+
+function colours() {
+  const style = getComputedStyle(document.documentElement);
+  const rgb = (name) => style.getPropertyValue(name).match(/[0-9a-f]{2}/gi).map((x) => parseInt(x, 16));
+  return [rgb("--card"), rgb("--hot"), rgb("--line")];
+}
+
+function draw(canvas, values, marked = -1) {
+  const [low, high, unseen] = colours();
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(size, size);
+  for (let i = 0; i < size * size; i++) {
+    const row = Math.floor(i / size);
+    const seen = i % size <= row || values[i] > 0;
+    const share = Math.sqrt(values[i]); // small weights show, too
+    for (let c = 0; c < 3; c++) {
+      const blend = low[c] + share * (high[c] - low[c]);
+      image.data[4 * i + c] = seen ? blend : low[c] + 0.35 * (unseen[c] - low[c]);
+    }
+    image.data[4 * i + 3] = marked < 0 || marked === row ? 255 : 120;
+  }
+  context.putImageData(image, 0, 0);
+}
+
+function showHead() {
+  if (!heads.length) return;
+  const one = found.attentions[shown];
+  press(heads, heads[shown]);
+  press(others, others[query]);
+  draw($("big"), weights[shown], query);
+  let words = `Layer ${one.layer}, head ${one.head}.`;
+  if (one.entropy !== null) {
+    words += ` Entropy ${decimals(one.entropy)} nats; on the first token ${percent(one.on_first)}, ` +
+      `on the one before ${percent(one.on_previous)}, on itself ${percent(one.on_itself)}.`;
+  }
+  $("which").textContent = words;
+  $("whose").textContent = `${spelled(found.tokens[query])} (${query}) attends to:`;
+  others.forEach((chip, place) => {
+    const weight = weights[shown][query * size + place];
+    chip.style.setProperty("--weight", Math.sqrt(weight));
+    chip.title = `${place}: ${percent(weight)}`;
+  });
+}
+function drawAll() {
+  heads.forEach((head, i) => draw(head.querySelector("canvas"), weights[i]));
+  showHead();
+}
+heads.forEach((head, i) => {
+  for (const event of ["mouseenter", "focus", "click"]) head.addEventListener(event, () => { shown = i; showHead(); });
+});
+others.forEach((chip, place) => {
+  for (const event of ["mouseenter", "focus", "click"]) chip.addEventListener(event, () => { query = place; showHead(); });
+});
+if (heads.length) {
+  $("big").addEventListener("mousemove", (event) => {
+    const box = event.target.getBoundingClientRect();
+    query = Math.min(size - 1, Math.max(0, Math.floor(((event.clientY - box.top) / box.height) * size)));
+    showHead();
+  });
+  drawAll();
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+}

@@ -1,0 +1,140 @@
+"""`tfx explain gpt2`: what a model makes of a text, from its embeddings to its last word."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from tfx.core.backend import Backend, HostArray
+from tfx.core.creation import tensor
+from tfx.core.dtypes import as_dtype
+from tfx.core.errors import TokenizerError, UsageError
+from tfx.core.explanation import (
+    AttentionMap,
+    Explanation,
+    Stage,
+    TextOf,
+    predictions_in,
+    statistics_of,
+)
+from tfx.core.generation import decoder
+from tfx.core.recipe import ExplainSettings, Reporter
+from tfx.core.tensor import Tensor
+from tfx.models.gpt2.language_model import LanguageModel, checked_ids
+from tfx.models.gpt2.model import block, head, norm, trunk
+from tfx.models.gpt2.parts import parts_of, sizes_of
+from tfx.models.gpt2.passing import Shown
+from tfx.models.gpt2.presets import Preset, find_weights
+from tfx.models.gpt2.request import encoded
+
+TOP_K = 4
+
+
+def explain(
+    preset: Preset, settings: ExplainSettings, backend: Backend, report: Reporter
+) -> Explanation:
+    """What the model at `settings.weights`, else the preset's, makes of the prompt.
+
+    Raises:
+        TfxError: the weights, the prompt or the flags will not do.
+    """
+    dtype = as_dtype(settings.dtype or "float32")
+    path = find_weights(preset, settings.weights, report.note)
+    model = LanguageModel.load(path, backend, report.note, dtype)
+    if settings.theta is not None:
+        model = replace(model, theta=tensor(settings.theta, backend, dtype))
+    prompt = (settings.prompt or "") if settings.prompt_ids is None else settings.prompt_ids
+    try:
+        ids = encoded(prompt, model) if isinstance(prompt, str) else prompt
+    except (UsageError, TokenizerError) as fault:
+        raise type(fault)(f"the prompt: {fault}") from None
+    if len(ids) > model.max_positions:
+        raise UsageError(
+            f"the prompt: {len(ids)} tokens do not fit the model's {model.max_positions} "
+            "positions; shorten it"
+        )
+    top_k = TOP_K if settings.top_k is None else settings.top_k
+    return explained(model, ids, top_k, settings.layers, settings.heads)
+
+
+def explained(
+    model: LanguageModel,
+    ids: Sequence[int],
+    top_k: int = TOP_K,
+    layers: Collection[int] | None = None,
+    heads: Collection[int] | None = None,
+) -> Explanation:
+    """What a model makes of one text.
+
+    Its numbers come of the arrays that `model([ids], output_attentions=True,
+    output_hidden_states=True)` gives, and of what the last layer gives before its norm.
+
+    Args:
+        ids: the tokens, from one to as many as the model has positions.
+        top_k: how many of the likeliest tokens to tell at each place.
+        layers, heads: by their numbers, whose attention to show; all by default. Heads that were
+            pruned have none.
+
+    Raises:
+        UsageError, ShapeError: there are no such tokens, layers or heads.
+        NonFiniteError: scores are not finite.
+    """
+    config, params = model.config, model.params
+    [text] = checked_ids([list(ids)], config.vocab_size, config.n_positions).tolist()
+    if top_k > config.vocab_size:
+        raise UsageError(f"--top-k {top_k}: the model knows {config.vocab_size} tokens")
+    _check_numbers("--layers", layers, config.n_layer)
+    _check_numbers("--heads", heads, config.n_head)
+
+    given = tensor(np.array([text]), model.backend, model.backend.index_dtype)
+    hidden: list[Tensor] = []
+    attentions: list[Tensor] = []
+    normed = trunk(params, config, given, model.through(shown=Shown(hidden, attentions)))
+    before_last = hidden[-2]
+    last = block(params, config, config.n_layer - 1, before_last, model.through())  # not normed yet
+    ends = [norm(params, config, "ln_f", x) for x in hidden[:-1]] + [normed]
+
+    text_of = _text_of(model)
+    stages = []
+    names = ["embeddings", *(f"h.{i}" for i in range(config.n_layer))]
+    for name, x, end in zip(names, [*hidden[:-1], last], ends, strict=True):
+        said = predictions_in(_host(head(params, end)), text, top_k, text_of)
+        stages.append(Stage(name, statistics_of(_host(x)), said))
+    maps = [
+        AttentionMap(layer, number, weights)
+        for layer, found in enumerate(attentions)
+        if layers is None or layer in layers
+        for number, weights in zip(config.heads(layer), _host(found), strict=True)
+        if heads is None or number in heads
+    ]
+    return Explanation(
+        token_ids=tuple(text),
+        texts=tuple(map(text_of, text)),
+        vocab_size=config.vocab_size,
+        stages=tuple(stages),
+        attentions=tuple(maps),
+        parts=parts_of(config, len(text)),
+        parameters=sum(math.prod(x.shape) for x in params.values()),
+        sizes=sizes_of(config, len(text)),
+    )
+
+
+def _host(x: Tensor) -> HostArray:
+    """The only text of a batch, in float32 or float64."""
+    return x.widened().numpy()[0]
+
+
+def _text_of(model: LanguageModel) -> TextOf:
+    if model.tokenizer is None:
+        return lambda token: None
+    decode = decoder(model.tokenizer)
+    return lambda token: decode([token])
+
+
+def _check_numbers(flag: str, asked: Collection[int] | None, count: int) -> None:
+    for number in asked or ():
+        if not 0 <= number < count:
+            raise UsageError(f"{flag} {number}: expected numbers from 0 to {count - 1}")
