@@ -31,6 +31,7 @@ DOCUMENTS = [
         "docs/backends.md",
         "docs/contract.md",
         "docs/conformance.md",
+        "docs/explain.md",
         "docs/gpu.md",
         "docs/performance.md",
         "docs/resonance.md",

@@ -2,7 +2,13 @@
 // All numbers come from the JSON in the page; nothing is fetched.
 const found = JSON.parse(document.getElementById("explanation").textContent);
 const $ = (id) => document.getElementById(id);
-const spelled = (token) => token.text === null ? String(token.token_id) : JSON.stringify(token.text);
+const spelled = ({ token_id, text }) => {
+  if (text === null) return String(token_id);
+  const quoted = JSON.stringify(text);
+  return text.includes("'") && !text.includes('"')
+    ? quoted
+    : `'${quoted.slice(1, -1).replaceAll('\\"', '"').replaceAll("'", "\\'")}'`;
+};
 const decimals = (x) => x.toFixed(3);
 const percent = (x) =>
   x === 0 ? "0%" : x < 0.0005 ? "<0.1%" : (100 * x).toFixed(x < 0.0995 ? 1 : 0) + "%";
@@ -35,8 +41,7 @@ function showPlace(place) {
   const line = made("p", `${words} The entropy before it is ${decimals(said.entropy)} nats.`);
   const bars = made("dl", "", "bars");
   for (const one of said.top) {
-    const name = made("dt", spelled(one));
-    if (comes !== undefined && one.token_id === comes.token_id) name.style.cssText = "font-weight:700;color:var(--mark)";
+    const name = made("dt", spelled(one), one.token_id === comes?.token_id ? "came" : "");
     const bar = made("dd", "", "bar");
     bar.style.width = `${100 * one.probability}%`;
     bars.append(name, bar, made("dd", percent(one.probability)));
