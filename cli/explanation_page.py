@@ -197,10 +197,10 @@ def _attention(found: Explanation) -> Iterator[str]:
 <div class="grid" style="grid-template-columns:max-content repeat({len(numbers)}, minmax(0, 9rem))">
 {"".join(cells)}</div>
 <div><canvas id="big" width="{size}" height="{size}" role="img" aria-labelledby="which"></canvas>
-<p id="which" aria-live="polite"></p></div>
-</div>
+<p id="which" aria-live="polite"></p>
 <p id="whose"></p>
-<div id="attended" class="text by-weight">{chips}</div>
+<div id="attended" class="text by-weight">{chips}</div></div>
+</div>
 <details><summary>All heads as a table</summary>{heads(found)}</details>""",
     )
 

@@ -124,7 +124,8 @@ def explained(
 
 def _host(x: Tensor) -> HostArray:
     """The only text of a batch, in float32 or float64."""
-    return x.widened().numpy()[0]
+    found: HostArray = x.widened().numpy()[0]
+    return found
 
 
 def _text_of(model: LanguageModel) -> TextOf:

@@ -44,7 +44,7 @@ function showPlace(place) {
     const name = made("dt", spelled(one), one.token_id === comes?.token_id ? "came" : "");
     const bar = made("dd", "", "bar");
     bar.style.width = `${100 * one.probability}%`;
-    bars.append(name, bar, made("dd", percent(one.probability)));
+    bars.append(name, made("dd", percent(one.probability)), bar);
   }
   detail.replaceChildren(line, bars);
 }
@@ -70,7 +70,7 @@ let query = size - 1;
 function colours() {
   const style = getComputedStyle(document.documentElement);
   const rgb = (name) => style.getPropertyValue(name).match(/[0-9a-f]{2}/gi).map((x) => parseInt(x, 16));
-  return [rgb("--card"), rgb("--hot"), rgb("--line")];
+  return [rgb("--card"), rgb("--glow"), rgb("--line")];
 }
 
 function draw(canvas, values, marked = -1) {
@@ -90,7 +90,7 @@ function draw(canvas, values, marked = -1) {
   context.putImageData(image, 0, 0);
 }
 
-function showHead() {
+function showHead(column = -1) {
   if (!heads.length) return;
   const one = found.attentions[shown];
   press(heads, heads[shown]);
@@ -102,7 +102,9 @@ function showHead() {
       `on the one before ${percent(one.on_previous)}, on itself ${percent(one.on_itself)}.`;
   }
   $("which").textContent = words;
-  $("whose").textContent = `${spelled(found.tokens[query])} (${query}) attends to:`;
+  const to = column < 0 ? "" :
+    ` ${spelled(found.tokens[column])} (${column}), ${percent(weights[shown][query * size + column])}`;
+  $("whose").textContent = `${spelled(found.tokens[query])} (${query}) attends to:${to}`;
   others.forEach((chip, place) => {
     const weight = weights[shown][query * size + place];
     chip.style.setProperty("--weight", Math.sqrt(weight));
@@ -122,8 +124,9 @@ others.forEach((chip, place) => {
 if (heads.length) {
   $("big").addEventListener("mousemove", (event) => {
     const box = event.target.getBoundingClientRect();
-    query = Math.min(size - 1, Math.max(0, Math.floor(((event.clientY - box.top) / box.height) * size)));
-    showHead();
+    const place = (share) => Math.min(size - 1, Math.max(0, Math.floor(share * size)));
+    query = place((event.clientY - box.top) / box.height);
+    showHead(place((event.clientX - box.left) / box.width));
   });
   drawAll();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from base64 import b64decode
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tfx.backends.numpy.backend import NumpyBackend
+import tfx
 from tfx.cli.explanation_words import count, decimals, percent, spelled
 from tfx.core.explanation import Explanation
 from tfx.models.gpt2.explaining import explained
@@ -26,7 +27,7 @@ PROMPT = "the thin error in the inner\nthe end é"
 
 def explanation(folder: Path) -> Explanation:
     """What the Python API tells."""
-    model = LanguageModel.load(folder, NumpyBackend(), lambda line: None)
+    model = LanguageModel.load(folder, tfx.backend("numpy"), lambda line: None)
     assert model.tokenizer is not None
     return explained(model, model.tokenizer.encode(PROMPT))
 
@@ -215,14 +216,26 @@ def test_each_token_says_its_loss(folder: Path, page: Page) -> None:
     assert [loss for [loss] in filter(None, found)] == losses
 
 
+POINTING = """<script>
+document.querySelectorAll("#text .token")[2].dispatchEvent(new Event("mouseenter"));
+document.querySelectorAll(".head")[5].dispatchEvent(new Event("focus"));
+const box = $("big").getBoundingClientRect();
+const at = (share) => Math.floor((share + 0.5) / size * box.width);
+$("big").dispatchEvent(
+  new MouseEvent("mousemove", { clientX: box.left + at(1), clientY: box.top + at(3) })
+);
+</script>"""
+"""Somebody points at the third token, then at layer 1's head 1, then at its row 3 and column 1."""
+
+
 @pytest.mark.slow
-def test_a_browser_draws_it(folder: Path, page_text: str, tmp_path: Path) -> None:
-    """Without a network, the script runs to its end and shows the numbers of the last head."""
+def test_in_a_browser(folder: Path, page_text: str, tmp_path: Path) -> None:
+    """Without a network, the script runs to its end and shows the numbers of what is pointed at."""
     browser = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
     if browser is None:
         pytest.skip("no Chromium is installed")
     file = tmp_path / "page.html"
-    file.write_text(page_text, encoding="utf-8")
+    file.write_text(page_text.replace("</body>", f"{POINTING}</body>"), encoding="utf-8")
     quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
     quiet += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     done = subprocess.run(
@@ -231,8 +244,13 @@ def test_a_browser_draws_it(folder: Path, page_text: str, tmp_path: Path) -> Non
         text=True,
         timeout=120,
     )
-    expected = explanation(folder)
-    summary, said = expected.attentions[0].summary(), expected.predictions[0]
+    expected, shown = explanation(folder), unescape(done.stdout)
+    one, said = expected.attentions[5], expected.predictions[1]
+    summary, tokens = one.summary(), [*zip(expected.token_ids, expected.texts, strict=True)]
+    assert (one.layer, one.head) == (1, 1)
     assert summary["entropy"] is not None and said.loss is not None
-    assert f"Layer 0, head 0. Entropy {decimals(summary['entropy'])} nats" in done.stdout
-    assert f"loss {decimals(said.loss)} nats" in done.stdout
+    assert f"Layer 1, head 1. Entropy {decimals(summary['entropy'])} nats" in shown
+    assert f"{spelled(*tokens[2])} comes: " in shown
+    assert f"loss {decimals(said.loss)} nats, number {said.rank} of the likeliest" in shown
+    weight = percent(float(one.weights[3, 1]))
+    assert f"{spelled(*tokens[3])} (3) attends to: {spelled(*tokens[1])} (1), {weight}<" in shown
