@@ -85,7 +85,7 @@ function draw(canvas, values, marked = -1) {
       const blend = low[c] + share * (high[c] - low[c]);
       image.data[4 * i + c] = seen ? blend : low[c] + 0.35 * (unseen[c] - low[c]);
     }
-    image.data[4 * i + 3] = marked < 0 || marked === row ? 255 : 120;
+    image.data[4 * i + 3] = marked < 0 || marked === row ? 255 : 170;
   }
   context.putImageData(image, 0, 0);
 }
