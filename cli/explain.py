@@ -107,7 +107,6 @@ def explain(
             "weights": None if weights is None else str(weights),
             "backend": library.name,
             "device": library.device,
-            "dtype": str(dtype or "float32"),
             "theta": theta,
         }
         if html is not None:

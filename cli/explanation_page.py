@@ -55,7 +55,7 @@ def _page(found: Explanation, about: Mapping[str, str | float | None]) -> Iterat
 <body>
 <header>
 <h1>What {escape(str(about["model"]))} makes of {count(len(found.token_ids))} tokens</h1>
-<p class="faint">{escape(_where(about))}</p>
+<p class="faint">{escape(_where(found, about))}</p>
 <dl class="facts">{"".join(_facts(found))}</dl>
 </header>
 <main>"""
@@ -89,8 +89,8 @@ def _page(found: Explanation, about: Mapping[str, str | float | None]) -> Iterat
 """
 
 
-def _where(about: Mapping[str, str | float | None]) -> str:
-    words = f"computed by {about['backend']} on {about['device']} in {about['dtype']}"
+def _where(found: Explanation, about: Mapping[str, str | float | None]) -> str:
+    words = f"computed by {about['backend']} on {about['device']} in {found.dtype}"
     if about["theta"] is not None:
         words += f", theta {about['theta']:g}"
     return words if about["weights"] is None else f"{words}; weights from {about['weights']}"

@@ -145,6 +145,7 @@ class Explanation:
         parts: of which the model is made.
         parameters: how many it has, counted apart from its parts.
         sizes: what the letters in formulas stand for.
+        dtype: what the model computed in.
     """
 
     token_ids: tuple[int, ...]
@@ -155,6 +156,7 @@ class Explanation:
     parts: tuple[Part, ...]
     parameters: int
     sizes: Mapping[str, int]
+    dtype: str
 
     @property
     def predictions(self) -> tuple[Prediction, ...]:
@@ -187,6 +189,7 @@ class Explanation:
         tokens = zip(self.token_ids, self.texts, strict=True)
         return {
             "tokens": [{"token_id": token, "text": text} for token, text in tokens],
+            "dtype": self.dtype,
             "vocab_size": self.vocab_size,
             "unit": "nats",
             "loss": self.loss,

@@ -119,6 +119,7 @@ def explained(
         parts=parts_of(config, len(text)),
         parameters=sum(math.prod(x.shape) for x in params.values()),
         sizes=sizes_of(config, len(text)),
+        dtype=str(model.dtype),
     )
 
 

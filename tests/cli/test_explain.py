@@ -36,7 +36,7 @@ class Bush:
         size = 3000 if settings.prompt == "long" else 4
         heads = (AttentionMap(0, 0, np.full((size, size), 1 / size)),)
         parts = (Part("<twigs>", None, 3, 8, "2 T"),)
-        return Explanation(tuple(ids), tuple(TEXTS), 4, (stage,), heads, parts, 3, {"T": 4})
+        return Explanation(tuple(ids), tuple(TEXTS), 4, (stage,), heads, parts, 3, {"T": 4}, "float64")
 """
 
 
@@ -67,7 +67,7 @@ def test_every_flag_is_passed_on(invoke: Any) -> None:
 def test_json_says_what_was_asked_for(invoke: Any) -> None:
     done = invoke("explain", "bush", "--prompt-ids=0 1", "--backend=chip", "--json")
     found = json.loads(done.stdout)
-    named = {"model": "bush", "backend": "chip", "device": "0", "dtype": "float32", "theta": None}
+    named = {"model": "bush", "backend": "chip", "device": "0", "dtype": "float64", "theta": None}
     assert named.items() <= found.items()
     assert found["tokens"][0] == {"token_id": 0, "text": "</script><b>"}
     assert found["attentions"][0]["weights"] == [[0.25] * 4] * 4

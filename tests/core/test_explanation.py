@@ -86,7 +86,7 @@ def test_loss_and_perplexity() -> None:
     said = predictions_in(SCORES, IDS, 1, nameless)
     stage = Stage("all", statistics_of(SCORES), said)
     ids, texts = tuple(IDS), (None,) * len(IDS)
-    found = Explanation(ids, texts, 7, (stage,), (), (), 0, {})
+    found = Explanation(ids, texts, 7, (stage,), (), (), 0, {}, "float64")
     losses = [p.loss for p in said if p.loss is not None]
     assert found.loss == pytest.approx(np.mean(losses)) and len(losses) == 4
     assert found.perplexity == pytest.approx(math.exp(np.mean(losses)))

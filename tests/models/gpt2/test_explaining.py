@@ -181,6 +181,7 @@ def test_other_floats(dtype: DType, backend: Backend) -> None:
     wide = explained(LanguageModel(config, borrowed(weights, backend, DType.float32)), IDS)
     found = explained(LanguageModel(config, borrowed(weights, backend, dtype)), IDS)
     assert found.loss == pytest.approx(wide.loss, rel=2e-3)
+    assert found.dtype == str(dtype)
 
 
 def test_tokens_by_their_texts(tmp_path: Path, backend: Backend) -> None:
