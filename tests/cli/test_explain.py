@@ -36,7 +36,8 @@ class Bush:
         size = 3000 if settings.prompt == "long" else 4
         heads = (AttentionMap(0, 0, np.full((size, size), 1 / size)),)
         parts = (Part("<twigs>", None, 3, 8, "2 T"),)
-        return Explanation(tuple(ids), tuple(TEXTS), 4, (stage,), heads, parts, 3, {"T": 4}, "float64")
+        text = tuple(ids), tuple(TEXTS)
+        return Explanation(*text, 4, (stage,), heads, parts, 3, {"T": 4}, "float64")
 """
 
 
