@@ -51,6 +51,8 @@ if TYPE_CHECKING:  # HOMES once more, for type checkers and editors; a test comp
     from tfx.core.ops import tanh as tanh
     from tfx.core.ops import var as var
     from tfx.core.ops import where as where
+    from tfx.core.pipelines.loading import load as load
+    from tfx.core.pipelines.pipeline import pipeline as pipeline
     from tfx.core.resolve import backend as backend
     from tfx.core.tape import no_grad as no_grad
     from tfx.core.tensor import Tensor as Tensor
@@ -109,6 +111,8 @@ HOMES = {
     "tanh": "tfx.core.ops",
     "var": "tfx.core.ops",
     "where": "tfx.core.ops",
+    "load": "tfx.core.pipelines.loading",
+    "pipeline": "tfx.core.pipelines.pipeline",
     "backend": "tfx.core.resolve",
     "no_grad": "tfx.core.tape",
     "Tensor": "tfx.core.tensor",

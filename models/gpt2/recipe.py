@@ -14,6 +14,7 @@ import numpy as np
 
 from tfx.core.backend import Backend
 from tfx.core.explanation import Explanation
+from tfx.core.pipelines.loadable import Loaded, LoadSettings
 from tfx.core.recipe import (
     BenchSettings,
     CompareSettings,
@@ -116,6 +117,13 @@ class GPT2:
         from tfx.models.gpt2 import explaining
 
         return explaining.explain(self._preset, settings, backend, report)
+
+    @_quiet
+    def load(self, settings: LoadSettings, backend: Backend, note: Callable[[str], None]) -> Loaded:
+        """The model for Python code, or one of its heads."""
+        from tfx.models.gpt2 import loading
+
+        return loading.load(self._preset, settings, backend, note)
 
     def example(
         self,

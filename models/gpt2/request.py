@@ -217,13 +217,13 @@ def encoded(text: str, model: LanguageModel) -> list[int]:
         )
     if text:
         return model.tokenizer.encode(text)
-    first = _beginning(model.config, model.tokenizer)
+    first = beginning(model.config, model.tokenizer)
     if first is None:
         raise UsageError("it is empty, and no token of this model begins a text; give some text")
     return [first]
 
 
-def _beginning(config: Config, tokenizer: ByteLevelBPE) -> int | None:
+def beginning(config: Config, tokenizer: ByteLevelBPE) -> int | None:
     """The token that stands before a text: GPT-2's <|endoftext|>, which is also after it."""
     first = config.bos_token_id
     return first if first in tokenizer.special_ids else tokenizer.eos_id

@@ -1,4 +1,4 @@
-"""`tfx train | run | eval | compare | bench microgpt`."""
+"""`tfx train | run | eval | compare | bench microgpt`, and what `tfx.load` gives."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tfx.core.capture import jit
 from tfx.core.checkpoint import SavedCheckpoint, load_checkpoint, restore_random, save_checkpoint
 from tfx.core.errors import NonFiniteError, UsageError
 from tfx.core.optim import TrainState
+from tfx.core.pipelines.loadable import Loaded, LoadSettings
 from tfx.core.recipe import (
     BenchSettings,
     CompareSettings,
@@ -33,7 +34,7 @@ from tfx.core.recipe import (
 from tfx.core.runs import claim_run_dir, newest_run
 from tfx.core.schedules import linear
 from tfx.core.training import Loop, Metrics
-from tfx.models.microgpt import bench, example
+from tfx.models.microgpt import bench, example, loading
 from tfx.models.microgpt.model import loss
 from tfx.models.microgpt.options import Options
 from tfx.models.microgpt.run import NAME, Model, Run, options_of, shuffled, state_of, trained_on
@@ -100,7 +101,7 @@ class MicroGPT:
         """Print new names from a checkpoint; without a seed, those that training would print."""
         settings.refuse_unsupported(NAME, _RUN)
         clock = [time.perf_counter()]
-        saved = _load(settings.weights, report)
+        saved = _load(settings.weights, report.note)
         model = Model.of(saved, backend, settings.dtype)
         rng = random.Random(settings.seed)
         if settings.seed is None:
@@ -142,7 +143,7 @@ class MicroGPT:
     ) -> dict[str, Any]:
         """Print the mean over documents of each document's mean loss."""
         settings.refuse_unsupported(NAME, _EVAL)
-        saved = _load(settings.weights, report)
+        saved = _load(settings.weights, report.note)
         model = Model.of(saved, backend, settings.dtype)
         if settings.data is None:
             documents, _ = trained_on(saved, None, report.note)
@@ -170,6 +171,11 @@ class MicroGPT:
             "loss": mean,
             "timing": {"eval_s": time.perf_counter() - began},
         }
+
+    @_quiet
+    def load(self, settings: LoadSettings, backend: Backend, note: Callable[[str], None]) -> Loaded:
+        """The model of a checkpoint for Python code."""
+        return loading.loaded(settings, _load(settings.weights, note), backend)
 
     def example(
         self,
@@ -245,10 +251,10 @@ def _print_samples(
     return names
 
 
-def _load(weights: Path | None, report: Reporter) -> SavedCheckpoint:
+def _load(weights: Path | None, note: Callable[[str], None]) -> SavedCheckpoint:
     saved = load_checkpoint(weights or newest_run(NAME), NAME)
     if weights is None:
-        report.note(f"weights: {saved.path}")
+        note(f"weights: {saved.path}")
     return saved
 
 

@@ -34,6 +34,7 @@ DOCUMENTS = [
         "docs/explain.md",
         "docs/gpu.md",
         "docs/performance.md",
+        "docs/python.md",
         "docs/resonance.md",
         "docs/tasks.md",
     )

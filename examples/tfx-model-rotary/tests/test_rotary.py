@@ -305,6 +305,19 @@ def test_refusals(
     assert not (tmp_path / "run").exists()
 
 
+def test_python_code_can_hold_the_model(backend: Backend, text: Path, tmp_path: Path) -> None:
+    train(backend, tmp_path / "run", text, steps=40, lr=0.01)
+    model = tfx.load(tmp_path / "run", backend=backend)
+    assert model.name == "rotary"
+    new = model.generate("the ca", max_new_tokens=5).text
+    assert "".join(model.stream("the ca", max_new_tokens=5)) == new and len(new) == 5
+    found = tfx.pipeline("perplexity", model)(TEXT[:12])
+    ids = model.encode(TEXT[:12])
+    logits = model.logits(TEXT[:12])[:-1].astype(np.float64)
+    logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    assert found["loss"] == pytest.approx(-logp[range(len(ids) - 1), ids[1:]].mean(), rel=1e-5)
+
+
 def test_a_prompt_of_other_characters_is_refused(text: Path, tmp_path: Path) -> None:
     backend = tfx.backend("numpy")
     train(backend, tmp_path / "run", text, steps=1)

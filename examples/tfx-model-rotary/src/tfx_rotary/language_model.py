@@ -61,6 +61,10 @@ class LanguageModel:
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(self.characters[token] for token in ids)
 
+    def piece(self, token: int) -> bytes:
+        """What a token stands for, in UTF-8."""
+        return self.characters[token].encode()
+
     @cached_property
     def _ids(self) -> dict[str, int]:
         return {character: i for i, character in enumerate(self.characters)}

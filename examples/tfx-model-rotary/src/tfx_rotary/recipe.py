@@ -1,4 +1,4 @@
-"""`tfx train | run | eval | compare rotary`."""
+"""`tfx train | run | eval | compare rotary`, and `tfx.load("rotary")`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tfx.core.checkpoint import load_checkpoint, save_checkpoint
 from tfx.core.errors import NonFiniteError
 from tfx.core.generation import GenerationOptions, Token, Turns, check_prompt, generate
 from tfx.core.optim import AdamW, TrainState
+from tfx.core.pipelines.loadable import Loaded, LoadSettings
 from tfx.core.recipe import (
     CompareSettings,
     EvalSettings,
@@ -116,6 +117,15 @@ class Rotary:
         report.result(f"{len(ids)} characters | loss {mean_loss:.4f}")
         timing = {"eval_s": time.perf_counter() - began}
         return _header(model) | {"weights": weights, "loss": mean_loss, "timing": timing}
+
+    def load(self, settings: LoadSettings, backend: Backend, note: Callable[[str], None]) -> Loaded:
+        """The model for Python code: `tfx.load` and `tfx.pipeline`."""
+        settings.refuse_unsupported(NAME, {"weights", "dtype"})
+        saved = load_checkpoint(settings.weights or newest_run(NAME), NAME)
+        if settings.weights is None:
+            note(f"weights: {saved.path}")
+        model = LanguageModel.of(saved, backend, settings.dtype)
+        return Loaded(backend, model.max_positions, causal=model, codec=model)
 
     def example(
         self,

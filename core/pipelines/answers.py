@@ -1,0 +1,175 @@
+"""The pipeline `question-answering`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tfx.core.backend import HostArray
+from tfx.core.errors import UsageError
+from tfx.core.pipelines.pipeline import Pipeline, one_of, softmax, whole
+from tfx.core.pipelines.places import characters_of
+from tfx.core.wording import kind_of
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A question with a part of its context: `ids[begins:ends]`, which are tokens `first` and on of
+    the whole, and behind it what stands for "no answer"."""
+
+    ids: list[int]
+    begins: int
+    ends: int
+    first: int
+
+
+@dataclass(frozen=True)
+class _Read:
+    context: str
+    spans: list[tuple[int, int]]
+    windows: list[_Window]
+
+
+class QuestionAnswering(Pipeline):
+    """The stretch of a context that answers a question: `answer`, `score`, `start`, `end`, in
+    characters of the context, half open.
+
+    Called with `question=` and `context=`, with an object that has both, or with several such.
+    A context that is longer than the model's positions is read in windows that overlap. The model
+    reads the question, the context and the token that ends texts, as `tfx train` teaches it. The
+    score is the probability of the first token times that of the last, among all that may be one in
+    that window.
+
+    Options:
+        top_k: how many answers to give, the likeliest first; more than 1 give a list.
+        doc_stride: how many tokens of context windows share; by default half of the room for it.
+        max_answer_len: an answer takes at most so many tokens.
+        handle_impossible_answer: whether "no answer", an empty text at 0, is one. It is as likely
+            as in the window that has the least of it.
+        truncation: whether of a question that takes more than half of the positions the beginning
+            is read; else it is an error.
+    """
+
+    task = "question-answering"
+    needs = "question-answering"
+    defaults: ClassVar = {
+        "top_k": 1,
+        "doc_stride": None,
+        "max_answer_len": 15,
+        "handle_impossible_answer": False,
+        "truncation": False,
+    }
+
+    def __call__(
+        self,
+        inputs: Any = None,
+        *,
+        batch_size: int | None = None,
+        question: str | None = None,
+        context: str | None = None,
+        **options: Any,
+    ) -> Any:
+        if question is not None or context is not None:
+            if inputs is not None:
+                raise UsageError("give objects, or question= and context=, not both")
+            inputs = {"question": question, "context": context}
+        return super().__call__(inputs, batch_size=batch_size, **options)
+
+    def chosen(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = super().chosen(options)
+        whole("top_k", found["top_k"])
+        whole("max_answer_len", found["max_answer_len"])
+        if found["doc_stride"] is not None:
+            whole("doc_stride", found["doc_stride"], 0)
+        for name in ("handle_impossible_answer", "truncation"):
+            one_of(name, found[name], (True, False))
+        return found
+
+    def is_one(self, inputs: Any) -> bool:
+        return isinstance(inputs, Mapping)
+
+    def expected(self) -> str:
+        return "question= and context=, an object with both, or an iterable of such"
+
+    def read(self, given: Any, options: Mapping[str, Any]) -> _Read:
+        if not isinstance(given, Mapping):
+            raise UsageError(f"expected an object with question and context, not {kind_of(given)}")
+        for name in ("question", "context"):
+            if not isinstance(given.get(name), str) or not given[name].strip():
+                raise UsageError(f"{name} is {given.get(name)!r:.40}; expected some text")
+        context, most = given["context"], self.model.max_positions
+        question, ids = self.model.encode(given["question"]), self.model.encode(context)
+        if len(question) > most // 2:
+            if not options["truncation"]:
+                raise UsageError(
+                    f"the question has {len(question)} tokens; expected at most {most // 2}, half "
+                    "of the model's positions; shorten it, or pass truncation=True"
+                )
+            question = question[: most // 2]
+        room = most - len(question) - 1
+        shared = room // 2 if options["doc_stride"] is None else options["doc_stride"]
+        if shared >= room:
+            raise UsageError(f"doc_stride {shared}: windows have room for {room} tokens of context")
+        windows = []
+        for first in range(0, max(1, len(ids) - shared), room - shared):
+            part = ids[first : first + room]
+            begins, ends = len(question), len(question) + len(part)
+            windows.append(_Window([*question, *part, self.head.end], begins, ends, first))
+        pieces = [self.model.codec.piece(token) for token in ids]
+        return _Read(context, characters_of(context, pieces), windows)
+
+    def answer(self, read: Sequence[_Read], options: Mapping[str, Any]) -> list[Any]:
+        windows = [window for x in read for window in x.windows]
+        scored: list[tuple[HostArray, HostArray]] = []
+        for at in range(0, len(windows), self.batch_size):
+            first, last = self.scores([w.ids for w in windows[at : at + self.batch_size]])
+            scored += zip(first, last, strict=True)
+        rest = iter(scored)
+        return [self._best(x, [next(rest) for _ in x.windows], options) for x in read]
+
+    def _best(
+        self, read: _Read, scored: Iterable[tuple[HostArray, HostArray]], options: Mapping[str, Any]
+    ) -> Any:
+        found: dict[tuple[int, int], dict[str, Any]] = {}
+        impossible, nothing = options["handle_impossible_answer"], 1.0
+        for window, scores in zip(read.windows, scored, strict=True):
+            may_be = slice(window.begins, window.ends + impossible)
+            first, last = (softmax(row[may_be]) for row in scores)
+            count = window.ends - window.begins
+            if impossible:
+                nothing = min(nothing, float(first[count] * last[count]))
+            pairs = np.triu(first[:count, None] * last[None, :count])
+            pairs -= np.triu(pairs, options["max_answer_len"])
+            here: set[tuple[int, int]] = set()
+            for at in np.argsort(-pairs, axis=None, kind="stable"):
+                i, j = divmod(int(at), count)
+                if len(here) == options["top_k"] or not pairs[i, j]:
+                    break
+                here |= _add(found, read, window.first + i, window.first + j, float(pairs[i, j]))
+        answers = list(found.values())
+        if impossible:
+            answers.append({"score": nothing, "start": 0, "end": 0, "answer": ""})
+        answers.sort(key=lambda answer: -answer["score"])
+        if not answers:
+            raise UsageError("no stretch of the context can be an answer: it is white space")
+        return answers[0] if options["top_k"] == 1 else answers[: options["top_k"]]
+
+
+def _add(
+    found: dict[tuple[int, int], dict[str, Any]], read: _Read, first: int, last: int, score: float
+) -> set[tuple[int, int]]:
+    """Put an answer to the others, or in the place of one that is the same and less likely: windows
+    share tokens, and stretches that differ in white space are one. White space is none."""
+    start, end = read.spans[first][0], read.spans[last][1]
+    text = read.context[start:end]
+    start += len(text) - len(text.lstrip())
+    text = text.strip()
+    place = (start, start + len(text))
+    if not text:
+        return set()
+    if place not in found or found[place]["score"] < score:
+        found[place] = {"score": score, "start": place[0], "end": place[1], "answer": text}
+    return {place}
