@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tfx.core.errors import UsageError
-from tfx.core.generation import GenerationOptions, check_prompt
+from tfx.core.generation import room_after
+from tfx.core.pipelines.language_model import Choice, Request
 from tfx.core.pipelines.pipeline import Pipeline, one_of
+from tfx.core.wording import kind_of
 
 
 @dataclass(frozen=True)
 class _Chosen:
-    generation: GenerationOptions
-    may_cut: bool
+    choice: Choice
     full: bool
     truncation: bool
 
@@ -35,37 +36,32 @@ class TextGeneration(Pipeline):
     def chosen(self, options: Mapping[str, Any]) -> _Chosen:
         mine = super().chosen({k: v for k, v in options.items() if k in self.defaults})
         rest = {name: value for name, value in options.items() if name not in self.defaults}
-        generation, may_cut = self.model.options(rest, mine["seed"])
-        full = one_of("return_full_text", mine["return_full_text"], (True, False))
-        return _Chosen(
-            generation, may_cut, full, one_of("truncation", mine["truncation"], (True, False))
-        )
+        for name in ("return_full_text", "truncation"):
+            one_of(name, mine[name], (True, False))
+        choice = self.model.choice(rest, mine["seed"])
+        return _Chosen(choice, mine["return_full_text"], mine["truncation"])
 
     def _check(self) -> None:
         _ = self.model.causal, self.model.codec  # both have something to say where they lack
 
-    def read(self, given: Any, options: _Chosen) -> tuple[str, list[int], GenerationOptions]:
+    def read(self, given: Any, options: _Chosen) -> tuple[str, Request]:
         if not isinstance(given, str):
-            self.model.encode(given)  # which refuses it
-        ids, its = self.model.prompt_ids(given), options.generation
+            raise UsageError(f"expected a text, not {kind_of(given)}")
+        ids, its = self.model.prompt_ids(given), options.choice.options
         if options.truncation and not its.window:
-            room = self.model.max_positions + 1 - its.max_new_tokens
+            most = self.model.max_positions
+            room = room_after(self.model.causal, its.max_new_tokens)
             if room < 1:
                 raise UsageError(
                     f"max_new_tokens {its.max_new_tokens} leave no room for a prompt; expected at "
-                    f"most the model's {self.model.max_positions} positions"
+                    f"most the model's {most} positions"
                 )
             ids = ids[-room:]
-        elif options.may_cut:
-            its = self.model.cut_to_room(its, len(ids))
-        check_prompt(self.model.causal, ids, its)
-        return given, ids, its
+        return given, self.model.request(ids, options.choice)
 
-    def answer(
-        self, read: Sequence[tuple[str, list[int], GenerationOptions]], options: _Chosen
-    ) -> list[Any]:
-        found = self.model.texts([(ids, its) for _, ids, its in read])
+    def answer(self, read: Sequence[tuple[str, Request]], options: _Chosen) -> list[Any]:
+        found = self.model.texts([request for _, request in read])
         return [
             [{"generated_text": (given if options.full else "") + (x.text or "")} for x in texts]
-            for (given, _, _), texts in zip(read, found, strict=True)
+            for (given, _), texts in zip(read, found, strict=True)
         ]

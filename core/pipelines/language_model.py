@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -32,6 +32,9 @@ from tfx.core.wording import did_you_mean, kind_of, quoted
 Prompt: TypeAlias = str | Sequence[int]
 """A text, or its token ids."""
 
+Request: TypeAlias = tuple[list[int], GenerationOptions]
+"""The ids of a prompt, and how to go on from them."""
+
 quiet = np.errstate(all="ignore")
 """NumPy would warn of overflows on stderr; what comes of them is found out and is an error."""
 
@@ -48,6 +51,21 @@ _CALLED = {
     "stop_strings": "stop",
 }
 """What others call an option of ours, or what takes its place."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How to go on from prompts.
+
+    Attributes:
+        options: for all of them.
+        cut: whether to generate no more than there is room for.
+        draws_seed: whether each prompt has a seed of its own.
+    """
+
+    options: GenerationOptions
+    cut: bool
+    draws_seed: bool
 
 
 class LanguageModel:
@@ -121,7 +139,8 @@ class LanguageModel:
 
         Args:
             prompts: a text or its token ids; or a list of such.
-            seed: of the draws, where `temperature` is above 0; None draws one.
+            seed: of the draws, where `temperature` is above 0: each prompt gets what it would get
+                alone. None: each draws a seed of its own.
             options: of `tfx.core.generation.GenerationOptions`; the likeliest tokens by default.
                 Without `max_new_tokens`, 50 or as many as there is room for.
 
@@ -134,7 +153,8 @@ class LanguageModel:
         """
         one = is_prompt(prompts)
         given: Any = [prompts] if one else list(prompts)
-        found: list[Any] = self.texts(self._requests(given, seed, options))
+        requests = self._requests(given, self.choice(options, seed))
+        found: list[Any] = self.texts(requests)
         found = [texts[0] if len(texts) == 1 else texts for texts in found]
         return found[0] if one else found
 
@@ -149,7 +169,7 @@ class LanguageModel:
         """
         if not is_prompt(prompt):
             raise UsageError(f"expected one prompt to stream from, not {kind_of(prompt)}")
-        [(ids, chosen)] = self._requests([prompt], seed, options)
+        [(ids, chosen)] = self._requests([prompt], self.choice(options, seed))
         if chosen.num_samples > 1:
             raise UsageError(f"num_samples {chosen.num_samples}: one text is streamed at a time")
         decode = self.codec.decode
@@ -204,10 +224,8 @@ class LanguageModel:
 
     # ---- what pipelines are made of ----
 
-    def options(
-        self, options: Mapping[str, Any], seed: int | None = None
-    ) -> tuple[GenerationOptions, bool]:
-        """Options by name, the model's ends among them; and whether they may be cut to the room.
+    def choice(self, options: Mapping[str, Any], seed: int | None) -> Choice:
+        """What options by name come to, the model's ends among them.
 
         Raises:
             UsageError: there is no such option, or its value will not do.
@@ -221,15 +239,29 @@ class LanguageModel:
         if isinstance(given.get("stop"), str | list):
             stop = given["stop"]
             given["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
-        if given.get("temperature") and seed is None:
-            seed = secrets.randbelow(2**32)
         least = given.get("min_new_tokens", 0)
-        default = GenerationOptions.max_new_tokens
         if isinstance(least, int):
-            given.setdefault("max_new_tokens", max(default, least))
+            given.setdefault("max_new_tokens", max(GenerationOptions.max_new_tokens, least))
         own: dict[str, Any] = {"eos_ids": self.parts.eos_ids, "seed": seed or 0}
         chosen = GenerationOptions(**own | given)
-        return chosen, options.get("max_new_tokens") is None and not chosen.window
+        cut = options.get("max_new_tokens") is None and not chosen.window
+        return Choice(chosen, cut, seed is None and chosen.temperature > 0)
+
+    def request(self, ids: list[int], choice: Choice) -> Request:
+        """A prompt with options of its own.
+
+        Raises:
+            UsageError: it cannot be gone on from so.
+        """
+        its = choice.options
+        if choice.cut:
+            room = room_after(self.causal, len(ids))
+            if max(1, its.min_new_tokens) <= room < its.max_new_tokens:
+                its = replace(its, max_new_tokens=room)
+        if choice.draws_seed:
+            its = replace(its, seed=secrets.randbelow(2**32))
+        check_prompt(self.causal, ids, its)
+        return ids, its
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """The ids of a prompt; for an empty text, the token that begins texts."""
@@ -243,37 +275,27 @@ class LanguageModel:
             )
         return [self.parts.begin]
 
-    def texts(self, requests: Sequence[tuple[list[int], GenerationOptions]]) -> list[list[Text]]:
-        """What follows each of some ids, as its options have it: those alike are read together."""
+    def texts(self, requests: Sequence[Request]) -> list[list[Text]]:
+        """What follows each prompt: those whose options are alike but for the seed are read
+        together."""
         decode = None if self.parts.codec is None else self.parts.codec.decode
         alike: dict[GenerationOptions, list[int]] = {}
         for place, (_, options) in enumerate(requests):
-            alike.setdefault(options, []).append(place)
+            alike.setdefault(replace(options, seed=0), []).append(place)
         found: dict[int, list[Text]] = {}
         for options, places in alike.items():
             ids = [requests[place][0] for place in places]
-            found |= zip(places, generate(self.causal, ids, options, decode), strict=True)
+            seeds = [requests[place][1].seed for place in places]
+            texts = generate(self.causal, ids, options, decode, seeds=seeds)
+            found |= zip(places, texts, strict=True)
         return [found[place] for place in range(len(requests))]
 
-    def _requests(
-        self, prompts: Sequence[Prompt], seed: int | None, options: Mapping[str, Any]
-    ) -> list[tuple[list[int], GenerationOptions]]:
-        chosen, may_cut = self.options(options, seed)
+    def _requests(self, prompts: Sequence[Prompt], choice: Choice) -> list[Request]:
         found = []
         for number, prompt in enumerate(prompts):
             with about(number, len(prompts), "prompt"):
-                ids = self.prompt_ids(prompt)
-                its = self.cut_to_room(chosen, len(ids)) if may_cut else chosen
-                check_prompt(self.causal, ids, its)
-            found.append((ids, its))
+                found.append(self.request(self.prompt_ids(prompt), choice))
         return found
-
-    def cut_to_room(self, options: GenerationOptions, count: int) -> GenerationOptions:
-        """The options with no more new tokens than there is room for after `count`."""
-        room = room_after(self.causal, count)
-        if not 1 <= room < options.max_new_tokens or options.min_new_tokens > room:
-            return options  # `check_prompt` has more to say
-        return replace(options, max_new_tokens=room)
 
     def checked(self, ids: Sequence[int]) -> list[int]:
         """Ids that the model can read.

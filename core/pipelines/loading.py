@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from dataclasses import fields
 from os import PathLike
 from pathlib import Path
 
@@ -76,7 +78,18 @@ def load(
         kv_dtype,
         theta,
     )
-    return LanguageModel(name, recipe.load(settings, _opened(backend, device), note))
+    opened = _opened(backend, device)
+    try:
+        return LanguageModel(name, recipe.load(settings, opened, note))
+    except UsageError as fault:
+        raise UsageError(_without_dashes(str(fault), settings)) from None
+
+
+def _without_dashes(message: str, settings: LoadSettings) -> str:
+    """What a recipe says of its flags, as Python spells them; not within a command."""
+    flags = "|".join(settings.flag(f.name)[2:] for f in fields(settings))
+    pattern = rf"(?:(?<=^)|(?<=choose )|(?<=add ))--({flags})(?![\w-])"
+    return re.sub(pattern, lambda found: found[1].replace("-", "_"), message)
 
 
 def _opened(backend: str | Backend | None, device: str | None) -> Backend:

@@ -13,6 +13,7 @@ from tfx.core.backend import HostArray
 from tfx.core.errors import UsageError
 from tfx.core.pipelines.pipeline import Pipeline, one_of, softmax
 from tfx.core.pipelines.places import characters_of
+from tfx.core.wording import kind_of
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
@@ -66,7 +67,7 @@ class TokenClassification(Pipeline):
 
     def _read_words(self, given: Any, options: Mapping[str, Any]) -> _Read:
         if not isinstance(given, str):
-            self.model.encode(given)  # which refuses it
+            raise UsageError(f"expected a text, not {kind_of(given)}")
         first, most = options["aggregation_strategy"] == "first", self.model.max_positions
         ids: list[int] = []
         tagged = []

@@ -140,6 +140,25 @@ def test_a_stream_is_the_generated_text(folders: Any) -> None:
         assert "".join(model.stream("the k", max_new_tokens=20, **options)) == whole.text
     drawn = {model.generate("a", temperature=2.0, max_new_tokens=9).text for _ in range(4)}
     assert len(drawn) > 1  # no seed, no two alike
+    apart = model.generate(["a"] * 4, temperature=2.0, max_new_tokens=9)
+    assert len({text.text for text in apart}) > 1
+    one, other = model.generate(["a", "a"], temperature=2.0, max_new_tokens=9, seed=5)
+    assert (
+        one.text == other.text == model.generate("a", temperature=2, max_new_tokens=9, seed=5).text
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"quantize": "int3"}, "quantize int3: expected one of"),
+        ({"group_size": 8}, "group_size says how to quantize; add quantize int8"),
+        ({"dtype": "int8"}, ".* choose dtype float"),
+    ],
+)
+def test_refusals_spell_options_as_python_does(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError, match=f"^{told}"):
+        tfx.load("gpt2-tiny", backend="numpy", **options)
 
 
 def test_a_long_prompt_is_an_error_or_is_cut_at_its_beginning(folders: Any) -> None:
