@@ -52,6 +52,21 @@ def test_its_scores_are_those_of_the_network(weights: Path) -> None:
     assert len({tuple(text.token_ids) for text in beams}) == 2
 
 
+def test_a_padded_text_is_read_as_it_is_alone(weights: Path) -> None:
+    model = tfx.load(weights, backend="numpy")
+    texts = [model.encode("jo"), model.encode("emmas")]
+    padded = np.array([[0] * (6 - len(ids)) + ids for ids in texts])
+    cache = model.causal.start(2, 8)
+    cache.pad_left([3, 0])
+    found = model.causal.logits(tfx.tensor(padded, model.backend), cache).numpy()
+    wanted = [model.logits(ids)[-1] for ids in texts]
+    np.testing.assert_allclose(found, wanted, rtol=1e-9)
+    cache.reorder([1, 0])
+    again = model.causal.logits(tfx.tensor(np.array([[3], [4]]), model.backend), cache).numpy()
+    wanted = [model.logits([*texts[1], 3])[-1], model.logits([*texts[0], 4])[-1]]
+    np.testing.assert_allclose(again, wanted, rtol=1e-9)
+
+
 def test_what_it_has_not_is_refused(weights: Path) -> None:
     with pytest.raises(UsageError, match="no use for --quantize"):
         tfx.load(weights, backend="numpy", quantize="int8")

@@ -214,9 +214,12 @@ def test_text_classification_is_that_of_transformers(
     assert_alike(ours(long, truncation=True), other(long, truncation=True, max_length=40))
 
 
-def test_token_classification_is_that_of_transformers(folders: Any, backend: Backend) -> None:
+@pytest.mark.parametrize("labels", [LABELS, {0: "B-PER", 1: "I-PER"}])
+def test_token_classification_is_that_of_transformers(
+    folders: Any, backend: Backend, labels: dict[int, str]
+) -> None:
     kind = "GPT2ForTokenClassification"
-    folder = folders(kind, id2label=LABELS)
+    folder = folders(kind, id2label=labels)
     ours = tfx.pipeline("token-classification", folder, backend=backend)
     for strategy in ("none", "simple"):
         for ignored in (["O"], []):
@@ -293,7 +296,7 @@ def qa_by_hand(folder: Path, model: LanguageModel, options: dict[str, Any]) -> d
         first += step
 
 
-@pytest.mark.parametrize(("doc_stride", "max_answer_len"), [(5, 4), (20, 15)])
+@pytest.mark.parametrize(("doc_stride", "max_answer_len"), [(5, 1), (5, 4), (20, 15)])
 def test_answers_are_the_best_of_all_stretches(
     folders: Any, backend: Backend, doc_stride: int, max_answer_len: int
 ) -> None:
