@@ -23,8 +23,9 @@ from tfx.core.explanation import (
 from tfx.core.generation import decoder
 from tfx.core.recipe import ExplainSettings, Reporter
 from tfx.core.tensor import Tensor
-from tfx.models.gpt2.language_model import LanguageModel, checked_ids
+from tfx.models.gpt2.language_model import LanguageModel
 from tfx.models.gpt2.model import block, head, norm, trunk
+from tfx.models.gpt2.output import checked_ids
 from tfx.models.gpt2.parts import parts_of, sizes_of
 from tfx.models.gpt2.passing import Shown
 from tfx.models.gpt2.presets import Preset, find_weights
