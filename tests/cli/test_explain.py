@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from installing import install
 
 MODELS = """
 import numpy as np
@@ -15,8 +16,6 @@ import numpy as np
 from tfx.core.explanation import (
     AttentionMap, Explanation, Part, Stage, predictions_in, statistics_of
 )
-from tfx.core.hookspecs import hookimpl
-from tfx.core.specs import ModelSpec
 
 @hookimpl
 def tfx_models():
@@ -42,15 +41,9 @@ class Bush:
 
 
 @pytest.fixture(autouse=True)
-def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def plugin(shelf: Path) -> None:
     """A distribution with a model that explains itself, beside the others."""
-    site = tmp_path / "more"
-    info = site / "tfx_bush-1.0.dist-info"
-    info.mkdir(parents=True)
-    (site / "tfx_bush.py").write_text(MODELS)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tfx-bush\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[tfx]\nbush = tfx_bush\n")
-    monkeypatch.syspath_prepend(str(site))
+    install(shelf, "tfx-bush", MODELS)
 
 
 def test_every_flag_is_passed_on(invoke: Any) -> None:

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from installing import install
 
 MODELS = """
-from tfx.core.hookspecs import hookimpl
-from tfx.core.specs import ModelSpec
-
 @hookimpl
 def tfx_models():
     return [ModelSpec(name="bush", target="tfx_bush:Bush", summary="says what it was given")]
@@ -27,15 +25,9 @@ class Bush:
 
 
 @pytest.fixture(autouse=True)
-def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def plugin(shelf: Path) -> None:
     """A distribution with a model that can be pruned, beside the others."""
-    site = tmp_path / "more"
-    info = site / "tfx_bush-1.0.dist-info"
-    info.mkdir(parents=True)
-    (site / "tfx_bush.py").write_text(MODELS)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tfx-bush\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[tfx]\nbush = tfx_bush\n")
-    monkeypatch.syspath_prepend(str(site))
+    install(shelf, "tfx-bush", MODELS)
 
 
 def test_every_flag_is_passed_on(invoke: Any) -> None:
