@@ -403,7 +403,7 @@ import sys
 from tfx.backends.numba import compiling
 compiling.MANY = 1
 from tfx.cli.main import main
-sys.argv = ["tfx", "conformance", "numpy", "--level", "L3"]
+sys.argv = ["tfx", "conformance", "numpy", "--level", "L3", "-k", "float32"]
 main()
 """
 

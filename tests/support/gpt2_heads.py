@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from causal_models import transformers_weights
-from gpt2_parity import enliven
+from gpt2_parity import NAMES, enliven
 from optional import torch
 
 from tfx.core.autograd import Autograd, value_and_grad
@@ -101,7 +101,7 @@ class HeadReference:
         self.model = getattr(transformers, CLASSES[task])(config).eval()
         enliven(self.model)
         given = self.model.config
-        self.config = Config(**{f.name: getattr(given, f.name) for f in fields(Config)})
+        self.config = Config(**{name: getattr(given, name) for name in NAMES})
         summary = {f.name: getattr(given, f"summary_{f.name}", f.default) for f in fields(Summary)}
         self.head = Head(
             task,

@@ -47,7 +47,10 @@ def test_a_broken_backend_is_caught(broken: Broken, score: dict[Broken, str]) ->
 @each
 def test_levels_below_pass(broken: Broken) -> None:
     below = [level for level in Level if level < broken.level]
-    assert not below or not run(broken.subject(), below).failures
+    failures = run(broken.subject(), below).failures if below else []
+    # What dropout draws is another where the generator is, which has its own checks further up.
+    about_bits = broken.check.startswith(("random bits", "a counter"))
+    assert [x for x in failures if not (about_bits and x.name.startswith("dropout_factor"))] == []
 
 
 @pytest.mark.slow

@@ -199,19 +199,19 @@ right_dense, right_norm = model.dense, model.norm
 
 @noticed_by(check_logits, check_greedy, check_gradients)
 def the_square_projection_is_transposed(patch: Patch) -> None:
-    def wrong(p: Params, name: str, x: Tensor, *more: Any) -> Tensor:
+    def wrong(p: Params, name: str, x: Tensor, *more: Any, **added: Any) -> Tensor:
         if not name.endswith("attn.c_proj"):
-            return right_dense(p, name, x, *more)
-        return linear(x, p[f"{name}.weight"].T, p[f"{name}.bias"])
+            return right_dense(p, name, x, *more, **added)
+        return linear(x, p[f"{name}.weight"].T, p[f"{name}.bias"], added.get("residual"))
 
     patch.setattr(model, "dense", wrong)
 
 
 @noticed_by(check_logits, check_gradients)
 def a_bias_is_left_out(patch: Patch) -> None:
-    def wrong(p: Params, name: str, x: Tensor, *more: Any) -> Tensor:
+    def wrong(p: Params, name: str, x: Tensor, *more: Any, **added: Any) -> Tensor:
         if name != "h.1.mlp.c_fc":
-            return right_dense(p, name, x, *more)
+            return right_dense(p, name, x, *more, **added)
         return linear(x, p[f"{name}.weight"], activation=more[0])
 
     patch.setattr(model, "dense", wrong)
