@@ -83,7 +83,7 @@ extern "C" __global__ void normalize_vjp(
     const T* g, const T* x, const T* gain, const Wide* means, const Wide* scales, T* g_x,
     Wide* shares, Index rows, Index n, Index width, bool has_mean, bool fits_shared
 ) {
-    extern __shared__ char room[];
+    extern __shared__ __align__(16) char room[];
     Wide* share = shares + blockIdx.x * width;
     Wide* sums = fits_shared ? (Wide*)room : share;
     for (Index start = 0; start < width; start += n)

@@ -118,7 +118,8 @@ struct Likelier {
 
 // The likeliest token of each row, -1 where logits are not finite; and, with a temperature, the
 // largest logit at it, and the key of the least that top-k keeps.
-extern "C" __global__ void sample_limits(const T* logits, Index* ids, T* tops, K* least,
+extern "C" __global__ void __launch_bounds__(1024)
+sample_limits(const T* logits, Index* ids, T* tops, K* least,
                                              Index count, double temperature, Index k) {
     const T* row = logits + blockIdx.x * count;
     T top = -infinity();
@@ -174,7 +175,8 @@ __device__ inline W before_this_warp(W mine, W* room, W* all) {
     return before;
 }
 
-extern "C" __global__ void sample_draw(const T* logits, Index* ids, const T* tops,
+extern "C" __global__ void __launch_bounds__(1024)
+sample_draw(const T* logits, Index* ids, const T* tops,
                                            W* all_weights, const double* uniforms, Index count,
                                            double temperature, double without, double least_log) {
     __shared__ W room[WARPS];

@@ -18,6 +18,7 @@ import typer
 from optional import torch
 from typer.testing import CliRunner
 
+from tfx.backends.cupy.plugin import probe
 from tfx.cli.main import app
 from tfx.core.dtypes import DType
 from tfx.core.tokenizer import load_tokenizer
@@ -101,6 +102,13 @@ def test_a_seed_gives_the_same_text_on_numpy_and_torch(invoke: Callable[..., str
     assert texts["numpy"].startswith("ROMEO:\n")
     assert len(texts["numpy"]) > 100
     assert texts["torch"] == texts["numpy"]
+
+
+def test_a_seed_gives_the_same_text_on_cupy(invoke: Callable[..., str]) -> None:
+    if not probe().ready:
+        pytest.skip("no CUDA device, real or simulated")
+    words = ("run", "gpt2-tiny", "ROMEO:", "--seed", 1, "--max-new-tokens", 20)
+    assert invoke(*words, "-b", "cupy") == invoke(*words, "-b", "numpy")
 
 
 # ---- what its README says ------------------------------------------------------------------------
