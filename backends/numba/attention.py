@@ -27,7 +27,7 @@ from tfx.backends.numba.compiling import (
 )
 from tfx.backends.numba.tiles import NO_MASK, Masks, Tiling, as_heads, no_factor
 from tfx.core.backend import Backend
-from tfx.core.host_calls import takes_attention, takes_rows
+from tfx.core.kernel_calls import HOST
 from tfx.core.planning import Call, Workspace, planned
 
 # ---- softmax -------------------------------------------------------------------------------------
@@ -370,6 +370,6 @@ SOFTMAX = planned(
     "softmax",
     _plan_softmax,
     _plan_softmax_vjp,
-    takes_rows,
+    HOST.softmax,
 )
-ATTENTION = planned("attention", _plan_attention, _plan_attention_vjp, takes_attention)
+ATTENTION = planned("attention", _plan_attention, _plan_attention_vjp, HOST.attention)

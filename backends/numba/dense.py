@@ -12,7 +12,7 @@ from tfx.backends.numba.arrays import constant, flat, parts, result, rows_of
 from tfx.backends.numba.compiling import Array, Compiled, Count, Row, Rows, shared
 from tfx.backends.numba.skinny import skinny
 from tfx.core.backend import Backend
-from tfx.core.host_calls import takes_gelu, takes_linear
+from tfx.core.kernel_calls import HOST
 from tfx.core.planning import Call, Workspace, planned
 
 # ---- passes over what a product gave -------------------------------------------------------------
@@ -211,5 +211,5 @@ def _plan_gelu_vjp(
     return (g_x.array,), [*calls, *g_x.last_calls()]
 
 
-LINEAR = planned("linear", _plan_linear, _plan_linear_vjp, takes_linear)
-GELU = planned("gelu", _plan_gelu, _plan_gelu_vjp, takes_gelu)
+LINEAR = planned("linear", _plan_linear, _plan_linear_vjp, HOST.linear)
+GELU = planned("gelu", _plan_gelu, _plan_gelu_vjp, HOST.gelu)

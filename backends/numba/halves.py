@@ -28,7 +28,7 @@ from tfx.backends.numba.compiling import (
 from tfx.backends.numba.quantized_epilogue import ACTIVATIONS, finish
 from tfx.backends.numba.quantized_floats import TILE, as_float32, cut, finish_tile
 from tfx.core.backend import Backend
-from tfx.core.host_calls import FLOATS
+from tfx.core.kernel_calls import HOST
 from tfx.core.planning import Call, Workspace, planned
 
 FEW_ROWS = 16
@@ -171,7 +171,7 @@ def _takes(
     activation: str | None,
     outputs_first: bool,
 ) -> bool:
-    if x.dtype not in FLOATS or w.dtype not in _WORDS or w.ndim != 2 or not w.size:
+    if x.dtype not in HOST.dtypes or w.dtype not in _WORDS or w.ndim != 2 or not w.size:
         return False
     inputs, outputs = w.shape[::-1] if outputs_first else w.shape
     return (

@@ -11,7 +11,7 @@ from tfx.backends.numba.arithmetic import add_rows, row
 from tfx.backends.numba.arrays import constant, flat, parts, result, rows_of
 from tfx.backends.numba.compiling import Array, Real, Row, Rows, shared
 from tfx.core.backend import Backend
-from tfx.core.host_calls import takes_layer_norm, takes_rms_norm
+from tfx.core.kernel_calls import HOST
 from tfx.core.planning import Call, Workspace, planned
 
 # ---- rms_norm: y = x / d gain, d = (mean(x**2) + eps)**0.5 --------------------------------------
@@ -197,5 +197,5 @@ def _plan_layer_norm_vjp(
     return (g_x.array, g_gain, g_bias), [*calls, *g_x.last_calls()]
 
 
-RMS_NORM = planned("rms_norm", _plan_rms_norm, _plan_rms_norm_vjp, takes_rms_norm)
-LAYER_NORM = planned("layer_norm", _plan_layer_norm, _plan_layer_norm_vjp, takes_layer_norm)
+RMS_NORM = planned("rms_norm", _plan_rms_norm, _plan_rms_norm_vjp, HOST.rms_norm)
+LAYER_NORM = planned("layer_norm", _plan_layer_norm, _plan_layer_norm_vjp, HOST.layer_norm)

@@ -11,7 +11,7 @@ from tfx.backends.numba.arithmetic import row
 from tfx.backends.numba.arrays import Result, as_one, constant, flat, result, rows_of
 from tfx.backends.numba.compiling import Array, Flag, Real, Row, Rows, helper, shared
 from tfx.core.backend import Backend
-from tfx.core.host_calls import takes_adamw_step, takes_rows
+from tfx.core.kernel_calls import HOST
 from tfx.core.planning import Call, Workspace, planned
 
 # ---- euclidean_norm -----------------------------------------------------------------------------
@@ -169,6 +169,6 @@ EUCLIDEAN_NORM = planned(
     "euclidean_norm",
     _plan_norm,
     _plan_norm_vjp,
-    takes_rows,
+    HOST.euclidean_norm,
 )
-ADAMW_STEP = planned("adamw_step", _plan_adamw, supports=takes_adamw_step)
+ADAMW_STEP = planned("adamw_step", _plan_adamw, supports=HOST.adamw_step)

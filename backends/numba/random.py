@@ -14,7 +14,7 @@ from tfx.backends.numba.quantized_floats import cut
 from tfx.core.backend import Backend
 from tfx.core.dropout import BITS, how_many_zeros
 from tfx.core.dtypes import DType
-from tfx.core.host_calls import INDICES
+from tfx.core.kernel_calls import INDICES
 from tfx.core.planning import Call, Workspace, planned
 from tfx.core.threefry import PARITY, ROTATIONS
 

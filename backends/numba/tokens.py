@@ -9,7 +9,7 @@ from tfx.backends.numba.arithmetic import exp, highest, row
 from tfx.backends.numba.arrays import as_one, flat, result, rows_of
 from tfx.backends.numba.compiling import Array, Ids, Row, Rows, compiled, shared
 from tfx.core.backend import Backend
-from tfx.core.host_calls import takes_cross_entropy, takes_embedding
+from tfx.core.kernel_calls import HOST
 from tfx.core.planning import Call, Workspace, planned
 
 # ---- cross_entropy: log(sum(exp(x))) - x[target] ------------------------------------------------
@@ -134,6 +134,6 @@ def _plan_embedding_vjp(
 
 
 CROSS_ENTROPY = planned(
-    "cross_entropy", _plan_cross_entropy, _plan_cross_entropy_vjp, takes_cross_entropy
+    "cross_entropy", _plan_cross_entropy, _plan_cross_entropy_vjp, HOST.cross_entropy
 )
-EMBEDDING = planned("embedding", _plan_embedding, _plan_embedding_vjp, takes_embedding)
+EMBEDDING = planned("embedding", _plan_embedding, _plan_embedding_vjp, HOST.embedding)

@@ -15,7 +15,7 @@ from tfx.backends.numpy.kernels.arrays import Array
 from tfx.core.backend import Backend
 from tfx.core.capture.memory import owner
 from tfx.core.dtypes import DType
-from tfx.core.host_calls import FLOATS
+from tfx.core.kernel_calls import HOST
 from tfx.core.planning import Call, PrimitivePlan, Workspace
 
 Planned = tuple[Array, Sequence[Call]] | None
@@ -106,7 +106,7 @@ def _argmax(B: Any, space: Workspace, x: Array, *, axis: int) -> Planned:
 
 
 def _matmul(B: Backend, space: Workspace, x: Array, y: Array) -> Planned:
-    if x.dtype not in FLOATS:
+    if x.dtype not in HOST.dtypes:
         return None
     leading = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
     out = space.result((*leading, x.shape[-2], y.shape[-1]), x.dtype)

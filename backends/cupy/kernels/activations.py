@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import cupy
 
-from tfx.backends.cupy.kernels.cuda import THREADS, Program, blocks_for, contiguous, floats
+from tfx.backends.cupy.kernels.cuda import CALLS, THREADS, Program, blocks_for, contiguous
 from tfx.core.backend import Array, Backend, Fused
 
 ACTIVATIONS = {None: 0, "gelu_new": 1, "gelu": 2, "relu": 3, "silu": 4}
@@ -91,8 +91,4 @@ def _launch(name: str, approximate: str, *arrays: Array) -> None:
     _GELU.launch(name, blocks_for(count), THREADS, *arrays, count, _KINDS[approximate], T=T)
 
 
-def _takes_gelu(B: Backend, x: Array, *, approximate: str) -> bool:
-    return approximate in _KINDS and x.size > 0 and floats(x)
-
-
-KERNELS = (Fused("gelu", _gelu, _gelu_vjp, _takes_gelu),)
+KERNELS = (Fused("gelu", _gelu, _gelu_vjp, CALLS.gelu),)

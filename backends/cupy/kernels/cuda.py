@@ -22,12 +22,10 @@ import cupy
 import numpy as np
 
 from tfx.core.backend import Array
+from tfx.core.kernel_calls import KernelCalls
 
-FLOATS = frozenset(map(np.dtype, ("float16", "float32", "float64")))
-"""The dtypes that kernels compute with."""
-
-INDICES = frozenset(map(np.dtype, ("int32", "int64")))
-"""The dtypes of indices."""
+CALLS = KernelCalls("float16", "float32", "float64", least_axes=0)
+"""What the kernels take."""
 
 _TYPES = {
     np.dtype(name): meant
@@ -181,12 +179,6 @@ def wide_dtype(dtype: Any) -> Any:
 def contiguous(x: Array | None) -> Any:
     """The same array, or a copy without gaps; None for none."""
     return x if x is None or x.flags.c_contiguous else x.copy()
-
-
-def floats(*arrays: Array | None) -> bool:
-    """Whether all of the arrays are of one dtype that kernels compute with."""
-    dtype = arrays[0].dtype  # type: ignore[union-attr]
-    return dtype in FLOATS and all(x is None or x.dtype == dtype for x in arrays)
 
 
 def blocks_for(count: int, each: int = THREADS, most: int = MOST_BLOCKS) -> int:

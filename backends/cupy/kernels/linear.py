@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from tfx.backends.cupy.kernels.activations import ACTIVATIONS
-from tfx.backends.cupy.kernels.cuda import contiguous, floats
+from tfx.backends.cupy.kernels.cuda import CALLS, contiguous
 from tfx.backends.cupy.kernels.epilogue import epilogue, epilogue_backward
 from tfx.backends.cupy.kernels.product import FEW, Weight, product
 from tfx.core.backend import Array, Backend, Fused
@@ -74,7 +74,7 @@ def fits(
 ) -> bool:
     """Whether arguments suit a product of so many inputs and outputs, of the dtype of x."""
     return bool(
-        floats(x, b, residual)
+        CALLS.floats(x, b, residual)
         and x.ndim
         and x.size
         and outputs

@@ -12,11 +12,11 @@ import cupy
 
 from tfx.backends.cupy.kernels.columns import COLUMN_THREADS, COLUMNS, column_tile
 from tfx.backends.cupy.kernels.cuda import (
+    CALLS,
     OVER_BLOCK,
     Program,
     blocks_for,
     contiguous,
-    floats,
     threads_of_row,
     wide_dtype,
 )
@@ -183,11 +183,6 @@ def _layer_norm_vjp(
     return g_x, g_gain, g_bias
 
 
-def _takes_layer_norm(B: Backend, x: Array, gain: Array, bias: Array, *, eps: float) -> bool:
-    fits = gain.shape == bias.shape == x.shape[-1:]
-    return x.ndim > 0 and x.size > 0 and fits and floats(x, gain, bias)
-
-
 def _rms_norm(B: Backend, x: Array, gain: Array | None, *, eps: float) -> tuple[Array, Any]:
     return _norm(x, gain, None, eps, has_mean=False)
 
@@ -199,12 +194,7 @@ def _rms_norm_vjp(
     return g_x, None if gain is None else g_parts[0]
 
 
-def _takes_rms_norm(B: Backend, x: Array, gain: Array | None, *, eps: float) -> bool:
-    fits = gain is None or gain.shape == x.shape[-1:]
-    return x.ndim > 0 and x.size > 0 and fits and floats(x, gain)
-
-
 KERNELS = (
-    Fused("layer_norm", _layer_norm, _layer_norm_vjp, _takes_layer_norm),
-    Fused("rms_norm", _rms_norm, _rms_norm_vjp, _takes_rms_norm),
+    Fused("layer_norm", _layer_norm, _layer_norm_vjp, CALLS.layer_norm),
+    Fused("rms_norm", _rms_norm, _rms_norm_vjp, CALLS.rms_norm),
 )

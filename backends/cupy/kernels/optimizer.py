@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import cupy
-import numpy as np
 
 from tfx.backends.cupy.kernels.cuda import (
+    CALLS,
     OVER_BLOCK,
     THREADS,
     Program,
     blocks_for,
     contiguous,
-    floats,
     wide_dtype,
 )
 from tfx.core.backend import Array, Backend, Fused
@@ -73,29 +72,6 @@ def _adamw_step(
     return (new[0], new[1], new[2]), None
 
 
-def _takes_adamw_step(
-    B: Backend,
-    p: Array,
-    g: Array,
-    m: Array,
-    v: Array,
-    rates: Array,
-    decay: Array | None,
-    healthy: Array | None,
-    factor: Array | None,
-    **_: float,
-) -> bool:
-    return (
-        p.size > 0
-        and p.shape == g.shape == m.shape == v.shape
-        and rates.shape == (3,)
-        and (decay is None or decay.shape in ((), p.shape))
-        and (healthy is None or (healthy.shape == () and healthy.dtype == np.bool_))
-        and (factor is None or factor.shape == ())
-        and floats(p, g, m, v, rates, decay, factor)
-    )
-
-
 # ---- euclidean_norm --------------------------------------------------------------------------
 
 _MOST_SUMS = 1024
@@ -144,11 +120,7 @@ def _euclidean_norm_vjp(B: Backend, g: Array, out: Array, saved: Any, x: Array) 
     return (g_x,)
 
 
-def _takes_euclidean_norm(B: Backend, x: Array) -> bool:
-    return x.size > 0 and floats(x)
-
-
 KERNELS = (
-    Fused("adamw_step", _adamw_step, supports=_takes_adamw_step),
-    Fused("euclidean_norm", _euclidean_norm, _euclidean_norm_vjp, _takes_euclidean_norm),
+    Fused("adamw_step", _adamw_step, supports=CALLS.adamw_step),
+    Fused("euclidean_norm", _euclidean_norm, _euclidean_norm_vjp, CALLS.euclidean_norm),
 )

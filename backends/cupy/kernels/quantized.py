@@ -13,8 +13,7 @@ import cupy
 import numpy as np
 
 from tfx.backends.cupy.kernels.cuda import (
-    FLOATS,
-    INDICES,
+    CALLS,
     THREADS,
     Program,
     blocks_for,
@@ -25,6 +24,7 @@ from tfx.backends.cupy.kernels.linear import as_rows, fits, weight_of
 from tfx.backends.cupy.kernels.product import FEW, Weight, product
 from tfx.core.backend import Array, Backend, Fused
 from tfx.core.dtypes import DType
+from tfx.core.kernel_calls import INDICES
 
 # ---- numbers from what is stored -----------------------------------------------------------------
 
@@ -135,7 +135,7 @@ def _is_quantized(kept: str, q: Array, scales: Array) -> bool:
         and q.dtype == kept
         and q.size
         and scales.size
-        and scales.dtype in FLOATS
+        and scales.dtype in CALLS.dtypes
         and len(scales) == len(q)
         and q.shape[1] % scales.shape[1] == 0
     )
@@ -180,7 +180,7 @@ def _takes_embedding(
     return (
         _is_quantized(kept, q, scales)
         and ids.dtype in INDICES
-        and str(dtype) in map(str, FLOATS)
+        and str(dtype) in map(str, CALLS.dtypes)
         and _scaled_in(str(dtype), scales)
     )
 
@@ -191,7 +191,7 @@ def _takes_embedding_half(B: Backend, table: Array, ids: Array, *, dtype: DType)
         and table.size
         and table.dtype in _HALVES
         and ids.dtype in INDICES
-        and str(dtype) in map(str, FLOATS)
+        and str(dtype) in map(str, CALLS.dtypes)
     )
 
 

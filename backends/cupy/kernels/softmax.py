@@ -6,12 +6,11 @@ from __future__ import annotations
 import cupy
 
 from tfx.backends.cupy.kernels.cuda import (
-    INDICES,
+    CALLS,
     OVER_BLOCK,
     Program,
     blocks_for,
     contiguous,
-    floats,
     threads_of_row,
     wide_dtype,
 )
@@ -126,10 +125,6 @@ def _softmax_vjp(B: Backend, g: Array, out: Array, saved: None, x: Array) -> tup
     return (g_x,)
 
 
-def _takes_softmax(B: Backend, x: Array) -> bool:
-    return x.ndim > 0 and x.size > 0 and floats(x)
-
-
 def _cross_entropy(B: Backend, logits: Array, targets: Array) -> tuple[Array, tuple[Array, Array]]:
     logits, targets = contiguous(logits), contiguous(targets)
     n = logits.shape[-1]
@@ -161,17 +156,7 @@ def _cross_entropy_vjp(
     return g_logits, None
 
 
-def _takes_cross_entropy(B: Backend, logits: Array, targets: Array) -> bool:
-    return (
-        logits.ndim > 0
-        and logits.size > 0
-        and logits.shape[:-1] == targets.shape
-        and targets.dtype in INDICES
-        and floats(logits)
-    )
-
-
 KERNELS = (
-    Fused("softmax", _softmax, _softmax_vjp, _takes_softmax),
-    Fused("cross_entropy", _cross_entropy, _cross_entropy_vjp, _takes_cross_entropy),
+    Fused("softmax", _softmax, _softmax_vjp, CALLS.softmax),
+    Fused("cross_entropy", _cross_entropy, _cross_entropy_vjp, CALLS.cross_entropy),
 )

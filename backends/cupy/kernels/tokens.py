@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cupy
 
-from tfx.backends.cupy.kernels.cuda import INDICES, floats
+from tfx.backends.cupy.kernels.cuda import CALLS
 from tfx.backends.cupy.kernels.segments import add_at
 from tfx.core.backend import Array, Backend, Fused
 
@@ -21,8 +21,4 @@ def _embedding_vjp(
     return g_table, None
 
 
-def _takes_embedding(B: Backend, table: Array, ids: Array) -> bool:
-    return table.ndim == 2 and table.size > 0 and ids.dtype in INDICES and floats(table)
-
-
-KERNELS = (Fused("embedding", _embedding, _embedding_vjp, _takes_embedding),)
+KERNELS = (Fused("embedding", _embedding, _embedding_vjp, CALLS.embedding),)

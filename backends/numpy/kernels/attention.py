@@ -7,7 +7,7 @@ from typing import Any
 from tfx.backends.numpy.kernels import few_scores, score_tiles
 from tfx.backends.numpy.kernels.arrays import Array, Calls
 from tfx.core.backend import Backend
-from tfx.core.host_calls import takes_attention
+from tfx.core.kernel_calls import HOST
 from tfx.core.planning import Workspace, planned
 
 
@@ -49,4 +49,4 @@ def _attention_vjp(
     return (*grads, None, None, None, None), calls
 
 
-ATTENTION = planned("attention", _attention, _attention_vjp, takes_attention)
+ATTENTION = planned("attention", _attention, _attention_vjp, HOST.attention)

@@ -15,7 +15,7 @@ from tfx.backends.numpy.kernels.arrays import (
     result_rows,
 )
 from tfx.core.backend import Backend
-from tfx.core.host_calls import takes_gelu, takes_linear
+from tfx.core.kernel_calls import HOST
 from tfx.core.planning import Workspace, planned
 
 # ---- linear: residual + activation(x w + b) -----------------------------------------------
@@ -133,5 +133,5 @@ def _gelu_vjp(
     return (g_x,), _BY_FORM[approximate].pull(space, g, x, g_x)
 
 
-LINEAR = planned("linear", _linear, _linear_vjp, takes_linear)
-GELU = planned("gelu", _gelu, _gelu_vjp, takes_gelu)
+LINEAR = planned("linear", _linear, _linear_vjp, HOST.linear)
+GELU = planned("gelu", _gelu, _gelu_vjp, HOST.gelu)

@@ -16,7 +16,7 @@ from tfx.backends.numpy.kernels.arrays import (
     row_sums,
 )
 from tfx.core.backend import Backend
-from tfx.core.host_calls import takes_layer_norm, takes_rms_norm
+from tfx.core.kernel_calls import HOST
 from tfx.core.planning import Workspace, planned
 
 # ---- rms_norm: y = x / d, d = (mean(x**2) + eps)**0.5 ----------------------------------
@@ -143,5 +143,5 @@ def _layer_norm_vjp(
     return (g_x, g_gain, g_bias), [*calls, *last]
 
 
-RMS_NORM = planned("rms_norm", _rms_norm, _rms_norm_vjp, takes_rms_norm)
-LAYER_NORM = planned("layer_norm", _layer_norm, _layer_norm_vjp, takes_layer_norm)
+RMS_NORM = planned("rms_norm", _rms_norm, _rms_norm_vjp, HOST.rms_norm)
+LAYER_NORM = planned("layer_norm", _layer_norm, _layer_norm_vjp, HOST.layer_norm)

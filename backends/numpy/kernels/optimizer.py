@@ -11,7 +11,7 @@ from numpy import add, divide, multiply, sqrt, subtract
 
 from tfx.backends.numpy.kernels.arrays import Array, Calls, filled
 from tfx.core.backend import Backend
-from tfx.core.host_calls import takes_adamw_step, takes_rows
+from tfx.core.kernel_calls import HOST
 from tfx.core.planning import Workspace, planned
 
 # ---- euclidean_norm ----------------------------------------------------------------------
@@ -137,5 +137,7 @@ def _blocks(
     return blocks
 
 
-EUCLIDEAN_NORM = planned("euclidean_norm", _euclidean_norm, _euclidean_norm_vjp, takes_rows)
-ADAMW_STEP = planned("adamw_step", _adamw_step, supports=takes_adamw_step)
+EUCLIDEAN_NORM = planned(
+    "euclidean_norm", _euclidean_norm, _euclidean_norm_vjp, HOST.euclidean_norm
+)
+ADAMW_STEP = planned("adamw_step", _adamw_step, supports=HOST.adamw_step)

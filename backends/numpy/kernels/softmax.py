@@ -14,7 +14,7 @@ from tfx.backends.numpy.kernels.arrays import (
     row_sums,
 )
 from tfx.core.backend import Backend
-from tfx.core.host_calls import takes_rows
+from tfx.core.kernel_calls import HOST
 from tfx.core.planning import Workspace, planned
 
 
@@ -62,4 +62,4 @@ def pull_softmax(space: Workspace, y: Array, g: Array, g_x: Array) -> Calls:
     ]
 
 
-SOFTMAX = planned("softmax", _softmax, _softmax_vjp, takes_rows)
+SOFTMAX = planned("softmax", _softmax, _softmax_vjp, HOST.softmax)

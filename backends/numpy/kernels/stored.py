@@ -23,7 +23,7 @@ from tfx.backends.numpy.kernels.arrays import (
 )
 from tfx.backends.numpy.kernels.dense import finish, room_before
 from tfx.core.backend import Backend
-from tfx.core.host_calls import FLOATS
+from tfx.core.kernel_calls import HOST
 from tfx.core.planning import Workspace, planned
 
 BLOCK = 2**16
@@ -188,7 +188,7 @@ def _suit(
     activation: str | None,
 ) -> bool:
     inputs, outputs = lengths
-    if not x.ndim or not x.size or x.shape[-1] != inputs or x.dtype not in FLOATS:
+    if not x.ndim or not x.size or x.shape[-1] != inputs or x.dtype not in HOST.dtypes:
         return False
     if activation is not None and activation not in ACTIVATIONS:
         return False

@@ -18,7 +18,7 @@ from tfx.backends.numpy.kernels.arrays import (
     row_sums,
 )
 from tfx.core.backend import Backend
-from tfx.core.host_calls import takes_cross_entropy, takes_embedding
+from tfx.core.kernel_calls import HOST
 from tfx.core.planning import Call, Workspace, planned
 
 _BLOCK = 1 << 16  # numbers that one pass after the other goes over while they are in the cache
@@ -187,5 +187,5 @@ def _embedding_vjp(
     return (g_table, None), calls
 
 
-CROSS_ENTROPY = planned("cross_entropy", _cross_entropy, _cross_entropy_vjp, takes_cross_entropy)
-EMBEDDING = planned("embedding", _embedding, _embedding_vjp, takes_embedding)
+CROSS_ENTROPY = planned("cross_entropy", _cross_entropy, _cross_entropy_vjp, HOST.cross_entropy)
+EMBEDDING = planned("embedding", _embedding, _embedding_vjp, HOST.embedding)
