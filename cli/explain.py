@@ -9,7 +9,6 @@ import typer
 
 from tfx.cli import options
 from tfx.cli.environment import ModelCommand
-from tfx.cli.options import at_least_0
 from tfx.cli.prompts import only_one, text_of
 from tfx.cli.report import reporter
 from tfx.cli.start import computing, start
@@ -33,27 +32,10 @@ def explain(
     device: options.Device = None,
     dtype: options.ElementType = None,
     weights: options.Weights = None,
-    prompt: Annotated[
-        str | None, typer.Option("--prompt", "-p", metavar="TEXT", help="As PROMPT.")
-    ] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option(
-            "--file", "-f", metavar="FILE", help="Take the prompt from a file; - is stdin."
-        ),
-    ] = None,
-    prompt_ids: Annotated[
-        str | None,
-        typer.Option(metavar="IDS", help="The prompt as token ids: '1 2 3'."),
-    ] = None,
-    theta: Annotated[
-        float | None,
-        typer.Option(
-            metavar="FLOAT",
-            parser=at_least_0,
-            help="Multiply the scores of attention; below 1 it spreads, 0 attends to all alike.",
-        ),
-    ] = None,
+    prompt: options.PromptText = None,
+    file: options.PromptFile = None,
+    prompt_ids: options.PromptIds = None,
+    theta: options.Theta = None,
     top_k: Annotated[
         int | None,
         typer.Option(metavar="INT", min=0, help="Tell so many of the likeliest; default: 4."),

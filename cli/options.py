@@ -202,6 +202,24 @@ Task = Annotated[
 Weights = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Checkpoint to take the parameters from.")
 ]
+PromptText = Annotated[
+    str | None, typer.Option("--prompt", "-p", metavar="TEXT", help="As PROMPT.")
+]
+PromptFile = Annotated[
+    Path | None,
+    typer.Option("--file", "-f", metavar="FILE", help="Take the prompt from a file; - is stdin."),
+]
+PromptIds = Annotated[
+    str | None, typer.Option(metavar="IDS", help="The prompt as token ids: '1 2 3'.")
+]
+Theta = Annotated[
+    float | None,
+    typer.Option(
+        metavar="FLOAT",
+        parser=at_least_0,
+        help="Multiply the scores of attention; below 1 it spreads, 0 attends to all alike.",
+    ),
+]
 Quantize = Annotated[
     str | None,
     typer.Option(

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tfx.core.errors import DataError, UsageError
-from tfx.core.json_file import unrepeated
-from tfx.core.wording import in_words, kind_of, quoted
+from tfx.core.json_file import object_in
+from tfx.core.wording import in_words, quoted
 
 STDIN = "-"
 
@@ -60,17 +60,7 @@ def json_objects(file: Path) -> tuple[dict[str, Any], ...]:
 def _object_in(line: str, where: str) -> dict[str, Any]:
     if not line.strip():
         raise DataError(f"{where} is blank; expected a JSON object")
-    try:
-        found: Any = json.loads(line, object_pairs_hook=unrepeated)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where} is no JSON: {error.msg} at column {error.colno}") from None
-    except ValueError as error:
-        raise DataError(f"{where}: {error}") from None
-    except RecursionError:
-        raise DataError(f"{where} is nested too deeply") from None
-    if not isinstance(found, dict):
-        raise DataError(f"{where} is {kind_of(found)}; expected an object")
-    return found
+    return object_in(line, where)
 
 
 def _prompt_in(found: dict[str, Any], where: str) -> Prompt:

@@ -8,11 +8,11 @@ from typing import Any
 
 from tfx.cli.plot import draw_thetas
 from tfx.cli.report import TextReporter
+from tfx.cli.sparkline import sparkline
 from tfx.core.experiences import Experience, ExperienceStore, summary
 from tfx.core.files import shown
 from tfx.core.wording import quoted
 
-BARS = "▁▂▃▄▅▆▇█"
 WIDEST = 40  # bars in a line
 
 
@@ -30,7 +30,7 @@ def report_on(
         score = "" if x.score is None else f"  score {x.score:.2f}"
         report.result(f"{x.id}  {x.time}  {x.model}  {x.status}{score}")
         report.result(f"  {quoted(x.prompt)} -> {quoted(x.response)}")
-        report.result(f"  theta {x.theta_start:.4g} -> {x.theta:.4g}  {sparkline(x.thetas)}")
+        report.result(f"  theta {x.theta_start:.4g} -> {x.theta:.4g}  {_course(x.thetas)}")
         if x.notes:
             report.result(f"  {x.notes}")
     counts = ", ".join(f"{total[key]} {key}" for key in ("accepted", "rejected", "unvalidated"))
@@ -51,13 +51,8 @@ def _described(x: Experience) -> dict[str, Any]:
     return x.described() | {"thetas": x.thetas}
 
 
-def sparkline(values: Sequence[float]) -> str:
-    """Numbers from 0 to 1, or to the highest, as a line of bars; of many, evenly spread ones.
-
-    >>> sparkline([0.0, 0.5, 1.0]), sparkline([2.0]), len(sparkline([0.5] * 1000))
-    ('▁▅█', '█', 40)
-    """
-    step = max(1.0, (len(values) - 1) / (WIDEST - 1))
-    some = [values[round(i * step)] for i in range(min(len(values), WIDEST))]
-    highest = max(1.0, *values)
-    return "".join(BARS[round(x / highest * (len(BARS) - 1) + 1e-9)] for x in some)
+def _course(thetas: Sequence[float]) -> str:
+    """A line of bars over 0 to 1, or to the highest; of many thetas, evenly spread ones."""
+    step = max(1.0, (len(thetas) - 1) / (WIDEST - 1))
+    some = [thetas[round(i * step)] for i in range(min(len(thetas), WIDEST))]
+    return sparkline(some, 0.0, max(1.0, *thetas))

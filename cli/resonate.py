@@ -41,13 +41,8 @@ def resonate(
     device: options.Device = None,
     dtype: options.ElementType = None,
     weights: options.Weights = None,
-    prompt: Annotated[
-        str | None, typer.Option("--prompt", "-p", metavar="TEXT", help="As PROMPT.")
-    ] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option("--file", "-f", metavar="FILE", help="Take the prompt from a file."),
-    ] = None,
+    prompt: options.PromptText = None,
+    file: options.PromptFile = None,
     max_new_tokens: Annotated[
         int | None,
         typer.Option("--max-new-tokens", "-n", metavar="INT", min=1, help="End after so many."),

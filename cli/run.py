@@ -37,19 +37,9 @@ def run(
     choice: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="One to choose from; repeatable.")
     ] = None,
-    prompt: Annotated[
-        str | None, typer.Option("--prompt", "-p", metavar="TEXT", help="As PROMPT.")
-    ] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option(
-            "--file", "-f", metavar="FILE", help="Take the prompt from a file; - is stdin."
-        ),
-    ] = None,
-    prompt_ids: Annotated[
-        str | None,
-        typer.Option(metavar="IDS", help="The prompt as token ids: '1 2 3'."),
-    ] = None,
+    prompt: options.PromptText = None,
+    file: options.PromptFile = None,
+    prompt_ids: options.PromptIds = None,
     jsonl: Annotated[
         Path | None,
         typer.Option(
@@ -157,14 +147,7 @@ def run(
             autocompletion=options.complete_dtype,
         ),
     ] = None,
-    theta: Annotated[
-        float | None,
-        typer.Option(
-            metavar="FLOAT",
-            parser=at_least_0,
-            help="Multiply the scores of attention; below 1 it spreads, 0 attends to all alike.",
-        ),
-    ] = None,
+    theta: options.Theta = None,
     prompt_lookup: Annotated[
         bool | None,
         typer.Option(

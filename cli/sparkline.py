@@ -37,14 +37,16 @@ def _mean(values: Sequence[float]) -> float:
     return sum(value / len(values) for value in values)
 
 
-def sparkline(values: Sequence[float]) -> str:
-    """A character for each value, higher where it is.
+def sparkline(values: Sequence[float], low: float | None = None, high: float | None = None) -> str:
+    """A character for each value, higher where it is, between `low` and `high`; by default the
+    lowest and the highest of them.
 
-    >>> sparkline([4.0, 3.0, 2.5, 2.25]), sparkline([1.0, 1.0])
-    ('█▄▂▁', '▁▁')
+    >>> sparkline([4.0, 3.0, 2.5, 2.25]), sparkline([1.0, 1.0]), sparkline([0.5], 0.0, 1.0)
+    ('█▄▂▁', '▁▁', '▅')
     """
-    low = min(values, default=0.0)
-    height = max(values, default=0.0) - low
+    least = min(values, default=0.0) if low is None else low
+    height = (max(values, default=0.0) if high is None else high) - least
     if not 0 < height < math.inf:
         return LEVELS[0] * len(values)
-    return "".join(LEVELS[round((value - low) / height * (len(LEVELS) - 1))] for value in values)
+    steps = ((value - least) / height * (len(LEVELS) - 1) for value in values)
+    return "".join(LEVELS[round(step + 1e-9)] for step in steps)

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tfx.core.errors import DataError
 from tfx.core.files import open_regular
 from tfx.core.wording import kind_of, quoted
 
@@ -40,6 +41,25 @@ def read_object(path: Path, longest: int = MAX_SIZE) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"it holds {kind_of(value)}; expected a JSON object")
     return value
+
+
+def object_in(line: str, where: str) -> dict[str, Any]:
+    """The JSON object in a line of text.
+
+    Raises:
+        DataError: there is something else; `where` begins the message.
+    """
+    try:
+        found: Any = json.loads(line, object_pairs_hook=unrepeated)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where} is no JSON: {error.msg} at column {error.colno}") from None
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from None
+    except RecursionError:
+        raise DataError(f"{where} is nested too deeply") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{where} is {kind_of(found)}; expected an object")
+    return found
 
 
 def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

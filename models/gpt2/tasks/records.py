@@ -12,7 +12,7 @@ from typing import Any
 
 from tfx.core.errors import DataError
 from tfx.core.files import open_regular, reason, shown
-from tfx.core.json_file import unrepeated
+from tfx.core.json_file import object_in
 from tfx.core.wording import kind_of, quoted
 
 SUFFIXES = (".jsonl", ".csv")
@@ -108,17 +108,7 @@ def _of_json(text: str, file: Path) -> list[Record]:
         where = f"line {number} of {shown(file)}"
         if not line.strip():
             continue
-        try:
-            values: Any = json.loads(line, object_pairs_hook=unrepeated)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where} is no JSON: {error.msg} at column {error.colno}") from None
-        except ValueError as error:
-            raise DataError(f"{where}: {error}") from None
-        except RecursionError:
-            raise DataError(f"{where} is nested too deeply") from None
-        if not isinstance(values, dict):
-            raise DataError(f"{where} is {kind_of(values)}; expected an object")
-        found.append(Record(values, where))
+        found.append(Record(object_in(line, where), where))
     return found
 
 
