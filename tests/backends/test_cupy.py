@@ -32,21 +32,6 @@ from tfx.testing.records import Op
 from tfx.testing.trials import Trial, check_values
 
 
-@pytest.fixture(scope="module")
-def B() -> Any:
-    found = plugin.probe()
-    if not found.ready:
-        pytest.skip(f"backend cupy: {found.reason or 'not installed'}")
-    from tfx.backends.cupy.backend import CupyBackend
-
-    return CupyBackend()
-
-
-@pytest.fixture
-def cupy(B: Backend) -> Any:
-    return sys.modules["cupy"]
-
-
 @pytest.fixture
 def no_copies(B: Backend) -> Callable[[], Any]:
     """A context in which nothing may cross between host and device, nor wait for it."""

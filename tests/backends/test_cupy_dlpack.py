@@ -5,7 +5,6 @@ torch needs a real GPU and its CUDA build for its part: docs/gpu.md has the comm
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
@@ -15,21 +14,6 @@ from tfx.backends.cupy import plugin
 from tfx.core.creation import tensor
 from tfx.core.dlpack import from_dlpack
 from tfx.core.errors import DLPackError, DTypeError
-
-
-@pytest.fixture(scope="module")
-def B() -> Any:
-    found = plugin.probe()
-    if not found.ready:
-        pytest.skip(f"backend cupy: {found.reason or 'not installed'}")
-    from tfx.backends.cupy.backend import CupyBackend
-
-    return CupyBackend()
-
-
-@pytest.fixture
-def cupy(B: Any) -> Any:
-    return sys.modules["cupy"]
 
 
 @pytest.mark.parametrize(

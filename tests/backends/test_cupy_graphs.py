@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 from typing import Any
 
 import numpy as np
@@ -23,11 +22,6 @@ pytestmark = pytest.mark.parametrize("backend", ["cupy"], indirect=True)
 @pytest.fixture
 def B(backend: Backend) -> Any:
     return backend
-
-
-@pytest.fixture
-def cupy(B: Backend) -> Any:
-    return sys.modules["cupy"]
 
 
 def numbers(B: Backend, *shape: int, seed: int = 0) -> Tensor:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tfx.backends.cupy import plugin
 from tfx.backends.numpy.backend import NumpyBackend
 from tfx.core.dtypes import DType
 from tfx.core.errors import OutOfMemory
@@ -23,16 +22,6 @@ from tfx.models.gpt2.model import Config
 from tfx.models.gpt2.weights import write_pretrained
 
 MB = 10**6
-
-
-@pytest.fixture(scope="module")
-def B() -> Any:
-    found = plugin.probe()
-    if not found.ready:
-        pytest.skip(f"backend cupy: {found.reason or 'not installed'}")
-    from tfx.backends.cupy.backend import CupyBackend
-
-    return CupyBackend()
 
 
 @pytest.fixture

@@ -5,31 +5,14 @@ Skipped where there is no CUDA device, real or simulated; only a simulated one, 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tfx.backends.cupy import plugin
 from tfx.core.tolerances import TOLERANCES
 from tfx.testing.calling import put
-
-
-@pytest.fixture(scope="module")
-def B() -> Any:
-    found = plugin.probe()
-    if not found.ready:
-        pytest.skip(f"backend cupy: {found.reason or 'not installed'}")
-    from tfx.backends.cupy.backend import CupyBackend
-
-    return CupyBackend()
-
-
-@pytest.fixture
-def cupy(B: Any) -> Any:
-    return sys.modules["cupy"]
 
 
 @pytest.fixture

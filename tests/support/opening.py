@@ -1,0 +1,31 @@
+"""The backends that live here, opened for a test or skipped with a reason."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import pytest
+
+from tfx.core.backend import Backend
+from tfx.core.plugins import import_target
+from tfx.core.specs import Probe
+from tfx.testing import StrictBackend
+
+PLUGINS = {
+    "numpy": "tfx.backends.numpy.plugin",
+    "torch": "tfx.backends.torch.plugin",
+    "cupy": "tfx.backends.cupy.plugin",
+}
+"""The backends that live here, and where each says what it needs."""
+
+
+def open_or_skip(name: str) -> Backend:
+    """The backend called `name`; skips the test, saying why, where it cannot run."""
+    if name == "strict":
+        return StrictBackend()
+    (spec,) = import_module(PLUGINS[name]).tfx_backends()
+    probe: Probe = import_target(spec.probe)() if spec.probe else Probe(ready=True)
+    if not probe.ready:
+        pytest.skip(f"backend {name}: {probe.reason or 'not ready'}")
+    backend: Backend = import_target(spec.target)(None)
+    return backend
