@@ -222,6 +222,13 @@ def logprob(row: Row, token: int, alternatives: int) -> Logprob:
 # ---- shared -------------------------------------------------------------------------------------
 
 
+def softmax(rows: Row) -> Row:
+    """Probabilities over the last axis, in float64."""
+    wide = np.asarray(rows, np.float64)
+    e = np.exp(wide - wide.max(-1, keepdims=True))
+    return np.asarray(e / e.sum(-1, keepdims=True))
+
+
 def log_softmax(rows: Row) -> Row:
     """log(softmax(rows)) over the last axis, in the dtype of the rows."""
     shifted = rows - rows.max(-1, keepdims=True)

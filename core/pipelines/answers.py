@@ -10,7 +10,8 @@ import numpy as np
 
 from tfx.core.backend import HostArray
 from tfx.core.errors import UsageError
-from tfx.core.pipelines.pipeline import Pipeline, one_of, softmax, whole
+from tfx.core.generation.logits import softmax
+from tfx.core.pipelines.pipeline import Pipeline, one_of, whole
 from tfx.core.pipelines.places import characters_of
 from tfx.core.wording import kind_of
 

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tfx.core.backend import HostArray
-from tfx.core.pipelines.pipeline import Pipeline, one_of, softmax, whole
+from tfx.core.generation.logits import softmax
+from tfx.core.pipelines.pipeline import Pipeline, one_of, whole
 
 _BEST = "best"
 

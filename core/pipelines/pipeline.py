@@ -15,6 +15,7 @@ from tfx.core.backend import Backend, HostArray
 from tfx.core.creation import tensor
 from tfx.core.dtypes import DType
 from tfx.core.errors import NonFiniteError, UsageError
+from tfx.core.padding import padded_right
 from tfx.core.pipelines.language_model import LanguageModel, about, quiet
 from tfx.core.pipelines.loadable import FEATURES, Head
 from tfx.core.pipelines.loading import load
@@ -162,11 +163,7 @@ class Pipeline(ABC):
 
     def padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Ids (B, T), padded on the right, and what of them is visible."""
-        width = max(map(len, rows))
-        ids = np.zeros((len(rows), width), np.int64)
-        visible = np.zeros(ids.shape, bool)
-        for number, row in enumerate(rows):
-            ids[number, : len(row)], visible[number, : len(row)] = row, True
+        ids, visible = padded_right(rows, max(map(len, rows)))
         backend = self.model.backend
         return tensor(ids, backend, backend.index_dtype), tensor(visible, backend, DType.bool)
 
@@ -224,13 +221,6 @@ def pipeline(
             task=kind.needs,
         )
     return kind(model, batch_size=batch_size, **options)
-
-
-def softmax(scores: HostArray) -> HostArray:
-    """Probabilities over the last axis, in float64."""
-    wide = np.asarray(scores, np.float64)
-    e = np.exp(wide - wide.max(-1, keepdims=True))
-    return np.asarray(e / e.sum(-1, keepdims=True))
 
 
 def whole(name: str, value: Any, least: int = 1) -> int:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from tfx.core.errors import TokenizerError
+
+WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+"""A word as taggers read them, or a sign between words."""
 
 
 def characters_of(text: str, pieces: Sequence[bytes]) -> list[tuple[int, int]]:

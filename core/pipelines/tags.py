@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,11 +10,10 @@ import numpy as np
 
 from tfx.core.backend import HostArray
 from tfx.core.errors import UsageError
-from tfx.core.pipelines.pipeline import Pipeline, one_of, softmax
-from tfx.core.pipelines.places import characters_of
+from tfx.core.generation.logits import softmax
+from tfx.core.pipelines.pipeline import Pipeline, one_of
+from tfx.core.pipelines.places import WORD, characters_of
 from tfx.core.wording import kind_of
-
-_WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class TokenClassification(Pipeline):
         first, most = options["aggregation_strategy"] == "first", self.model.max_positions
         ids: list[int] = []
         tagged = []
-        for word in _WORD.finditer(given):
+        for word in WORD.finditer(given):
             new = self.model.encode(f" {word[0]}")
             place = len(ids) if first else len(ids) + len(new) - 1
             ids += new

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -44,9 +43,7 @@ def explain(
     """
     dtype = as_dtype(settings.dtype or "float32")
     path = find_weights(preset, settings.weights, report.note)
-    model = LanguageModel.load(path, backend, report.note, dtype)
-    if settings.theta is not None:
-        model = replace(model, theta=tensor(settings.theta, backend, dtype))
+    model = LanguageModel.load(path, backend, report.note, dtype).under(settings.theta)
     prompt = (settings.prompt or "") if settings.prompt_ids is None else settings.prompt_ids
     try:
         ids = encoded(prompt, model) if isinstance(prompt, str) else prompt

@@ -109,16 +109,18 @@ class Head:
         """Whether the language model's head is kept beside it."""
         return self.task == "multiple-choice"
 
+    @property
+    def named_problem(self) -> Problem | None:
+        """What the labels of texts are, as said, or as their number says: one label is a number to
+        predict, as transformers has it."""
+        return self.problem_type or ("regression" if len(self.labels) == 1 else None)
+
     def problem(self, labels: Tensor) -> Problem:
-        """What the labels of texts are: as said, else by their number and dtype, as transformers
-        has it. One label is a number to predict; whole numbers are classes; floats are yes or no
-        for each of the labels."""
-        if self.problem_type is not None:
-            return self.problem_type
-        if len(self.labels) == 1:
-            return "regression"
+        """The like, told by the dtype of some where nothing else does: whole numbers are classes;
+        floats are yes or no for each of the labels."""
         whole = not labels.dtype.is_float
-        return "single_label_classification" if whole else "multi_label_classification"
+        told: Problem = "single_label_classification" if whole else "multi_label_classification"
+        return self.named_problem or told
 
 
 # ---- the heads -----------------------------------------------------------------------------------

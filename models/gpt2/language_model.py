@@ -179,6 +179,12 @@ class LanguageModel:
         """
         return logits(self.params, self.config, ids, self.through(visible=visible))
 
+    def under(self, theta: float | None) -> LanguageModel:
+        """The model with that theta for every pass; None leaves it as it is."""
+        if theta is None:
+            return self
+        return replace(self, theta=tensor(theta, self.backend, self.dtype))
+
     def through(
         self,
         cache: KVCache | None = None,

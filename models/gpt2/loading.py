@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from tfx.core.backend import Backend
-from tfx.core.creation import tensor
 from tfx.core.dtypes import as_dtype
 from tfx.core.errors import UsageError
 from tfx.core.generation import decoder
@@ -26,6 +25,7 @@ from tfx.models.gpt2.presets import Preset, find_weights
 from tfx.models.gpt2.request import beginning, eos_ids, kv_dtype_from
 from tfx.models.gpt2.tasks.kinds import TASKS
 from tfx.models.gpt2.tasks.task_model import TaskModel
+from tfx.models.gpt2.tasks.texts import SINGLE
 from tfx.models.gpt2.weights import NAME, read_headed, write_pretrained
 
 Note = Callable[[str], None]
@@ -81,8 +81,7 @@ def _language_model(path: Path, settings: LoadSettings, backend: Backend, note: 
     dtype = computable(NAME, asked, backend)
     kv_dtype = kv_dtype_from(RunSettings(kv_dtype=settings.kv_dtype), dtype, backend)
     model = LanguageModel.load(path, backend, note, dtype, storage)
-    theta = None if settings.theta is None else tensor(settings.theta, backend, dtype)
-    model = replace(model, kv_dtype=kv_dtype, theta=theta)
+    model = replace(model, kv_dtype=kv_dtype).under(settings.theta)
     tokenizer = model.tokenizer
     return Loaded(
         backend,
@@ -126,8 +125,7 @@ def _headed(path: Path, settings: LoadSettings, backend: Backend, note: Note) ->
     def scores(ids: Tensor, visible: Tensor) -> tuple[Tensor, ...]:
         return task.scores(params, ids, visible)
 
-    one = len(task.head.labels) == 1
-    problem = task.head.problem_type or ("regression" if one else "single_label_classification")
+    problem = task.head.named_problem or SINGLE
     return Loaded(
         backend,
         task.length,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tfx.core.backend import Backend
 from tfx.core.checkpoint import SavedCheckpoint, load_checkpoint, save_checkpoint
+from tfx.core.dtypes import DType
 from tfx.core.errors import CheckpointError, UsageError
 from tfx.core.files import shown
+from tfx.core.optim import TrainState
 from tfx.core.parameters import Parameters
-from tfx.core.recipe import TrainSettings, spelled
+from tfx.core.recipe import TrainSettings, check_autograd, computable, spelled
 from tfx.core.runs import BEST, newest_in, run_folder
 from tfx.core.weights import StoredTensor
 from tfx.models.gpt2.model import Config
@@ -19,6 +22,27 @@ from tfx.models.gpt2.options import CHANGEABLE, Options, configured
 from tfx.models.gpt2.weights import NAME
 
 T = TypeVar("T")
+
+
+def run_to_resume(settings: TrainSettings, backend: Backend) -> SavedCheckpoint | None:
+    """The run that `--resume` names; None for a new one."""
+    check_autograd(settings.autograd, backend)
+    if settings.resume is None:
+        return None
+    for name in ("weights", "tokenizer"):
+        if getattr(settings, name) is not None:
+            raise UsageError(f"--{name}: the run that --resume continues has its own; leave it out")
+    return load_checkpoint(settings.resume, NAME)
+
+
+def restored_state(
+    saved: SavedCheckpoint, tensors: Mapping[str, StoredTensor], options: Options, backend: Backend
+) -> TrainState:
+    """Parameters and optimizer as the run left them."""
+    dtype = computable(NAME, options.dtype, backend, never={DType.float16})
+    params = Parameters.from_host(tensors, backend, dtype)
+    m, v = (_moment(saved, which, params) for which in "mv")
+    return TrainState.resumed(params, m, v, saved.step)
 
 
 def resumed_options(
@@ -65,7 +89,7 @@ def take_best_along(resumed: Path | None, done: int, best_step: int, out: Path) 
         save_checkpoint(out / BEST, load_checkpoint(best, NAME), alone=True)
 
 
-def moment(saved: SavedCheckpoint, which: str, like: Parameters) -> dict[str, StoredTensor]:
+def _moment(saved: SavedCheckpoint, which: str, like: Parameters) -> dict[str, StoredTensor]:
     """One of Adam's moments, by the names of the parameters."""
     names = {name: f"{which}.{name}" for name in like}
     shapes = {theirs: saved.optimizer[theirs].shape for theirs in saved.optimizer}

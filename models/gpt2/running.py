@@ -12,7 +12,6 @@ from time import perf_counter
 from typing import Any
 
 from tfx.core.backend import Backend
-from tfx.core.creation import tensor
 from tfx.core.dtypes import as_dtype
 from tfx.core.generation import (
     Growing,
@@ -71,8 +70,7 @@ def run(
     model = LanguageModel.load(path, backend, report.note, dtype, storage)
     if kv_dtype is not None:
         model = replace(model, kv_dtype=kv_dtype)
-    if settings.theta is not None:
-        model = replace(model, theta=tensor(settings.theta, backend, dtype))
+    model = model.under(settings.theta)
     timing = Timing(perf_counter() - began, speculation_from(settings, preset, model, report))
     options = replace(options, seed=seed or 0, eos_ids=eos_ids(model, path))
     requests = requests_from(settings, options, model)

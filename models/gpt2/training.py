@@ -11,12 +11,11 @@ import numpy as np
 
 from tfx.core.backend import Backend
 from tfx.core.capture import jit
-from tfx.core.checkpoint import load_checkpoint, save_checkpoint
-from tfx.core.errors import UsageError
+from tfx.core.checkpoint import save_checkpoint
 from tfx.core.evaluation import Evaluation
 from tfx.core.generation import GenerationOptions, decoder, generate, room_after
 from tfx.core.optim import TrainState
-from tfx.core.recipe import Reporter, TrainSettings, check_autograd
+from tfx.core.recipe import Reporter, TrainSettings
 from tfx.core.runs import BEST, claim_run_dir, run_folder
 from tfx.core.schedules import Table, cosine
 from tfx.core.tensor import Tensor
@@ -28,9 +27,9 @@ from tfx.models.gpt2.model import Params, loss
 from tfx.models.gpt2.options import Options
 from tfx.models.gpt2.passing import Pass
 from tfx.models.gpt2.presets import Preset
+from tfx.models.gpt2.resumption import run_to_resume
 from tfx.models.gpt2.stepping import Advance, placed, stepping
 from tfx.models.gpt2.training_run import Run
-from tfx.models.gpt2.weights import NAME
 
 _SETTINGS = Options.FLAGS | {"data", "tokenizer", "weights", "out", "resume", "overrides"}
 _SAMPLE_TOKENS = 200
@@ -50,7 +49,11 @@ def train(
     """
     settings.refuse_unsupported(preset.name, _SETTINGS)
     clock = [time.perf_counter()]
-    run = _begin_or_resume(preset, settings, backend, report)
+    saved = run_to_resume(settings, backend)
+    if saved is None:
+        run = Run.begin(preset, settings, backend, report.note)
+    else:
+        run = Run.resume(saved, settings, backend, report.note)
     out = claim_run_dir(preset.name, settings.out, run.resumed)
     run.take_best_along(out)
     if settings.out is None:
@@ -90,18 +93,6 @@ def train(
         "timing": {"load_s": load_s, "train_s": train_s, "eval_s": eval_s, "sample_s": sample_s},
         "out": str(out),
     }
-
-
-def _begin_or_resume(
-    preset: Preset, settings: TrainSettings, backend: Backend, report: Reporter
-) -> Run:
-    check_autograd(settings.autograd, backend)
-    if settings.resume is None:
-        return Run.begin(preset, settings, backend, report.note)
-    for name in ("weights", "tokenizer"):
-        if getattr(settings, name) is not None:
-            raise UsageError(f"--{name}: the run that --resume continues has its own; leave it out")
-    return Run.resume(load_checkpoint(settings.resume, NAME), settings, backend, report.note)
 
 
 # ---- steps ---------------------------------------------------------------------------------------

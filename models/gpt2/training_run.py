@@ -27,7 +27,13 @@ from tfx.models.gpt2.language_model import end_alike, tokenizer_of
 from tfx.models.gpt2.model import Config
 from tfx.models.gpt2.options import DROPOUTS, NEW_ATTN_PDROP, Options, configured
 from tfx.models.gpt2.presets import Preset, find_weights
-from tfx.models.gpt2.resumption import moment, noted, restored, resumed_options, take_best_along
+from tfx.models.gpt2.resumption import (
+    noted,
+    restored,
+    restored_state,
+    resumed_options,
+    take_best_along,
+)
 from tfx.models.gpt2.weights import NAME, Pretrained, pretrained_in, read_pretrained
 
 Note = Callable[[str], None]
@@ -103,10 +109,7 @@ class Run:
             )
         refuse_vain_patience(options, len(corpus.val) > 0)
         evaluations = restored(Evaluations, saved, "evaluations")
-        dtype = computable(NAME, options.dtype, backend, never={DType.float16})
-        params = Parameters.from_host(found.tensors, backend, dtype)
-        m, v = (moment(saved, which, params) for which in "mv")
-        state = TrainState.resumed(params, m, v, saved.step)
+        state = restored_state(saved, found.tensors, options, backend)
         return cls(
             options, config, tokenizer, data, corpus, state, evaluations, saved.step, saved.path
         )
@@ -157,7 +160,7 @@ def _tokenizer(
     if asked is not None:
         given = load_tokenizer(find_weights(preset, asked, note))
         if found is not None:
-            _refuse_other_tokenizer(given, asked, found)
+            refuse_other_tokenizer(given, asked, found)
         return given
     if found is not None and (tokenizer := tokenizer_of(found)) is not None:
         return tokenizer
@@ -171,7 +174,8 @@ def _tokenizer(
         raise HubError(f"no tokenizer, as {fault}; or give one with --tokenizer DIR") from None
 
 
-def _refuse_other_tokenizer(given: ByteLevelBPE, asked: Path, found: Pretrained) -> None:
+def refuse_other_tokenizer(given: ByteLevelBPE, asked: Path, found: Pretrained) -> None:
+    """Refuse a tokenizer with other tokens than the one that came with weights."""
     own = None
     with suppress(TokenizerError):  # a damaged or foreign one is what another is given for
         own = tokenizer_of(found)
@@ -180,6 +184,19 @@ def _refuse_other_tokenizer(given: ByteLevelBPE, asked: Path, found: Pretrained)
             f"--tokenizer {shown(asked)} has other tokens than the one that belongs to the weights "
             f"in {shown(found.path)}; leave it out"
         )
+
+
+def config_of(found: Pretrained, overrides: Mapping[str, str]) -> Config:
+    """The configuration of weights, of which `--set` may change the dropouts."""
+    config = configured(found.config, overrides)
+    for name, before in asdict(found.config).items():
+        asked = getattr(config, name)
+        if asked != before and name not in DROPOUTS:
+            raise UsageError(
+                f"--set {name}={asked}: the weights in {shown(found.path)} are of a model "
+                f"with {before}; leave it out"
+            )
+    return config
 
 
 def _config(
@@ -191,14 +208,7 @@ def _config(
     """The configuration of a new run: of the weights, or the preset's with the vocabulary of the
     tokenizer; then `--set`."""
     if found is not None:
-        config = configured(found.config, overrides)
-        for name, before in asdict(found.config).items():
-            asked = getattr(config, name)
-            if asked != before and name not in DROPOUTS:
-                raise UsageError(
-                    f"--set {name}={asked}: the weights in {shown(found.path)} are of a model "
-                    f"with {before}; leave it out"
-                )
+        config = config_of(found, overrides)
     else:
         base = replace(preset.config, attn_pdrop=NEW_ATTN_PDROP)
         if tokenizer is not None:

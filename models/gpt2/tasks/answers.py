@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfx.core.backend import HostArray
+from tfx.core.generation.logits import softmax
 from tfx.core.tensor import Tensor
 from tfx.core.wording import kind_of, quoted
 from tfx.models.gpt2.head_losses import NO_LABEL, span_loss
@@ -18,7 +19,7 @@ from tfx.models.gpt2.passing import Pass
 from tfx.models.gpt2.tasks import metrics
 from tfx.models.gpt2.tasks.metrics import Metrics
 from tfx.models.gpt2.tasks.records import Record
-from tfx.models.gpt2.tasks.task import Example, Task, Weighing, softmax
+from tfx.models.gpt2.tasks.task import Example, Task, Weighing
 
 LONGEST = 64
 """An answer takes at most so many tokens."""

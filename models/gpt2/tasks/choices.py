@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfx.core.backend import HostArray
+from tfx.core.generation.logits import softmax
 from tfx.core.ops import lowest, where
 from tfx.core.tensor import Tensor
 from tfx.core.wording import quoted
@@ -17,7 +18,7 @@ from tfx.models.gpt2.model import Params
 from tfx.models.gpt2.passing import Pass
 from tfx.models.gpt2.tasks.metrics import Metrics
 from tfx.models.gpt2.tasks.records import Record
-from tfx.models.gpt2.tasks.task import Example, Task, Weighing, softmax, table
+from tfx.models.gpt2.tasks.task import Example, Task, Weighing, table
 
 
 class MultipleChoice(Task):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,14 +27,14 @@ from tfx.core.weights import StoredTensor
 from tfx.models.gpt2.heads import Head
 from tfx.models.gpt2.language_model import tokenizer_of
 from tfx.models.gpt2.model import Config
-from tfx.models.gpt2.options import DROPOUTS, Options, configured
+from tfx.models.gpt2.options import Options
 from tfx.models.gpt2.presets import Preset, find_weights
-from tfx.models.gpt2.resumption import moment, noted, restored, resumed_options
+from tfx.models.gpt2.resumption import noted, restored, restored_state, resumed_options
 from tfx.models.gpt2.tasks.examples import Examples, Records
 from tfx.models.gpt2.tasks.kinds import task_named
 from tfx.models.gpt2.tasks.options import EPOCHS, TaskOptions, without_own
 from tfx.models.gpt2.tasks.task import Task
-from tfx.models.gpt2.training_run import refuse_vain_patience
+from tfx.models.gpt2.training_run import config_of, refuse_other_tokenizer, refuse_vain_patience
 from tfx.models.gpt2.weights import (
     NAME,
     Pretrained,
@@ -88,7 +88,7 @@ class TaskRun:
         own, settings = TaskOptions.chosen(settings), without_own(settings)
         found = read_headed(find_weights(preset, settings.weights, note), note)
         tokenizer = _tokenizer(found, settings.tokenizer, preset, note)
-        config = _config(found.config, settings.overrides)
+        config = config_of(found, settings.overrides)
         options = Options.chosen(settings, config, fine_tuning=True)
         dtype = computable(NAME, options.dtype, backend, never={DType.float16})
         records = Records.read(data, options.val_fraction, options.seed)
@@ -135,10 +135,7 @@ class TaskRun:
             )
         refuse_vain_patience(options, len(examples.val) > 0)
         evaluations = restored(Evaluations, saved, "evaluations")
-        dtype = computable(NAME, options.dtype, backend, never={DType.float16})
-        params = Parameters.from_host(found.tensors, backend, dtype)
-        m, v = (moment(saved, which, params) for which in "mv")
-        state = TrainState.resumed(params, m, v, saved.step)
+        state = restored_state(saved, found.tensors, options, backend)
         return cls(options, own, task, data, examples, state, evaluations, saved.step, saved.path)
 
     def checkpoint(self, state: TrainState, done: int) -> Checkpoint:
@@ -180,24 +177,8 @@ def _tokenizer(found: Pretrained, asked: Path | None, preset: Preset, note: Note
             f"the tokenizer has {given.vocab_size} tokens and the model "
             f"{found.config.vocab_size} (vocab_size): they do not go together"
         )
-    if own is not None and (given.vocab, given.merges) != (own.vocab, own.merges):
-        raise TokenizerError(
-            f"--tokenizer {shown(asked)} has other tokens than the one that belongs to the weights "
-            f"in {shown(found.path)}; leave it out"
-        )
+    refuse_other_tokenizer(given, asked, found)
     return given
-
-
-def _config(before: Config, overrides: Mapping[str, str]) -> Config:
-    """The configuration of the weights, of which `--set` may change the dropouts."""
-    config = configured(before, overrides)
-    for name, value in asdict(before).items():
-        if getattr(config, name) != value and name not in DROPOUTS:
-            raise UsageError(
-                f"--set {name}={getattr(config, name)}: the weights are of a model with {value}; "
-                "leave it out"
-            )
-    return config
 
 
 def _of_epochs(settings: TrainSettings, config: Config, options: Options, examples: int) -> Options:

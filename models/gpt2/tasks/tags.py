@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfx.core.backend import HostArray
+from tfx.core.generation.logits import softmax
+from tfx.core.pipelines.places import WORD
 from tfx.core.tensor import Tensor
 from tfx.core.wording import kind_of
 from tfx.models.gpt2.head_losses import NO_LABEL, class_loss
@@ -19,10 +20,9 @@ from tfx.models.gpt2.tasks import metrics
 from tfx.models.gpt2.tasks.labels import class_names, number_of
 from tfx.models.gpt2.tasks.metrics import Metrics
 from tfx.models.gpt2.tasks.records import Record
-from tfx.models.gpt2.tasks.task import Example, Task, Weighing, balanced, softmax
+from tfx.models.gpt2.tasks.task import Example, Task, Weighing, balanced
 
 _TAGS = ("tags", "labels", "ner_tags", "pos_tags")
-_WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
 class TokenClassification(Task):
@@ -57,7 +57,7 @@ class TokenClassification(Task):
 
     def _words(self, record: Record) -> list[str]:
         if not record.has("tokens") and record.has("text"):
-            return _WORD.findall(record.text("text"))
+            return WORD.findall(record.text("text"))
         words = record.listed("tokens")
         for word in words:
             if not isinstance(word, str) or not word:

@@ -11,6 +11,7 @@ import numpy as np
 
 from tfx.core.backend import HostArray
 from tfx.core.errors import UsageError
+from tfx.core.padding import padded_right
 from tfx.core.tensor import Tensor
 from tfx.core.tokenizer import ByteLevelBPE
 from tfx.models.gpt2.heads import Head, TaskName
@@ -132,10 +133,7 @@ class Task(ABC):
         """Some examples as arrays, texts padded on the right."""
         width = self.width(examples)
         rows = [row for example in examples for row in example.rows]
-        ids: HostArray = np.full((len(rows), width), self.head.pad_token_id or 0, np.int64)
-        visible: HostArray = np.zeros(ids.shape, bool)
-        for number, row in enumerate(rows):
-            ids[number, : len(row)], visible[number, : len(row)] = row, True
+        ids, visible = padded_right(rows, width, self.head.pad_token_id or 0)
         if len(rows) > len(examples):
             ids, visible = (x.reshape(len(examples), -1, width) for x in (ids, visible))
         labels = self.targets(examples, width) if labelled else ()
@@ -159,13 +157,6 @@ class Task(ABC):
         """The token behind a text: the one that ends texts, else the end of a line."""
         end = self.tokenizer.eos_id
         return self.encoded("\n")[-1] if end is None else end
-
-
-def softmax(scores: HostArray) -> HostArray:
-    """Probabilities over the last axis, in float64."""
-    wide = np.asarray(scores, np.float64)
-    e = np.exp(wide - wide.max(-1, keepdims=True))
-    return np.asarray(e / e.sum(-1, keepdims=True))
 
 
 def balanced(counts: HostArray) -> HostArray:

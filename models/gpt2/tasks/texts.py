@@ -9,6 +9,7 @@ import numpy as np
 
 from tfx.core.backend import HostArray
 from tfx.core.errors import UsageError
+from tfx.core.generation.logits import softmax
 from tfx.core.tensor import Tensor
 from tfx.core.wording import kind_of, quoted
 from tfx.models.gpt2.head_losses import text_loss
@@ -19,7 +20,7 @@ from tfx.models.gpt2.tasks import metrics
 from tfx.models.gpt2.tasks.labels import class_names, number_of
 from tfx.models.gpt2.tasks.metrics import Metrics
 from tfx.models.gpt2.tasks.records import Record
-from tfx.models.gpt2.tasks.task import Example, Task, Weighing, balanced, ranked, softmax, table
+from tfx.models.gpt2.tasks.task import Example, Task, Weighing, balanced, ranked, table
 
 SINGLE: Problem = "single_label_classification"
 MANY: Problem = "multi_label_classification"
@@ -47,7 +48,7 @@ class TextClassification(Task):
 
     @property
     def problem(self) -> Problem:
-        return self.head.problem_type or ("regression" if len(self.head.labels) == 1 else SINGLE)
+        return self.head.named_problem or SINGLE
 
     def example(self, record: Record, labelled: bool) -> Example:
         ids = self.encoded(record.text("text")) or [self.end]

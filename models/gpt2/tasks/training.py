@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from tfx.core.backend import Backend, HostArray
-from tfx.core.checkpoint import load_checkpoint, save_checkpoint
-from tfx.core.errors import UsageError
+from tfx.core.checkpoint import save_checkpoint
 from tfx.core.evaluation import Evaluation
 from tfx.core.optim import TrainState
-from tfx.core.recipe import Reporter, TrainSettings, check_autograd
+from tfx.core.recipe import Reporter, TrainSettings
 from tfx.core.runs import BEST, claim_run_dir, run_folder
 from tfx.core.schedules import Table, cosine
 from tfx.core.tensor import Tensor
@@ -24,13 +23,12 @@ from tfx.models.gpt2.model import Params
 from tfx.models.gpt2.options import Options
 from tfx.models.gpt2.passing import Pass
 from tfx.models.gpt2.presets import Preset
-from tfx.models.gpt2.resumption import take_best_along
+from tfx.models.gpt2.resumption import run_to_resume, take_best_along
 from tfx.models.gpt2.stepping import Advance, stepping
 from tfx.models.gpt2.tasks.examples import Batches
 from tfx.models.gpt2.tasks.judging import Judge, weights_on
 from tfx.models.gpt2.tasks.run import TaskRun
 from tfx.models.gpt2.tasks.task import Weighing
-from tfx.models.gpt2.weights import NAME
 
 _SETTINGS = (Options.FLAGS - {"num_samples"}) | {
     *("task", "class_weights", "data", "tokenizer", "weights", "out", "resume", "overrides")
@@ -52,7 +50,11 @@ def train(
     """
     settings.refuse_unsupported(preset.name, _SETTINGS)
     began = time.perf_counter()
-    run = _begin_or_resume(preset, settings, backend, report)
+    saved = run_to_resume(settings, backend)
+    if saved is None:
+        run = TaskRun.begin(preset, settings, backend, report.note)
+    else:
+        run = TaskRun.resume(saved, settings, backend, report.note)
     out = claim_run_dir(preset.name, settings.out, run.resumed)
     take_best_along(run.resumed, run.done, run.evaluations.best_step, out)
     if settings.out is None:
@@ -87,19 +89,6 @@ def train(
         "timing": {"load_s": loaded - began, "train_s": seconds},
         "out": str(out),
     }
-
-
-def _begin_or_resume(
-    preset: Preset, settings: TrainSettings, backend: Backend, report: Reporter
-) -> TaskRun:
-    check_autograd(settings.autograd, backend)
-    if settings.resume is None:
-        return TaskRun.begin(preset, settings, backend, report.note)
-    for name in ("weights", "tokenizer"):
-        if getattr(settings, name) is not None:
-            raise UsageError(f"--{name}: the run that --resume continues has its own; leave it out")
-    saved = load_checkpoint(settings.resume, NAME)
-    return TaskRun.resume(saved, settings, backend, report.note)
 
 
 def _tell_of(run: TaskRun, report: Reporter) -> dict[str, float] | None:
