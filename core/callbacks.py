@@ -187,6 +187,8 @@ class Audience:
 
     def log(self, step: int, logs: Mapping[str, float]) -> None:
         """Call `on_log` with the numbers of a step that may be some steps back."""
+        if not self.callbacks:  # as in most runs, of which every step comes here
+            return
         state = replace(self.state, global_step=step)
         for callback in self.callbacks:
             self._call(callback, "on_log", state, {"logs": dict(logs)})

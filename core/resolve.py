@@ -6,9 +6,9 @@ A backend asked for by name is opened or refused; nothing falls back to another 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tfx.core.errors import BackendError, PluginError, TfxError, UsageError
 from tfx.core.plugin_loader import CRASHES
@@ -108,13 +108,7 @@ def open_model(host: PluginHost, name: str) -> Recipe:
         PluginError: the plugin that should bring it is broken, was written for a newer
             interface or for one that is no longer spoken, or fails to hand the recipe over.
     """
-    known = host.models()
-    if name not in known:
-        raise host.why_missing(name) or UsageError(
-            f"no model named {name!r}.{did_you_mean(name, known)} Models here: {_listed(known)}."
-        )
-    offer = known[name]
-    _refuse_interface(PluginError, offer, offer.spec.api)
+    offer = _offered(host, host.models(), "model", name)
     recipe: Recipe = _call_target(offer)
     lacking = [m for m in ("train", "run") if not callable(getattr(recipe, m, None))]
     if lacking:
@@ -130,17 +124,26 @@ def open_logger(host: PluginHost, name: str) -> object:
         PluginError: the plugin that should bring it is broken, was written for a newer interface
             or for one that is no longer spoken, or fails to make it.
     """
-    known = host.loggers()
-    if name not in known:
-        raise host.why_missing(name) or UsageError(
-            f"no logger named {name!r}.{did_you_mean(name, known)} Loggers here: {_listed(known)}."
-        )
-    offer = known[name]
-    _refuse_interface(PluginError, offer, offer.spec.api)
+    offer = _offered(host, host.loggers(), "logger", name)
     logger: object = _call_target(offer)
     if not callable(getattr(logger, "on_log", None)):
         raise _gave(offer, f"{kind_of(logger)} without on_log")
     return logger
+
+
+S = TypeVar("S", ModelSpec, LoggerSpec)
+
+
+def _offered(host: PluginHost, known: Mapping[str, Offer[S]], noun: str, name: str) -> Offer[S]:
+    """The offer of that name, which speaks our interface."""
+    if name not in known:
+        raise host.why_missing(name) or UsageError(
+            f"no {noun} named {name!r}.{did_you_mean(name, known)} "
+            f"{noun.capitalize()}s here: {_listed(known)}."
+        )
+    offer = known[name]
+    _refuse_interface(PluginError, offer, offer.spec.api)
+    return offer
 
 
 def ready_here(host: PluginHost) -> list[str]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from tfx.core.errors import NonFiniteError, UsageError
 from tfx.core.experiences import Decision
+from tfx.core.generation.logits import softmax
 
 START, STEP = 0.75, 0.05
 """Theta where no experience says otherwise, and by how much a judgement moves it."""
@@ -160,8 +161,7 @@ class Resonance:
         scores = np.asarray(self._model.read(ids, self.theta), np.float64)
         if not np.isfinite(scores).all():
             raise NonFiniteError("the scores are not finite: the model's parameters are too large")
-        weights = np.exp(scores - scores.max())
-        weights /= weights.sum()
+        weights = softmax(scores)
         best = np.argsort(-scores, kind="stable")[:RANKED]
         return [Choice(int(i), float(weights[i])) for i in best]
 
