@@ -497,7 +497,9 @@ def test_memory_does_not_grow(place: Place) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux")
 def test_memory_does_not_grow_on_torch(place: Place) -> None:
-    """What the process takes, with parameters, and moments, of 6.6 MB each."""
+    """What the process takes, with parameters, and moments, of 6.6 MB each. A state kept at every
+    save or evaluation would be six of them; where the allocator puts what is freed again makes one.
+    """
     pytest.importorskip("torch")
     from tfx.backends.torch.backend import TorchBackend
 
@@ -508,12 +510,12 @@ def test_memory_does_not_grow_on_torch(place: Place) -> None:
         held[step] = pages * os.sysconf("SC_PAGE_SIZE")
 
     place.listener.progress = look  # type: ignore[method-assign]
-    sizes = {"n_embd": 256, "steps": 120, "eval_every": 20, "save_every": 30, "batch_size": 1}
+    sizes = {"n_embd": 256, "steps": 120, "eval_every": 10, "save_every": 10, "batch_size": 1}
     result = place.train(TorchBackend(None), "run", **sizes, val_fraction=0.05)
     state = result["num_params"] * 4
     assert state > 6_000_000
     growth = max(held[step] for step in range(91, 121)) - max(held[s] for s in range(31, 61))
-    assert growth < state, held
+    assert growth < 2 * state, held
 
 
 def test_accumulation_saves_memory(place: Place) -> None:
