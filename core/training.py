@@ -21,7 +21,6 @@ from tfx.core.callbacks import Audience, RunArguments, RunState, listeners
 from tfx.core.errors import CheckpointError, NonFiniteError
 from tfx.core.evaluation import Evaluation
 from tfx.core.files import reason, shown
-from tfx.core.ops import stack
 from tfx.core.optim import TrainState
 from tfx.core.recipe import Reporter
 from tfx.core.runs import METRICS
@@ -243,7 +242,7 @@ class Loop:
         self._audience.control.should_log = False
         measured: dict[str, float] = {}
         if steps:
-            numbers = stack([x for step in steps for x in (step.loss, step.norm)]).tolist()
+            numbers = _on_host([x for step in steps for x in (step.loss, step.norm)])
             for step, loss, norm in zip(steps, numbers[::2], numbers[1::2], strict=True):
                 _refuse_non_finite(step.number, loss, norm, self.metrics)
                 self.report.progress(step.number, last, loss, step.seconds)
@@ -275,6 +274,14 @@ class Loop:
         }
         self.metrics.add(step=step.number, **logs)
         self._audience.log(step.number, logs)
+
+
+def _on_host(scalars: Sequence[Tensor]) -> list[float]:
+    """The numbers of 0-d tensors, brought over as one array."""
+    backend = scalars[0].backend
+    rows = [backend.reshape(x.data, shape=(1,)) for x in scalars]
+    numbers: list[float] = Tensor(backend.concat(*rows, axis=0), backend).tolist()
+    return numbers
 
 
 def _refuse_non_finite(step: int, loss: float, norm: float, metrics: Metrics) -> None:

@@ -43,9 +43,9 @@ def example(settings: CompareSettings, backend: Backend, note: Callable[[str], N
             f"the prompt has {len(document)} characters; this model takes at most "
             f"{model.config.block_size - 1}"
         )
-    ids, targets = model.windows(document)
+    window = model.windows(document)
 
     def mean_loss(p: Params) -> Tensor:
-        return loss(p, model.config, ids, targets)
+        return loss(p, model.config, *window)
 
     return Example(model.params, mean_loss)

@@ -81,6 +81,10 @@ def attend(p: Params, config: Config, layer: int, x: Tensor, cache: KVCache | No
     return linear(y, p[f"layer{layer}.attn_wo"])
 
 
-def loss(p: Params, config: Config, ids: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of the next token over the positions of one document."""
-    return cross_entropy(forward(p, config, ids), targets).mean()
+def loss(p: Params, config: Config, ids: Tensor, targets: Tensor, shares: Tensor) -> Tensor:
+    """Cross-entropy of the next token, of each position as much as its share (T,) says.
+
+    1 / n for each of n positions is their mean. A share of 0 leaves out what fills up a document
+    behind its end, and causality hides that from all before it.
+    """
+    return (cross_entropy(forward(p, config, ids), targets) * shares).sum()

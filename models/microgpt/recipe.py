@@ -155,7 +155,7 @@ class MicroGPT:
                 f"--docs {first}:{last}: there are documents 0:{len(documents)}, end exclusive"
             )
         began = time.perf_counter()
-        judged = jit(lambda ids, targets: loss(model.params, model.config, ids, targets))
+        judged = jit(lambda *window: loss(model.params, model.config, *window))
         losses = [judged(*model.windows(text)).item() for text in documents[first:last]]
         mean = float(np.mean(losses))
         if not math.isfinite(mean):

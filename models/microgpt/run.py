@@ -26,6 +26,10 @@ from tfx.models.microgpt.vocabulary import Vocabulary
 
 NAME = "microgpt"
 
+SHORTEST = 16
+"""Positions that a document takes at least, where the model has as many: more of them cost little
+as long as calls cost more than numbers."""
+
 
 @dataclass
 class Model:
@@ -51,12 +55,23 @@ class Model:
         chosen = computable(NAME, dtype or stored["wte"].dtype, backend)
         return cls(config, vocabulary, Parameters.from_host(stored, backend, chosen))
 
-    def windows(self, document: str) -> tuple[Tensor, Tensor]:
-        """The tokens of a document and the tokens that follow them, at most block_size of each."""
-        ids = np.array(self.vocabulary.document(document))[: self.config.block_size + 1]
-        backend = self.params.flat.backend
+    def windows(self, document: str) -> tuple[Tensor, Tensor, Tensor]:
+        """The tokens of a document, the tokens that follow them, and the share of each in the mean
+        loss: three of (T,), at most block_size. T is one of few numbers, as a step is recorded anew
+        for each, and what is behind the end of the document has no share.
+        """
+        ids = self.vocabulary.document(document)[: self.config.block_size + 1]
+        count = len(ids) - 1
+        room = min(max(SHORTEST, 1 << (count - 1).bit_length()), self.config.block_size)
+        tokens, shares = np.zeros((2, room), np.int64), np.zeros(room)
+        tokens[:, :count], shares[:count] = (ids[:-1], ids[1:]), 1 / count
+        backend, dtype = self.params.flat.backend, self.params.flat.dtype
         index = backend.index_dtype
-        return tensor(ids[:-1], backend, index), tensor(ids[1:], backend, index)
+        return (
+            tensor(tokens[0], backend, index),
+            tensor(tokens[1], backend, index),
+            tensor(shares, backend, dtype),
+        )
 
 
 @dataclass

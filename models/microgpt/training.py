@@ -13,6 +13,8 @@ from tfx.core.tensor import Tensor
 from tfx.models.microgpt.model import Params, loss
 from tfx.models.microgpt.run import Run
 
+Window = tuple[Tensor, Tensor, Tensor]
+
 
 def step_of(
     run: Run, schedule: Table
@@ -30,16 +32,14 @@ def step_of(
     )
     at_once = options.batch_size * options.grad_accum
 
-    def mean_loss(p: Params, documents: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        losses = [loss(p, run.model.config, ids, targets) for ids, targets in documents]
+    def mean_loss(p: Params, documents: Sequence[Window]) -> Tensor:
+        losses = [loss(p, run.model.config, *window) for window in documents]
         return losses[0] if at_once == 1 else sum(losses[1:], losses[0]) * (1 / at_once)
 
     differentiate = value_and_grad(mean_loss, autograd=options.autograd)
 
     @partial(jit, donate_argnums=(0,))
-    def learn(
-        state: TrainState, documents: Sequence[tuple[Tensor, Tensor]]
-    ) -> tuple[TrainState, Tensor, Tensor]:
+    def learn(state: TrainState, documents: Sequence[Window]) -> tuple[TrainState, Tensor, Tensor]:
         value, grads = differentiate(state.params, documents)
         state, norm = optimizer.update(state, value, state.params.flatten(grads))
         return state, value, norm

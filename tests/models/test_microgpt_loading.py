@@ -41,7 +41,7 @@ def test_the_likeliest_names_are_those_of_the_sampler(weights: Path, backend: Ba
 def test_its_scores_are_those_of_the_network(weights: Path) -> None:
     model = tfx.load(weights, backend="numpy")
     held = Model.of(load_checkpoint(weights, "microgpt"), model.backend)
-    ids, _ = held.windows("emma")
+    ids, _, _ = held.windows("emma")
     wanted = forward(held.params, held.config, ids).numpy()
     np.testing.assert_allclose(model.logits("emma"), wanted[:5], rtol=1e-9)
     found = tfx.pipeline("perplexity", model)("emma")

@@ -77,8 +77,8 @@ def steps(run: Run, autograd: Any) -> Iterator[tuple[float, dict[str, HostArray]
     differentiate = value_and_grad(loss, autograd=autograd)
     optimizer = AdamW(linear(STEPS, 0.01), run.model.params, beta1=0.85, beta2=0.99)
     for text in run.documents[:STEPS]:
-        ids, targets = run.model.windows(text)
-        value, grads = differentiate(run.state.params, run.model.config, ids, targets)
+        window = run.model.windows(text)
+        value, grads = differentiate(run.state.params, run.model.config, *window)
         flat = run.state.params.flatten(grads)
         run.state, _ = optimizer.update(run.state, value, flat)
         yield value.item(), {name: g.numpy() for name, g in grads.items()}
@@ -284,17 +284,21 @@ def test_windows_and_vocabulary() -> None:
     assert vocabulary.characters == ("a", "b", "z", "é")
     assert (len(vocabulary), vocabulary.bos) == (5, 4)
     params = Parameters.from_host({"x": np.zeros(1)}, _numpy(), DType.float64)
-    model = Model(Config(5, block_size=3), vocabulary, params)
 
-    def windows(text: str) -> tuple[list[int], list[int]]:
-        ids, targets = model.windows(text)
+    def windows(text: str, block_size: int = 3) -> tuple[list[int], list[int], list[float]]:
+        model = Model(Config(5, block_size=block_size), vocabulary, params)
+        ids, targets, shares = model.windows(text)
         assert ids.dtype is targets.dtype is DType.int64
-        return ids.tolist(), targets.tolist()
+        assert shares.dtype is DType.float64
+        return ids.tolist(), targets.tolist(), shares.tolist()
 
-    assert windows("ab") == ([4, 0, 1], [0, 1, 4])
-    assert windows("z") == ([4, 2], [2, 4])
-    assert windows("abz") == ([4, 0, 1], [0, 1, 2])  # no room for the end
-    assert windows("abzézaz") == ([4, 0, 1], [0, 1, 2])
+    third = 1 / 3
+    assert windows("ab") == ([4, 0, 1], [0, 1, 4], [third] * 3)
+    assert windows("z") == ([4, 2, 0], [2, 4, 0], [0.5, 0.5, 0])
+    assert windows("abz") == ([4, 0, 1], [0, 1, 2], [third] * 3)  # no room for the end
+    assert windows("abzézaz") == ([4, 0, 1], [0, 1, 2], [third] * 3)
+    lengths = [len(windows("a" * n, 40)[0]) for n in (1, 15, 16, 31, 32, 50)]
+    assert lengths == [16, 16, 32, 32, 40, 40]
 
 
 def _numpy() -> Backend:

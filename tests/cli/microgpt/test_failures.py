@@ -35,7 +35,7 @@ def test_a_loss_that_is_not_finite(invoke: Invoke) -> None:
     result = invoke(*common, "--lr", "1e300", "--out", "run")
     assert result.exit_code == 3
     assert result.stderr.splitlines()[-1] == (
-        "tfx: the gradient norm (nan) of step 2 is not finite; parameters and optimizer stayed as "
+        "tfx: the loss (nan) of step 2 is not finite; parameters and optimizer stayed as "
         "after step 1, and were not saved; lower --lr or set --grad-clip"
     )
     assert os.listdir("run") == ["metrics.jsonl"]
