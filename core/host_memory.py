@@ -66,6 +66,11 @@ def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     return np.asarray(_Lease(memory)).view(kind).reshape(shape)
 
 
+def give_back() -> None:
+    """Let go of what was kept for the next request."""
+    _free.clear()
+
+
 # ---- all that is allocated -----------------------------------------------------------------------
 
 # glibc's malloc.h. What it takes from the system piece by piece (mmap) goes back when it is freed;

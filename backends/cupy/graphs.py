@@ -15,7 +15,7 @@ from typing import Any
 import cupy
 
 from tfx.backends.cupy.cutting import Allocator, Cutting, Lent, Step, Uncapturable
-from tfx.backends.cupy.places import Home, alias, copy_to, home_for, overlap, same_place
+from tfx.backends.cupy.places import Home, alias, copy_to, home_for, same_place
 from tfx.core.backend import Array
 from tfx.core.capture.copies import apart
 from tfx.core.capture.program import Program
@@ -206,10 +206,6 @@ class GraphReplay:
         for i, x in before.items():
             copy_to(inputs[i], x)
         return inputs
-
-    def kept_apart(self, recorded: Sequence[Array], inputs: Sequence[Array]) -> Sequence[Array]:
-        mine = [inputs[i] for i in self._given_up]
-        return [x.copy() if any(overlap(x, y) for y in mine) else x for x in recorded]
 
     def listing(self) -> str:
         return "\n".join(self._lines)

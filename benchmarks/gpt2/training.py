@@ -101,8 +101,9 @@ def tfx(backend: str, args: argparse.Namespace) -> Round:
         weight_decay=DECAY,
         grad_clip=CLIP,
     )
-    weights = random_weights(args.size, SPREAD)
-    params = Parameters.from_host(weights, tfx.backend(backend), DType.float32)
+    params = Parameters.from_host(
+        random_weights(args.size, SPREAD), tfx.backend(backend), DType.float32
+    )
     ids = corpus(args)
     state = TrainState.start(params)
     run = Run(options, config, None, Path(), Corpus(ids, ids[:0]), state)

@@ -2,8 +2,8 @@
 
     python benchmarks/microgpt/replay.py
 
-The same 1000 steps three times, on NumPy alone: computed, captured with a step recorded when it first
-comes, and once more when it is there. All in this process, one after the other.
+The same 1000 steps three times, on NumPy alone: computed, captured with a step recorded when it
+first comes, and once more when it is there. All in this process, one after the other.
 """
 
 from __future__ import annotations

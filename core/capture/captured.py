@@ -13,7 +13,7 @@ from tfx.core import tree
 from tfx.core.backend import Array, Backend
 from tfx.core.capture.copies import apart, copied
 from tfx.core.capture.explaining import explained
-from tfx.core.capture.nearness import check_replay
+from tfx.core.capture.nearness import Recorded, check_replay
 from tfx.core.capture.recorder import NotCapturable, Recorder
 from tfx.core.capture.replay import Memory, Replay, replay_of
 from tfx.core.capture.simplify import without_dead_calls
@@ -153,18 +153,15 @@ class Captured(Generic[T]):
         finally:
             _recording_lock.release()
         outputs = tree.leaves(out)
-        expected = [x.data for x in outputs]
-        program = recorder.program(expected)
+        program = recorder.program([x.data for x in outputs])
         without_dead_calls(program)
         homes = self._homes(args, outputs, leaves)
         replay = replay_of(program, homes, self._memory)
         form = tree.like(out, map(_standing_for, outputs))
-        if recorder.before:  # the function wrote to an input, which may be one of its outputs
-            expected = [copied(backend, x) for x in expected]
-        else:
-            expected = [*replay.kept_apart(expected, raw)]
+        recorded = [Recorded.of(backend, x.data) for x in outputs]
+        del out, outputs, raw  # a replay needs the room
         found = replay(replay.restored(inputs, recorder.before))
-        check_replay(self._name, backend, expected, found)
+        check_replay(self._name, backend, recorded, found)
         kept = self._kept[key] = _Kept(backend, replay, form=form)
         return kept.result(found)
 

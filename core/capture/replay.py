@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tfx.core import host_memory
 from tfx.core.backend import Array, Backend, HostArray
 from tfx.core.capture.copies import apart
 from tfx.core.capture.functional import straight_line
@@ -38,9 +39,6 @@ class Replay(Protocol):
 
     def restored(self, inputs: Sequence[Array], before: Mapping[int, Array]) -> Sequence[Array]:
         """Inputs as they were before recording wrote to some: of those, copies from `before`."""
-
-    def kept_apart(self, recorded: Sequence[Array], inputs: Sequence[Array]) -> Sequence[Array]:
-        """What was recorded, copied where it lies in inputs that a run writes over."""
 
     def listing(self) -> str:
         """What a run does, for people."""
@@ -160,9 +158,6 @@ class AsRecorded:
     def __call__(self, inputs: Sequence[Array]) -> list[Array]:
         return self._run(inputs)
 
-    def kept_apart(self, recorded: Sequence[Array], inputs: Sequence[Array]) -> Sequence[Array]:
-        return recorded
-
     def restored(self, inputs: Sequence[Array], before: Mapping[int, Array]) -> Sequence[Array]:
         return [before.get(i, x) for i, x in enumerate(inputs)]
 
@@ -205,16 +200,13 @@ class Settled:
         self._run()
         return [x.copy() if home is None else home.key() for x, home in self._outputs]
 
-    def kept_apart(self, recorded: Sequence[Array], inputs: Sequence[Array]) -> list[Array]:
-        mine = [inputs[i] for i in self._homes.values()]
-        return [x.copy() if any(np.may_share_memory(x, y) for y in mine) else x for x in recorded]
-
     def restored(self, inputs: Sequence[Array], before: Mapping[int, Array]) -> Sequence[Array]:
         for i, x in before.items():
             np.copyto(inputs[i], x)
         return inputs
 
     def _lay_out(self, inputs: Sequence[Array]) -> None:
+        host_memory.give_back()  # what was computed anew at each step has its place now
         at_home = {i: self._memory.home(i, inputs[i]) for i in self._homes.values()}
         places = []
         self._copied, self._in_place = [], []

@@ -35,6 +35,14 @@ def test_an_array_is_as_asked_for() -> None:
             assert (x == 1).all()
 
 
+def test_what_is_kept_can_be_given_back(nothing_free: list[Any]) -> None:
+    x = empty((LARGE,), np.uint8)
+    del x
+    assert len(nothing_free) == 1
+    host_memory.give_back()
+    assert not nothing_free
+
+
 def test_memory_is_used_again_once_the_last_view_is_gone() -> None:
     x = empty((LARGE,), np.uint8)
     where = address(x)

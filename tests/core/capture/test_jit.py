@@ -6,6 +6,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from tfx.core import nn
 from tfx.core.autograd import value_and_grad
 from tfx.core.backend import Backend
 from tfx.core.capture import Captured, eager, jit
+from tfx.core.capture.nearness import Recorded, check_replay
 from tfx.core.capture.program import Call, Program, Value
 from tfx.core.capture.replay import replay_of
 from tfx.core.creation import arange, full, tensor
@@ -334,6 +336,20 @@ def test_equal_calls_whose_results_are_written_to_stay_apart(backend: Backend) -
     for x, s in ((1.0, 7.0), (2.0, 3.0)):
         first, second = captured(on(backend, x, x), on(backend, s))
         assert (first.tolist(), second.tolist()) == ([s, 0.0], [0.0, s + 1])
+
+
+def test_of_a_large_output_a_part_is_compared(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every third number, as that is the next odd step."""
+    monkeypatch.setattr("tfx.core.capture.nearness.SAMPLED", 20)
+    for place, is_seen in ((3, True), (39, True), (38, False)):
+        recorded = on(backend, *range(40))
+        was = Recorded.of(backend, recorded.data)
+        assert was.sample.size == 14
+        other = (recorded + 0).write(on(backend, 1e6), tensor(place, backend, backend.index_dtype))
+        with pytest.raises(CaptureError, match="is another") if is_seen else nullcontext():
+            check_replay("it", backend, [was], [other.data])
 
 
 def test_what_was_refused_is_not_kept(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:

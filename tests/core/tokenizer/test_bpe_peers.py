@@ -200,9 +200,7 @@ def test_two_thousand_texts(
 
 
 @pytest.mark.slow
-def test_many_texts(
-    tokenizer: ByteLevelBPE, tiktoken: Any, tokenizers: dict[bool, Any]
-) -> None:
+def test_many_texts(tokenizer: ByteLevelBPE, tiktoken: Any, tokenizers: dict[bool, Any]) -> None:
     same_on(30_000, tokenizer, tiktoken, tokenizers)
 
 
