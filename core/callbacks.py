@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tfx.core.wording import one_line
 
@@ -37,12 +37,22 @@ class RunArguments:
         max_steps: after how many steps it ends.
         save_steps: steps between checkpoints; 0: only at the end.
         eval_steps: steps between evaluations; 0: there are none.
+        metric_for_best_model, greater_is_better, load_best_model_at_end, num_train_epochs: what
+            those of transformers' callbacks ask for who judge a run; they are the same for all.
     """
 
     output_dir: Path
     max_steps: int
     save_steps: int = 0
     eval_steps: int = 0
+    metric_for_best_model: ClassVar[str] = "eval_loss"
+    greater_is_better: ClassVar[bool] = False
+    load_best_model_at_end: ClassVar[bool] = False
+    num_train_epochs: ClassVar[int] = 1
+
+    @property
+    def eval_strategy(self) -> str:
+        return "steps" if self.eval_steps else "no"
 
 
 @dataclass
@@ -52,14 +62,27 @@ class RunState:
     Attributes:
         global_step: steps taken; in `on_log`, up to the one that the numbers are of.
         max_steps: after how many it ends.
-        best_metric: the lowest `"val_loss"` so far; None before the first evaluation.
+        best_metric: the lowest `"val_loss"` so far, in `on_evaluate` that of the evaluations before;
+            None if there was none.
         best_global_step: how many steps that one came after.
+        log_history: what `on_log` was given, each with its `"step"`, since the run began or was
+            resumed.
+        is_world_process_zero, is_local_process_zero: True, as there is one process.
     """
 
     global_step: int
     max_steps: int
     best_metric: float | None = None
     best_global_step: int | None = None
+    log_history: list[dict[str, float]] = field(default_factory=list)
+    is_world_process_zero: ClassVar[bool] = True
+    is_local_process_zero: ClassVar[bool] = True
+
+    @property
+    def epoch(self) -> float:
+        """The share of the run that is behind it: a run is one epoch, as it is in transformers
+        where data have no length."""
+        return self.global_step / self.max_steps
 
 
 @dataclass
@@ -71,6 +94,7 @@ class Control:
 
     Attributes:
         should_training_stop: end the run in good order, with a checkpoint. It stays True.
+        should_epoch_stop: the same, as a run is one epoch.
         should_evaluate: evaluate the state; nothing comes of it where a run has no evaluation.
             Asked for in `on_log` or later, it is done after the next step.
         should_save: write a checkpoint.
@@ -78,6 +102,7 @@ class Control:
     """
 
     should_training_stop: bool = False
+    should_epoch_stop: bool = False
     should_evaluate: bool = False
     should_save: bool = False
     should_log: bool = False
@@ -88,8 +113,8 @@ class Callback:
 
     A callback need not be of this class: whatever has some of these hooks is one.
 
-    There are no hooks for epochs, since a run counts in steps; none within a step, which is one
-    captured program; and none for predictions, which are no part of a run.
+    There are no hooks within a step, which is one captured program; and none for predictions, which
+    are no part of a run.
 
     `params` are the parameters by name, as they are in that moment: the next step writes over
     them, so copy what is to stay. What a hook returns is ignored.
@@ -99,6 +124,11 @@ class Callback:
         self, args: RunArguments, state: RunState, control: Control, **kwargs: Any
     ) -> None:
         """Before the first step, or the first of those that a resumed run has left."""
+
+    def on_epoch_begin(
+        self, args: RunArguments, state: RunState, control: Control, **kwargs: Any
+    ) -> None:
+        """The same moment: a run is one epoch."""
 
     def on_step_begin(
         self, args: RunArguments, state: RunState, control: Control, **kwargs: Any
@@ -118,10 +148,16 @@ class Callback:
     def on_evaluate(
         self, args: RunArguments, state: RunState, control: Control, **kwargs: Any
     ) -> None:
-        """The state was evaluated: `metrics`, with `"val_loss"`, and `params`."""
+        """The state was evaluated: `metrics`, with `"val_loss"`, and `params`. Each metric is there
+        under transformers' name too, `"eval_loss"`."""
 
     def on_save(self, args: RunArguments, state: RunState, control: Control, **kwargs: Any) -> None:
         """A checkpoint was written, with `params`. There is always one after the last step."""
+
+    def on_epoch_end(
+        self, args: RunArguments, state: RunState, control: Control, **kwargs: Any
+    ) -> None:
+        """Just before `on_train_end`."""
 
     def on_train_end(
         self, args: RunArguments, state: RunState, control: Control, **kwargs: Any
@@ -175,9 +211,11 @@ class Audience:
     def attending(self) -> Iterator[None]:
         """A run from its beginning to its end."""
         self.tell("on_train_begin")
+        self.tell("on_epoch_begin")
         try:
             yield
         finally:
+            self.tell("on_epoch_end")
             self.tell("on_train_end")
 
     def tell(self, hook: str, **kwargs: Any) -> None:
@@ -185,10 +223,16 @@ class Audience:
         for callback in self.callbacks:
             self._call(callback, hook, self.state, kwargs)
 
+    def judge(self, measured: Mapping[str, float], params: object) -> None:
+        """Call `on_evaluate` with what was measured."""
+        theirs = {f"eval_{name.removeprefix('val_')}": x for name, x in measured.items()}
+        self.tell("on_evaluate", metrics={**measured, **theirs}, params=params)
+
     def log(self, step: int, logs: Mapping[str, float]) -> None:
         """Call `on_log` with the numbers of a step that may be some steps back."""
         if not self.callbacks:  # as in most runs, of which every step comes here
             return
+        self.state.log_history.append({**logs, "step": step})
         state = replace(self.state, global_step=step)
         for callback in self.callbacks:
             self._call(callback, "on_log", state, {"logs": dict(logs)})

@@ -194,7 +194,13 @@ class Loop:
         every = self.evaluation.every if self.evaluation else 0
         args = RunArguments(self.metrics.path.parent, last, self.save_every, every)
         state = RunState(first, last)
+        self._know_the_best(state)
         return Audience((*self.callbacks, *listeners()), args, state, self.report.note)
+
+    def _know_the_best(self, state: RunState) -> None:
+        if self.evaluation and self.evaluation.past.best:
+            state.best_metric = self.evaluation.past.best["val_loss"]
+            state.best_global_step = self.evaluation.past.best_step
 
     def _end_step(self, state: TrainState, done: int, last: int) -> None:
         """Ask for what is due, and let the callbacks ask for more, or for less."""
@@ -210,7 +216,8 @@ class Loop:
         self.report.note("saving after this step; Ctrl-C again stops at once")
 
     def _given_up(self) -> bool:
-        return self._exhausted() or self._audience.control.should_training_stop
+        control = self._audience.control
+        return self._exhausted() or control.should_training_stop or control.should_epoch_stop
 
     def _exhausted(self) -> bool:
         return self.evaluation is not None and self.evaluation.exhausted
@@ -251,18 +258,15 @@ class Loop:
                 self._note(step, loss, norm, measured)
             self.metrics.flush()
         if measured and state is not None:
-            self._audience.tell("on_evaluate", metrics=measured, params=state.params)
+            self._audience.judge(measured, state.params)
+            self._know_the_best(self._audience.state)
         self._read_at = time.monotonic()
 
     def _evaluate(self, state: TrainState, done: int) -> dict[str, float]:
-        audience, evaluation = self._audience, self.evaluation
-        audience.control.should_evaluate = False
-        if evaluation is None:
+        self._audience.control.should_evaluate = False
+        if self.evaluation is None:
             return {}
-        measured = evaluation.look(state, done, self.report)
-        audience.state.best_metric = evaluation.past.best["val_loss"]
-        audience.state.best_global_step = evaluation.past.best_step
-        return dict(measured)
+        return dict(self.evaluation.look(state, done, self.report))
 
     def _note(self, step: _Step, loss: float, norm: float, measured: dict[str, float]) -> None:
         logs = {

@@ -13,7 +13,7 @@ import pytest
 from tfx.backends.numpy.backend import NumpyBackend
 from tfx.core import training
 from tfx.core.autograd import value_and_grad
-from tfx.core.callbacks import HOOKS, Callback, listening
+from tfx.core.callbacks import HOOKS, Callback, Control, RunState, listening
 from tfx.core.dtypes import DType
 from tfx.core.errors import NonFiniteError
 from tfx.core.evaluation import Evaluation, Evaluations
@@ -23,7 +23,8 @@ from tfx.core.schedules import linear
 from tfx.core.tensor import Tensor
 from tfx.core.training import Loop, Metrics, Stopped
 
-BEGIN, END = ("on_train_begin", 0), "on_train_end"
+BEGIN = [("on_train_begin", 0), ("on_epoch_begin", 0)]
+END = ["on_epoch_end", "on_train_end"]
 
 
 class Quiet:
@@ -123,13 +124,13 @@ def test_the_order_is_that_of_the_trainer(tmp_path: Path) -> None:
     heard = Recorder()
     Run(tmp_path, heard, save_every=2).evaluated(2, 3.0, 2.0).run(3)
     assert heard.heard == [
-        BEGIN,
+        *BEGIN,
         *[("on_step_begin", 0), ("on_step_end", 1), ("on_log", 1)],
         *[("on_step_begin", 1), ("on_step_end", 2), ("on_log", 2)],
         *[("on_evaluate", 2), ("on_save", 2)],
         *[("on_step_begin", 2), ("on_step_end", 3), ("on_log", 3)],
         *[("on_evaluate", 3), ("on_save", 3)],
-        (END, 3),
+        *[(hook, 3) for hook in END],
     ]
 
 
@@ -137,9 +138,8 @@ def test_transformers_has_these_hooks_in_this_order() -> None:
     theirs = pytest.importorskip("transformers").TrainerCallback
     named = [name for name in vars(theirs) if name.startswith("on_")]
     left_out = {
-        *("on_init_end", "on_epoch_begin", "on_epoch_end", "on_pre_optimizer_step"),
-        *("on_optimizer_step", "on_substep_end", "on_predict", "on_prediction_step"),
-        "on_push_begin",
+        *("on_init_end", "on_pre_optimizer_step", "on_optimizer_step", "on_substep_end"),
+        *("on_predict", "on_prediction_step", "on_push_begin"),
     }
     assert set(named) - left_out == set(HOOKS)
 
@@ -163,6 +163,47 @@ def test_a_callback_written_for_transformers_is_told(tmp_path: Path) -> None:
     assert [(line["step"], line["loss"]) for line in run.lines] == losses
     assert len(losses) == 2
     assert run.report.notes == ["ended early: a callback asked for it"]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_callbacks_of_transformers_work_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    patient = transformers.EarlyStoppingCallback(early_stopping_patience=2)
+    theirs = [patient, transformers.PrinterCallback(), transformers.ProgressCallback()]
+    losses = [3.0, 2.0, 2.5, 1.5, 1.6, 1.6, 1.0]
+    run = Run(tmp_path, *theirs).evaluated(2, *losses)
+    run.run(50)
+    assert run.report.notes[-1] == "ended early: a callback asked for it"
+    assert not any("failed" in line for line in run.report.notes)
+    assert [line["val_loss"] for line in run.lines if "val_loss" in line] == losses[:6]
+    printed = capsys.readouterr()
+    assert printed.out.count("'grad_norm'") == 2 * 12  # a printer's, and the bar's
+    assert "12/50" in printed.err
+
+
+@pytest.mark.usefixtures("at_once")
+def test_what_transformers_state_has(tmp_path: Path) -> None:
+    """Read as its documentation and many callbacks do; what both have is spelled alike."""
+    seen: list[tuple[float, int, bool]] = []
+
+    def logged(args: Any, state: Any, control: Any, **_: Any) -> None:
+        last = state.log_history[-1]
+        seen.append((state.epoch, last["step"], state.is_world_process_zero))
+        control.should_epoch_stop = state.global_step == 3
+
+    run = Run(tmp_path, Recorder(on_log=logged))
+    run.run(4)
+    assert seen == [(0.25, 1, True), (0.5, 2, True), (0.75, 3, True)]
+    assert run.saved == [3]
+    theirs = pytest.importorskip("transformers.trainer_callback")
+    for ours, other in (
+        (RunState(0, 1), theirs.TrainerState()),
+        (Control(), theirs.TrainerControl()),
+    ):
+        names = {name for name in dir(ours) if not name.startswith("_")}
+        assert names <= set(dir(other)), names - set(dir(other))
 
 
 def test_losses_come_late_and_say_of_which_step(
@@ -199,15 +240,17 @@ def test_what_else_is_told(tmp_path: Path) -> None:
         *(tmp_path, 4, 5, 2),
     )
     assert seen["max"] == 4
-    assert seen["judged"] == [({"val_loss": 3.0}, 3.0, 2), ({"val_loss": 4.0}, 3.0, 2)]
+    assert seen["judged"] == [
+        ({"val_loss": 3.0, "eval_loss": 3.0}, None, None),
+        ({"val_loss": 4.0, "eval_loss": 4.0}, 3.0, 2),
+    ]
     assert 2 < seen["x"] < 3
-    assert not hasattr(Callback, "on_epoch_end")
 
 
 def test_a_resumed_run_begins_where_it_goes_on(tmp_path: Path) -> None:
     heard = Recorder()
     Run(tmp_path, heard).run(9, first=7)
-    assert heard.heard[0] == ("on_train_begin", 7)
+    assert heard.heard[:2] == [(hook, 7) for hook, _ in BEGIN]
     assert heard.steps("on_step_end") == [8, 9]
 
 
@@ -230,7 +273,7 @@ def test_a_stop_in_good_order(tmp_path: Path) -> None:
     run = Run(tmp_path, heard)
     run.run(50)
     assert (run.saved, len(run.lines)) == ([3], 3)
-    assert heard.heard[-2:] == [("on_save", 3), (END, 3)]
+    assert heard.heard[-2:] == [(hook, 3) for hook in END]
     assert run.report.notes == ["ended early: a callback asked for it"]
 
 
@@ -239,7 +282,8 @@ def test_early_stopping_by_a_callback(tmp_path: Path) -> None:
     """As users of the Trainer write it: by what an evaluation measured."""
 
     def judge(args: Any, state: Any, control: Any, *, metrics: Any, **_: Any) -> None:
-        control.should_training_stop = metrics["val_loss"] > state.best_metric
+        best = state.best_metric
+        control.should_training_stop = best is not None and metrics["val_loss"] > best
 
     run = Run(tmp_path, Recorder(on_evaluate=judge)).evaluated(2, 3.0, 2.0, 2.5, 1.0)
     run.run(50)
@@ -326,7 +370,7 @@ def test_the_end_is_told_when_it_is_an_error(tmp_path: Path) -> None:
     run.spoil = {3: float("nan")}
     with pytest.raises(NonFiniteError):
         run.run(20)
-    assert heard.heard[-1][0] == END
+    assert [hook for hook, _ in heard.heard[-2:]] == END
     assert heard.steps("on_log") == [1, 2]
 
 
@@ -338,7 +382,7 @@ def test_ctrl_c_in_a_callback_is_the_users(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         run.run(20)
     assert run.saved == [1]
-    assert heard.heard[-2:] == [("on_save", 1), (END, 1)]
+    assert heard.heard[-3:] == [("on_save", 1), *((hook, 1) for hook in END)]
 
 
 # ---- who is told ---------------------------------------------------------------------------------
@@ -351,4 +395,4 @@ def test_those_who_listen_hear_every_run_within(tmp_path: Path) -> None:
             Run(tmp_path, own).run(1)
         Run(tmp_path).run(1)
     Run(tmp_path).run(1)
-    assert [len(who.steps(END)) for who in (own, outer, inner)] == [1, 2, 1]
+    assert [len(who.steps("on_train_end")) for who in (own, outer, inner)] == [1, 2, 1]
