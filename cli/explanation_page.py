@@ -1,8 +1,8 @@
 """`tfx explain --html`: one page with pictures, with all it needs in itself.
 
-Tables and the coloured text are HTML, which is here without a script, too. The script draws the
-maps of attention and shows details, from the numbers in the page's JSON. A policy in the page's
-head forbids the browser to fetch anything.
+Tables, the coloured text and all that is said of a token or a head are HTML. The script draws the
+maps of attention, from the numbers in the page's JSON, and shows what is pointed at. A policy in
+the page's head forbids the browser to fetch anything.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from tfx.cli.explanation_tables import (
     parts,
     predictions,
 )
-from tfx.cli.explanation_words import count, decimals, spelled
-from tfx.core.explanation import Explanation, Prediction
+from tfx.cli.explanation_words import count, decimals, percent, spelled
+from tfx.core.explanation import Alternative, AttentionMap, Explanation, Prediction
 
 TEMPLATES = Path(__file__).parent / "templates" / "explanation"
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -117,6 +117,7 @@ def _text(found: Explanation) -> Iterator[str]:
     most = math.log(found.vocab_size)
     before: list[Prediction | None] = [None, *found.predictions]
     chips = "".join(_chip(found, place, said, most) for place, said in enumerate(before))
+    expected = "".join(_expected(found, place, said) for place, said in enumerate(before))
     yield from _section(
         "Token by token",
         "How hard each token was to predict (loss), or how open it was what would come (entropy), "
@@ -127,7 +128,7 @@ def _text(found: Explanation) -> Iterator[str]:
 <span class="faint">0 <span class="scale"></span> {decimals(most)} nats, as by mere guessing
 </span></fieldset>
 <div id="text" class="text by-loss">{chips}</div>
-<div id="detail" class="detail" aria-live="polite"></div>
+<div id="expected" class="detail" aria-live="polite">{expected}</div>
 <details><summary>All of it as a table</summary>{predictions(found)}</details>""",
     )
 
@@ -143,7 +144,7 @@ def _chip(found: Explanation, place: int, said: Prediction | None, most: float) 
             words = f"loss {decimals(said.loss)}, {words}"
             style += f";--loss:{min(1, said.loss / most):.4f}"
     text = _visible(found, place) if here else "?"
-    label = spelled(found.token_ids[place], found.texts[place]) if here else "what comes next"
+    label = _spelled(found, place) if here else "what comes next"
     shown = f"{place}: {label}, {words}"
     kind = "token" if said is not None and here else "token unknown"
     ends_line = here and (found.texts[place] or "").endswith("\n")
@@ -151,6 +152,35 @@ def _chip(found: Explanation, place: int, said: Prediction | None, most: float) 
         f'<button type="button" class="{kind}" style="{style}" title="{escape(shown)}" '
         f'aria-label="{escape(shown)}">{escape(text)}</button>{"<br>" if ends_line else ""}'
     )
+
+
+def _expected(found: Explanation, place: int, said: Prediction | None) -> str:
+    """What was said before a token, in words and bars; hidden until somebody points at it."""
+    if said is None:
+        words = "Nothing comes before the first token: nobody predicts it."
+        return f'<div><p class="faint">{words}</p></div>'
+    comes = found.token_ids[place] if place < len(found.token_ids) else None
+    words = "What comes next, nobody has said yet."
+    if said.loss is not None:
+        words = (
+            f"{_spelled(found, place)} comes: probability {percent(math.exp(-said.loss))}, "
+            f"loss {decimals(said.loss)} nats, number {said.rank} of the likeliest."
+        )
+    words += f" The entropy before it is {decimals(said.entropy)} nats."
+    bars = "".join(_bar(one, one.token_id == comes) for one in said.top)
+    return f'<div hidden><p>{escape(words)}</p><dl class="bars">{bars}</dl></div>'
+
+
+def _bar(one: Alternative, came: bool) -> str:
+    return (
+        f'<dt class="{"came" if came else ""}">{escape(spelled(one.token_id, one.text))}</dt>'
+        f"<dd>{percent(one.probability)}</dd>"
+        f'<dd class="bar" style="width:{one.probability:.2%}"></dd>'
+    )
+
+
+def _spelled(found: Explanation, place: int) -> str:
+    return spelled(found.token_ids[place], found.texts[place])
 
 
 def _visible(found: Explanation, place: int) -> str:
@@ -177,15 +207,15 @@ def _attention(found: Explanation) -> Iterator[str]:
             label = f"layer {layer}, head {number}"
             cells.extend(
                 f'<button type="button" class="head" style="grid-column:{column}" '
-                f'title="{label}" aria-label="{label}">'
+                f'title="{label}" aria-label="{label}" data-words="{_words(one)}">'
                 f'<canvas width="{size}" height="{size}"></canvas></button>'
                 for one in found.attentions
                 if (one.layer, one.head) == (layer, number)
             )
     chips = "".join(
-        f'<button type="button" class="token" aria-label="{place}: '
-        f'{escape(spelled(token, text))}">{escape(_visible(found, place))}</button>'
-        for place, (token, text) in enumerate(zip(found.token_ids, found.texts, strict=True))
+        f'<button type="button" class="token" aria-label="{escape(_spelled(found, place))} '
+        f'({place})">{escape(_visible(found, place))}</button>'
+        for place in range(size)
     )
     yield from _section(
         "Attention",
@@ -202,6 +232,19 @@ def _attention(found: Explanation) -> Iterator[str]:
 <div id="attended" class="text by-weight">{chips}</div></div>
 </div>
 <details><summary>All heads as a table</summary>{heads(found)}</details>""",
+    )
+
+
+def _words(one: AttentionMap) -> str:
+    words = f"Layer {one.layer}, head {one.head}."
+    about = one.summary()
+    entropy = about.pop("entropy")
+    if entropy is None:
+        return words
+    first, previous, itself = (percent(share or 0) for share in about.values())
+    return (
+        f"{words} Entropy {decimals(entropy)} nats; on the first token {first}, on the one before "
+        f"{previous}, on itself {itself}."
     )
 
 

@@ -62,7 +62,7 @@ class RunState:
     Attributes:
         global_step: steps taken; in `on_log`, up to the one that the numbers are of.
         max_steps: after how many it ends.
-        best_metric: the lowest `"val_loss"` so far, in `on_evaluate` that of the evaluations before;
+        best_metric: the lowest `"val_loss"` so far; in `on_evaluate`, of the evaluations before.
             None if there was none.
         best_global_step: how many steps that one came after.
         log_history: what `on_log` was given, each with its `"step"`, since the run began or was

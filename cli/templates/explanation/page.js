@@ -1,52 +1,26 @@
 "use strict";
-// All numbers come from the JSON in the page; nothing is fetched.
+// Weights come from the JSON in the page, other numbers from its HTML; nothing is fetched.
 const found = JSON.parse(document.getElementById("explanation").textContent);
 const $ = (id) => document.getElementById(id);
-const spelled = ({ token_id, text }) => {
-  if (text === null) return String(token_id);
-  const quoted = JSON.stringify(text);
-  return text.includes("'") && !text.includes('"')
-    ? quoted
-    : `'${quoted.slice(1, -1).replaceAll('\\"', '"').replaceAll("'", "\\'")}'`;
+// As Python's formatting has it, for which a tie goes to the even digit.
+const fixed = (x, digits) => {
+  const up = x.toFixed(digits);
+  const isTie = (x * 2 ** (digits + 1)) % 2 === 1;
+  return isTie && up.at(-1) % 2 ? (x - 1e-6).toFixed(digits) : up;
 };
-const decimals = (x) => x.toFixed(3);
 const percent = (x) =>
-  x === 0 ? "0%" : x < 0.0005 ? "<0.1%" : (100 * x).toFixed(x < 0.0995 ? 1 : 0) + "%";
-const made = (name, text = "", className = "") => {
-  const element = document.createElement(name);
-  element.textContent = text;
-  element.className = className;
-  return element;
-};
+  x === 0 ? "0%" : x < 0.0005 ? "<0.1%" : fixed(100 * x, x < 0.0995 ? 1 : 0) + "%";
 const press = (buttons, chosen) =>
   buttons.forEach((button) => button.setAttribute("aria-pressed", button === chosen));
 
 // ---- the text: what was expected in place of a token ----------------------------------------
 
 const chips = [...document.querySelectorAll("#text .token")];
+const expected = [...$("expected").children];
 
 function showPlace(place) {
-  const detail = $("detail");
   press(chips, chips[place]);
-  if (place === 0) {
-    detail.replaceChildren(made("p", "Nothing comes before the first token: nobody predicts it.", "faint"));
-    return;
-  }
-  const said = found.predictions[place - 1];
-  const comes = found.tokens[place];
-  const words = comes === undefined
-    ? "What comes next, nobody has said yet."
-    : `${spelled(comes)} comes: probability ${percent(Math.exp(-said.loss))}, loss ` +
-      `${decimals(said.loss)} nats, number ${said.rank} of the likeliest.`;
-  const line = made("p", `${words} The entropy before it is ${decimals(said.entropy)} nats.`);
-  const bars = made("dl", "", "bars");
-  for (const one of said.top) {
-    const name = made("dt", spelled(one), one.token_id === comes?.token_id ? "came" : "");
-    const bar = made("dd", "", "bar");
-    bar.style.width = `${100 * one.probability}%`;
-    bars.append(name, made("dd", percent(one.probability)), bar);
-  }
-  detail.replaceChildren(line, bars);
+  expected.forEach((detail, i) => { detail.hidden = i !== place; });
 }
 chips.forEach((chip, place) => {
   for (const event of ["mouseenter", "focus", "click"]) chip.addEventListener(event, () => showPlace(place));
@@ -92,19 +66,13 @@ function draw(canvas, values, marked = -1) {
 
 function showHead(column = -1) {
   if (!heads.length) return;
-  const one = found.attentions[shown];
   press(heads, heads[shown]);
   press(others, others[query]);
   draw($("big"), weights[shown], query);
-  let words = `Layer ${one.layer}, head ${one.head}.`;
-  if (one.entropy !== null) {
-    words += ` Entropy ${decimals(one.entropy)} nats; on the first token ${percent(one.on_first)}, ` +
-      `on the one before ${percent(one.on_previous)}, on itself ${percent(one.on_itself)}.`;
-  }
-  $("which").textContent = words;
+  $("which").textContent = heads[shown].dataset.words;
   const to = column < 0 ? "" :
-    ` ${spelled(found.tokens[column])} (${column}), ${percent(weights[shown][query * size + column])}`;
-  $("whose").textContent = `${spelled(found.tokens[query])} (${query}) attends to:${to}`;
+    ` ${others[column].ariaLabel}, ${percent(weights[shown][query * size + column])}`;
+  $("whose").textContent = `${others[query].ariaLabel} attends to:${to}`;
   others.forEach((chip, place) => {
     const weight = weights[shown][query * size + place];
     chip.style.setProperty("--weight", Math.sqrt(weight));

@@ -40,6 +40,7 @@ class Page(HTMLParser):
         titles: of all elements that have one.
         scripts: by their type.
         fetched: what a browser would get from elsewhere.
+        said: what there is to read of each token once it is pointed at.
     """
 
     def __init__(self, text: str) -> None:
@@ -48,6 +49,8 @@ class Page(HTMLParser):
         self.titles: list[str] = []
         self.scripts: dict[str | None, str] = {}
         self.fetched: list[str] = []
+        self.said: list[str] = []
+        self._depth = 0  # of `div`s within the one around what is said
         self._cell, self._script = False, ""
         self._kind: str | None = None
         self.feed(text)
@@ -56,7 +59,10 @@ class Page(HTMLParser):
         given = dict(attrs)
         self.fetched += [str(given[name]) for name in ("src", "href", "srcset") if name in given]
         self.titles += [given["title"]] if given.get("title") else []
-        if tag == "table":
+        if tag == "div" and (self._depth or given.get("id") == "expected"):
+            self._depth += 1
+            self.said += [""] if self._depth == 2 else []
+        elif tag == "table":
             self.tables.append([])
         elif tag == "tr":
             self.tables[-1].append([])
@@ -73,12 +79,16 @@ class Page(HTMLParser):
             self._cell = False
         elif tag == "script":
             self._script = ""
+        elif tag == "div" and self._depth:
+            self._depth -= 1
 
     def handle_data(self, data: str) -> None:
         if self._script:
             self.scripts[self._kind] = self.scripts.get(self._kind, "") + data
         elif self._cell:
             self.tables[-1][-1][-1] += data
+        elif self._depth == 2:
+            self.said[-1] += f"{data} "
 
 
 @pytest.fixture(scope="module")
@@ -216,16 +226,40 @@ def test_each_token_says_its_loss(folder: Path, page: Page) -> None:
     assert [loss for [loss] in filter(None, found)] == losses
 
 
-POINTING = """<script>
+def test_what_is_said_of_a_token_are_the_apis_numbers(folder: Path, page: Page) -> None:
+    expected = explanation(folder)
+    names = [spelled(*x) for x in zip(expected.token_ids, expected.texts, strict=True)]
+    assert len(page.said) == len(names) + 1
+    assert page.said[0].startswith("Nothing comes before")
+    for name, words, one in zip(
+        [*names[1:], None], page.said[1:], expected.predictions, strict=True
+    ):
+        top = " ".join(f"{spelled(x.token_id, x.text)} {percent(x.probability)}" for x in one.top)
+        assert words.rstrip().endswith(
+            f"The entropy before it is {decimals(one.entropy)} nats. {top}"
+        )
+        if one.loss is not None:
+            start = (
+                f"{name} comes: probability {percent(np.exp(-one.loss))}, loss {decimals(one.loss)}"
+            )
+            assert words.startswith(f"{start} nats, number {one.rank} of the likeliest. ")
+
+
+SHARES = [k / 2**n for n in range(1, 12) for k in range(2**n)] + [k / 1000 for k in range(1001)]
+"""Among them whatever lies between two numbers that `percent` writes."""
+
+POINTING = f"""<script>
 document.querySelectorAll("#text .token")[2].dispatchEvent(new Event("mouseenter"));
 document.querySelectorAll(".head")[5].dispatchEvent(new Event("focus"));
 const box = $("big").getBoundingClientRect();
 const at = (share) => Math.floor((share + 0.5) / size * box.width);
 $("big").dispatchEvent(
-  new MouseEvent("mousemove", { clientX: box.left + at(1), clientY: box.top + at(3) })
+  new MouseEvent("mousemove", {{ clientX: box.left + at(1), clientY: box.top + at(3) }})
 );
+document.title = {json.dumps(SHARES)}.map(percent).join(" ");
 </script>"""
-"""Somebody points at the third token, then at layer 1's head 1, then at its row 3 and column 1."""
+"""Somebody points at the third token, then at layer 1's head 1, then at its row 3 and column 1. The
+title says how the script writes `SHARES`."""
 
 
 @pytest.mark.slow
@@ -249,8 +283,11 @@ def test_in_a_browser(folder: Path, page_text: str, tmp_path: Path) -> None:
     summary, tokens = one.summary(), [*zip(expected.token_ids, expected.texts, strict=True)]
     assert (one.layer, one.head) == (1, 1)
     assert summary["entropy"] is not None and said.loss is not None
-    assert f"Layer 1, head 1. Entropy {decimals(summary['entropy'])} nats" in shown
-    assert f"{spelled(*tokens[2])} comes: " in shown
-    assert f"loss {decimals(said.loss)} nats, number {said.rank} of the likeliest" in shown
+    words = f"Layer 1, head 1. Entropy {decimals(summary['entropy'])} nats; on the first token "
+    assert re.search(rf'<p id="which"[^>]*>{re.escape(words)}', shown)
+    [visible] = re.findall(r"<div><p>(.*?)</p>", shown)
+    assert visible.startswith(f"{spelled(*tokens[2])} comes: ")
+    assert f"loss {decimals(said.loss)} nats, number {said.rank} of the likeliest" in visible
     weight = percent(float(one.weights[3, 1]))
     assert f"{spelled(*tokens[3])} (3) attends to: {spelled(*tokens[1])} (1), {weight}<" in shown
+    assert f"<title>{' '.join(map(percent, SHARES))}</title>" in shown
