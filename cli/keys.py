@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Generator
 from importlib.util import find_spec
@@ -19,7 +20,8 @@ END = "\x04"  # Ctrl-D
 def typed() -> Generator[str]:
     """The keys typed at the terminal, one by one, without Enter, until it is closed or Ctrl-D.
 
-    The terminal is as it was when the iterator is closed. Ctrl-C interrupts, as ever.
+    The terminal is as it was when the iterator is closed. Ctrl-C interrupts, as ever; so does
+    SIGTERM, which would else leave a terminal behind that shows nothing of what is typed.
 
     Raises:
         UsageError: stdin is no terminal.
@@ -36,13 +38,17 @@ def _unix_keys(descriptor: int) -> Generator[str]:
     import termios
     import tty
 
-    before = termios.tcgetattr(descriptor)
+    def end(*_: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before, by_default = termios.tcgetattr(descriptor), signal.signal(signal.SIGTERM, end)
     try:
         tty.setcbreak(descriptor, termios.TCSADRAIN)  # what was typed ahead counts
         while (key := _read_byte(descriptor)) not in (b"", END.encode()):
             yield key.decode("latin-1")
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        signal.signal(signal.SIGTERM, by_default)
 
 
 def _read_byte(descriptor: int) -> bytes:

@@ -123,17 +123,12 @@ def draw_points(points: Sequence[dict[str, Any]], picture: Path, title: str) -> 
     axes.margins(x=0.01)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    unfinished = picture.with_name(f".{picture.name}.tmp")
-    try:
-        figure.savefig(unfinished, dpi=150, format=picture.suffix[1:].lower())
-        os.replace(unfinished, picture)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    _keep(figure, picture)
 
 
 def draw_thetas(curves: Sequence[tuple[str, str, Sequence[float]]], picture: Path) -> None:
     """Draw the course of theta, token by token, of experiences: a prompt, a status and the thetas
-    of each."""
+    of each. Who looks meanwhile finds a whole picture."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -149,7 +144,16 @@ def draw_thetas(curves: Sequence[tuple[str, str, Sequence[float]]], picture: Pat
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(picture, dpi=150)
+    _keep(figure, picture)
+
+
+def _keep(figure: Any, picture: Path) -> None:
+    unfinished = picture.with_name(f".{picture.name}.tmp")
+    try:
+        figure.savefig(unfinished, dpi=150, format=picture.suffix[1:].lower())
+        os.replace(unfinished, picture)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def smoothed(losses: Sequence[float]) -> list[float]:

@@ -17,14 +17,14 @@ WIDEST = 40  # bars in a line
 
 
 def report_on(
-    store: ExperienceStore, model: str | None, picture: Path | None, report: TextReporter
+    store: ExperienceStore, models: set[str] | None, picture: Path | None, report: TextReporter
 ) -> dict[str, Any]:
-    """Show the experiences of a model, or of all, and draw their thetas into `picture`.
+    """Show the experiences of a model, by its names, or of all, and draw thetas into `picture`.
 
     Raises:
         TfxError: the store or the picture will not do.
     """
-    found = [x for x in store.experiences() if model in (None, x.model)]
+    found = [x for x in store.experiences() if models is None or x.model in models]
     total = summary(found)
     for x in found:
         score = "" if x.score is None else f"  score {x.score:.2f}"
@@ -44,7 +44,7 @@ def report_on(
         draw_thetas([(x.prompt, x.status, x.thetas) for x in found], picture)
         report.result(f"drawn into {shown(picture)}")
     listed = [_described(x) for x in found]
-    return {"store": str(store.path), "model": model, **total, "list": listed}
+    return {"store": str(store.path), **total, "list": listed}
 
 
 def _described(x: Experience) -> dict[str, Any]:

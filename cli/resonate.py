@@ -135,7 +135,7 @@ def resonate(
         text = _prompt(words if prompt is None else prompt, file, feedback_file)
         by_file = feedback_file is not None
         keys = written(feedback_file, "".join(KEYS)) if feedback_file is not None else typed()
-        origin = model if weights is None else str(weights)
+        origin = model if weights is None else _origin(weights)
         from tfx.core.recipe import ResonateSettings
         from tfx.core.resonance import Bounds
 
@@ -175,6 +175,11 @@ def _verdict(accept: bool, reject: bool, score: float | None, notes: str | None)
     return {name: value for name, value in values.items() if value is not None}
 
 
+def _origin(weights: Path) -> str:
+    """What the store calls them: the same however a path to them is spelled."""
+    return str(weights.resolve() if weights.exists() else weights)
+
+
 def _sum_up(
     store: ExperienceStore, model: str | None, picture: Path | None, out: TextReporter
 ) -> dict[str, Any]:
@@ -186,7 +191,8 @@ def _sum_up(
                 f"--plot {picture}: expected a name that ends in {', '.join(SUFFIXES)}"
             )
         check_drawable(str(picture), None)
-    return report_on(store, model, picture, out)
+    names = None if model is None else {model, _origin(Path(model))}
+    return {"model": model} | report_on(store, names, picture, out)
 
 
 def _prompt(text: str | None, file: Path | None, feedback: Path | None) -> str:

@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from tfx.cli.plot import check_drawable, draw_losses, picture_name, smoothed, with_plot_value
+from tfx.cli.plot import (
+    check_drawable,
+    draw_losses,
+    draw_points,
+    draw_thetas,
+    picture_name,
+    smoothed,
+    with_plot_value,
+)
 from tfx.core.errors import DataError, TfxError
 
 PNG = b"\x89PNG"
@@ -121,6 +129,29 @@ def test_a_picture_that_fails_does_not_take_the_result_along(
     assert done.exit_code == 1
     assert json.loads(done.stdout)["out"] == "here"
     assert done.stderr.splitlines()[-1] == "tfx: x.png: No space left on device"
+
+
+def test_a_picture_is_the_old_one_or_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+
+    def torn(figure: Any, file: Path, **_: object) -> None:
+        Path(file).write_bytes(b"half of")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", torn)
+    picture = tmp_path / "x.png"
+    picture.write_bytes(b"a picture")
+    for draw in (
+        lambda: draw_points([{"step": 1, "loss": 2.0}], picture, "title"),
+        lambda: draw_thetas([("prompt", "accepted", [0.75, 0.8])], picture),
+    ):
+        with pytest.raises(OSError, match="No space left"):
+            draw()
+        assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [
+            ("x.png", b"a picture")
+        ]
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,15 @@ class Terminal:
     def _read(self) -> str:
         return os.read(self._master, 4096).decode()  # an OSError: it ended
 
+    def read_to_the_end(self) -> None:
+        """Read what it still shows, until it has ended."""
+        while True:
+            ready, _, _ = select.select([self._master], [], [], 0.05)
+            if ready:
+                self.seen += self._read()
+            elif self.process.poll() is not None:
+                return
+
     def press(self, key: str, shows: str = "theta ") -> None:
         os.write(self._master, key.encode())
         self.wait_for(shows)
@@ -140,7 +149,7 @@ def test_every_key(terminal: Terminal, store: ExperienceStore) -> None:
     assert "\x1b" not in terminal.seen
 
 
-@pytest.mark.parametrize("how", ["ctrl-c", "kill", "hang up", "ctrl-d"])
+@pytest.mark.parametrize("how", ["ctrl-c", "term", "kill", "hang up", "ctrl-d"])
 def test_an_interruption_loses_nothing(
     how: str, terminal: Terminal, store: ExperienceStore
 ) -> None:
@@ -150,6 +159,11 @@ def test_an_interruption_loses_nothing(
     if how == "ctrl-c":
         terminal.press("\x03", "kept as ")
         assert terminal.ends()[0] == 130
+        assert terminal.modes() == terminal.before
+    elif how == "term":
+        terminal.process.terminate()
+        terminal.wait_for("kept as ")
+        assert terminal.ends() == (143, "")
         assert terminal.modes() == terminal.before
     elif how == "ctrl-d":
         terminal.press("\x04", "kept as ")
@@ -165,6 +179,25 @@ def test_an_interruption_loses_nothing(
     assert keys_of(found) == "sn"
     assert found.theta == 0.75
     assert found.response == found.decisions[0].token
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_nor_does_one_in_the_midst_of_work(
+    sent: signal.Signals, terminal: Terminal, store: ExperienceStore
+) -> None:
+    """Of keys typed ahead, those whose effect was shown are kept, and no half of another."""
+    terminal.wait_for("theta 0.75")
+    terminal.press("sn" * 100, "theta 0.8")
+    terminal.wait_for("theta ")
+    terminal.process.send_signal(sent)
+    terminal.read_to_the_end()
+    terminal.process.wait(60)
+    [found] = store.experiences()
+    shown = terminal.seen.count("  theta ") - 1
+    assert 2 <= shown <= len(keys_of(found)) < 200
+    assert keys_of(found) == ("sn" * 100)[: len(keys_of(found))]
+    store.note(found.id, notes="it can be gone on with")
+    assert store.experience(found.id).decisions == found.decisions
 
 
 # ---- by a file -----------------------------------------------------------------------------------
@@ -225,6 +258,20 @@ def test_theta_begins_where_others_ended(resonate: Any) -> None:
     assert begin("the the", "--theta-max", 0.55) == 0.55
     assert begin("the the", "--theta", 0.2) == 0.2
     assert begin("other") == 0.75
+
+
+def test_a_folder_is_one_model_however_it_is_spelled(
+    resonate: Any, invoke: Any, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "there").symlink_to(folder)
+    resonate("nn", "--accept", "--weights", "there")
+    again = json.loads(resonate("q", "--json", "--weights", tmp_path / "there").stdout)
+    assert (again["theta_start"], again["model"]) == (0.65, str(folder.resolve()))
+    for spelled in ("there", f"{folder}/."):
+        told = json.loads(invoke("resonate", spelled, "--report", "--json").stdout)
+        assert told["experiences"] == 2
+    elsewhere = json.loads(resonate("q", "--json", "--weights", "gpt2-tiny").stdout)
+    assert (elsewhere["theta_start"], elsewhere["model"]) == (0.75, "gpt2-tiny")
 
 
 def test_bounds_and_steps(resonate: Any) -> None:
