@@ -15,19 +15,18 @@ from tfx.models.gpt2.tasks.kinds import TASKS
 
 Said = Callable[..., Any]
 PROMPT = "the thin error in"
+APART = {"backend", "device", "timing", "memory", "id", "time"}
 
 
 @pytest.fixture
 def said(invoke: Any) -> Said:
-    """The object that a command prints on a backend, without what names the backend or times it."""
+    """What a command says on a backend, but for what sets one run apart from another."""
 
     def call(backend: str, command: str, *args: object) -> Any:
         done = invoke(command, "gpt2-tiny", "-b", backend, *args, "--json")
         assert done.exit_code == 0, done.stderr
         told = json.loads(done.stdout)
-        return {
-            key: told[key] for key in told.keys() - {"backend", "device", "timing", "id", "time"}
-        }
+        return {key: told[key] for key in told.keys() - APART}
 
     return call
 
