@@ -22,22 +22,8 @@ from tfx.core.installed import COMMANDS as ENTRY_POINTS
 from tfx.core.plugins import PluginHost
 
 DOCUMENTS = [
-    ROOT / name
-    for name in (
-        "README.md",
-        "CONTRIBUTING.md",
-        "benchmarks/README.md",
-        "docs/architecture.md",
-        "docs/backends.md",
-        "docs/contract.md",
-        "docs/conformance.md",
-        "docs/explain.md",
-        "docs/gpu.md",
-        "docs/performance.md",
-        "docs/python.md",
-        "docs/resonance.md",
-        "docs/tasks.md",
-    )
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
 ]
 
 
