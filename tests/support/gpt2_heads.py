@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from tfx.core.autograd import Autograd, value_and_grad
 from tfx.core.backend import Backend, HostArray
 from tfx.core.creation import tensor
 from tfx.core.dtypes import DType
+from tfx.core.nn import Activation
 from tfx.core.parameters import borrowed
 from tfx.core.tensor import Tensor
 from tfx.models.gpt2.heads import (
@@ -43,6 +45,22 @@ CLASSES: dict[TaskName, str] = {
 SIZES = {"vocab_size": 97, "n_positions": 32, "n_embd": 24, "n_layer": 2, "n_head": 2}
 ENDS = {"bos_token_id": None, "eos_token_id": None, "initializer_range": 0.4}
 LENGTHS = (9, 4, 12, 1)
+
+
+def drawn(seed: int) -> dict[str, Any]:
+    """The sizes of a small GPT-2, its activation, and the seed of its weights."""
+    draw = random.Random(seed)
+    heads = draw.randint(1, 4)
+    return {
+        "seed": seed,
+        "vocab_size": draw.randint(97, 140),
+        "n_positions": draw.randint(14, 32),
+        "n_head": heads,
+        "n_embd": heads * draw.randint(3, 9),
+        "n_layer": draw.randint(1, 3),
+        "n_inner": draw.choice([None, 20]),
+        "activation_function": draw.choice(get_args(Activation)),
+    }
 
 
 @dataclass(frozen=True, eq=False)
