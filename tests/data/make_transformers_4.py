@@ -1,6 +1,6 @@
 """Record what transformers 4.57 gives for masked and pruned heads, which version 5 no longer has.
 
-    python -m venv old && old/bin/pip install 'transformers==4.57.*' torch
+    python -m venv old && old/bin/pip install 'transformers==4.57.*' torch numpy
     old/bin/python tests/data/make_transformers_4.py
 
 writes `transformers_4.json` beside it. Models are small, random and in float64.
@@ -20,7 +20,7 @@ import transformers
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "support"))
 
-from golden_weights import SIZES, golden_ids, golden_weights  # noqa: E402
+from golden_weights import SIZES, golden_ids, golden_padded, golden_weights  # noqa: E402
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "usual": {},
@@ -74,10 +74,32 @@ def model_of(options: dict[str, Any]) -> Any:
 
 
 def masked(model: Any, ids: Any, mask: Any) -> dict[str, Any]:
-    """Logits, and the third layer's attention, of the first text."""
+    """Logits, and the third layer's attention, of the first text; and `both`."""
     with torch.no_grad():
         out = model(ids[:1], head_mask=mask, output_attentions=True)
-    return {"logits": rounded(out.logits[0]), "attention": rounded(out.attentions[2][0])}
+    found = {"logits": rounded(out.logits[0]), "attention": rounded(out.attentions[2][0])}
+    return {"mask": mask.tolist(), **found, **both(model, ids, head_mask=mask)}
+
+
+def both(model: Any, ids: Any, **how: Any) -> dict[str, Any]:
+    """The logits of a padded batch behind the last token of each text, and the gradient of the mean
+    loss of all texts: of each tensor, in the order of their names, its norm and its product with
+    numbers that the test draws alike."""
+    padded = {}
+    for side in ("left", "right"):
+        batch, seen, places = map(torch.tensor, golden_padded(side))
+        with torch.no_grad():
+            out = model(batch, attention_mask=seen.long(), position_ids=places, **how)
+        last = (seen * torch.arange(seen.shape[1])).argmax(-1)
+        padded[side] = rounded(out.logits[torch.arange(len(batch)), last])
+    model.zero_grad()
+    logits = model(ids[:, :-1], **how).logits
+    torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()).backward()
+    slopes = {key.removeprefix("transformer."): x.grad for key, x in model.named_parameters()}
+    beside = golden_weights({key: tuple(x.shape) for key, x in slopes.items()}, seed=1)
+    products = {key: (x * torch.tensor(beside[key])).sum() for key, x in slopes.items()}
+    slopes = {key: [rounded(slopes[key].norm()), rounded(products[key])] for key in sorted(slopes)}
+    return {"padded": padded, "slopes": list(slopes.values())}
 
 
 def importance(model: Any, ids: Any) -> Any:
@@ -112,6 +134,7 @@ def pruned(model: Any, ids: Any, steps: list[dict[int, list[int]]]) -> dict[str,
         "greedy": greedy[0, ids.shape[1] :].tolist(),
         "pruned_heads": config["pruned_heads"],
         "shapes": shapes,
+        **both(model, ids),
     }
 
 

@@ -20,9 +20,16 @@ PLUGINS = {
 
 
 def open_or_skip(name: str) -> Backend:
-    """The backend called `name`; skips the test, saying why, where it cannot run."""
+    """The backend called `name`, or numpy's with the kernels by `numba`; skips the test, saying why,
+    where it cannot run."""
     if name == "strict":
         return StrictBackend()
+    if name == "numba":
+        pytest.importorskip("numba", reason="numba is not installed")
+        specs = import_module("tfx.backends.numba.plugin").tfx_kernels()
+        numpy = open_or_skip("numpy")
+        numpy.fused.update({spec.op: import_target(spec.target) for spec in specs})
+        return numpy
     (spec,) = import_module(PLUGINS[name]).tfx_backends()
     probe: Probe = import_target(spec.probe)() if spec.probe else Probe(ready=True)
     if not probe.ready:
