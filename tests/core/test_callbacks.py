@@ -248,9 +248,18 @@ def test_what_else_is_told(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_begins_where_it_goes_on(tmp_path: Path) -> None:
-    heard = Recorder()
-    Run(tmp_path, heard).run(9, first=7)
+    best: list[Any] = []
+
+    def begins(args: Any, state: Any, control: Any, **_: Any) -> None:
+        best.extend([state.best_metric, state.best_global_step])
+
+    heard = Recorder(on_train_begin=begins)
+    run = Run(tmp_path, heard).evaluated(99, 3.0)
+    assert run.loop.evaluation is not None
+    run.loop.evaluation.past.add(5, {"val_loss": 2.0})
+    run.run(9, first=7)
     assert heard.heard[:2] == [(hook, 7) for hook, _ in BEGIN]
+    assert best == [2.0, 5]
     assert heard.steps("on_step_end") == [8, 9]
 
 
