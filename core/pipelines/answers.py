@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from tfx.core.backend import HostArray
 from tfx.core.errors import UsageError
-from tfx.core.generation.logits import softmax
 from tfx.core.pipelines.pipeline import Pipeline, one_of, whole
 from tfx.core.pipelines.places import characters_of
+from tfx.core.pipelines.spans import LONGEST, Window, best_answers
 from tfx.core.wording import kind_of
-
-
-@dataclass(frozen=True)
-class _Window:
-    """A question with a part of its context: `ids[begins:ends]`, which are tokens `first` and on of
-    the whole, and behind it what stands for "no answer"."""
-
-    ids: list[int]
-    begins: int
-    ends: int
-    first: int
 
 
 @dataclass(frozen=True)
 class _Read:
     context: str
     spans: list[tuple[int, int]]
-    windows: list[_Window]
+    windows: list[Window]
 
 
 class QuestionAnswering(Pipeline):
@@ -59,7 +46,7 @@ class QuestionAnswering(Pipeline):
     defaults: ClassVar = {
         "top_k": 1,
         "doc_stride": None,
-        "max_answer_len": 15,
+        "max_answer_len": LONGEST,
         "handle_impossible_answer": False,
         "truncation": False,
     }
@@ -118,7 +105,7 @@ class QuestionAnswering(Pipeline):
         for first in range(0, max(1, len(ids) - shared), room - shared):
             part = ids[first : first + room]
             begins, ends = len(question), len(question) + len(part)
-            windows.append(_Window([*question, *part, self.head.end], begins, ends, first))
+            windows.append(Window([*question, *part, self.head.end], begins, ends, first))
         pieces = [self.model.codec.piece(token) for token in ids]
         return _Read(context, characters_of(context, pieces), windows)
 
@@ -129,48 +116,13 @@ class QuestionAnswering(Pipeline):
             first, last = self.scores([w.ids for w in windows[at : at + self.batch_size]])
             scored += zip(first, last, strict=True)
         rest = iter(scored)
-        return [self._best(x, [next(rest) for _ in x.windows], options) for x in read]
-
-    def _best(
-        self, read: _Read, scored: Iterable[tuple[HostArray, HostArray]], options: Mapping[str, Any]
-    ) -> Any:
-        found: dict[tuple[int, int], dict[str, Any]] = {}
-        impossible, nothing = options["handle_impossible_answer"], 1.0
-        for window, scores in zip(read.windows, scored, strict=True):
-            may_be = slice(window.begins, window.ends + impossible)
-            first, last = (softmax(row[may_be]) for row in scores)
-            count = window.ends - window.begins
-            if impossible:
-                nothing = min(nothing, float(first[count] * last[count]))
-            pairs = np.triu(first[:count, None] * last[None, :count])
-            pairs -= np.triu(pairs, options["max_answer_len"])
-            here: set[tuple[int, int]] = set()
-            for at in np.argsort(-pairs, axis=None, kind="stable"):
-                i, j = divmod(int(at), count)
-                if len(here) == options["top_k"] or not pairs[i, j]:
-                    break
-                here |= _add(found, read, window.first + i, window.first + j, float(pairs[i, j]))
-        answers = list(found.values())
-        if impossible:
-            answers.append({"score": nothing, "start": 0, "end": 0, "answer": ""})
-        answers.sort(key=lambda answer: -answer["score"])
-        if not answers:
-            raise UsageError("no stretch of the context can be an answer: it is white space")
-        return answers[0] if options["top_k"] == 1 else answers[: options["top_k"]]
+        return [_best(x, [next(rest) for _ in x.windows], options) for x in read]
 
 
-def _add(
-    found: dict[tuple[int, int], dict[str, Any]], read: _Read, first: int, last: int, score: float
-) -> set[tuple[int, int]]:
-    """Put an answer to the others, or in the place of one that is the same and less likely: windows
-    share tokens, and stretches that differ in white space are one. White space is none."""
-    start, end = read.spans[first][0], read.spans[last][1]
-    text = read.context[start:end]
-    start += len(text) - len(text.lstrip())
-    text = text.strip()
-    place = (start, start + len(text))
-    if not text:
-        return set()
-    if place not in found or found[place]["score"] < score:
-        found[place] = {"score": score, "start": place[0], "end": place[1], "answer": text}
-    return {place}
+def _best(read: _Read, scores: Sequence[Sequence[HostArray]], options: Mapping[str, Any]) -> Any:
+    top_k, longest = options["top_k"], options["max_answer_len"]
+    impossible = options["handle_impossible_answer"]
+    found = best_answers(read.context, read.spans, read.windows, scores, top_k, longest, impossible)
+    if not found:
+        raise UsageError("no stretch of the context can be an answer: it is white space")
+    return found[0] if top_k == 1 else found

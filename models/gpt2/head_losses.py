@@ -13,8 +13,6 @@ from tfx.models.gpt2.heads import Problem
 NO_LABEL = -100
 """In the place of a label that is not there, as transformers has it."""
 
-_NOTHING = 1e-30  # less than any sum of weights, and a float32
-
 
 def class_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """The mean cross-entropy of logits (..., L) with classes (...), of those that are classes: any
@@ -27,7 +25,8 @@ def class_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) ->
     share = known.cast(logits.dtype)
     if weights is not None:
         share = share * weights.take(classes)
-    return (cross_entropy(logits, classes) * share).sum() / share.sum().maximum(_NOTHING)
+    total = share.sum()
+    return (cross_entropy(logits, classes) * share).sum() / where(total > 0, total, 1.0)
 
 
 def text_loss(

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tfx.core.backend import HostArray
-from tfx.core.generation.logits import softmax
+from tfx.core.pipelines.places import characters_of
+from tfx.core.pipelines.spans import Window, best_answers
 from tfx.core.tensor import Tensor
 from tfx.core.wording import kind_of, quoted
 from tfx.models.gpt2.head_losses import NO_LABEL, span_loss
@@ -18,11 +19,8 @@ from tfx.models.gpt2.model import Params
 from tfx.models.gpt2.passing import Pass
 from tfx.models.gpt2.tasks import metrics
 from tfx.models.gpt2.tasks.metrics import Metrics
-from tfx.models.gpt2.tasks.records import Record
+from tfx.models.gpt2.tasks.records import Record, json_in
 from tfx.models.gpt2.tasks.task import Example, Task, Weighing
-
-LONGEST = 64
-"""An answer takes at most so many tokens."""
 
 
 @dataclass(frozen=True)
@@ -30,17 +28,14 @@ class Reading:
     """Where things stand in the ids of a question and its context.
 
     Attributes:
-        begins: the first token of the context; `ends`, the one behind the last, says that there is
-            no answer.
-        bounds: the byte of the context at which each of its tokens begins, and that behind the
-            last.
+        window: question and context.
+        spans: the characters of each of the context's tokens.
         span: the first and the last token of the right answer, or `NO_LABEL` twice.
         right: the answers that are right, as texts.
     """
 
-    begins: int
-    ends: int
-    bounds: tuple[int, ...]
+    window: Window
+    spans: list[tuple[int, int]]
     span: tuple[int, int]
     right: tuple[str, ...]
 
@@ -64,17 +59,16 @@ class QuestionAnswering(Task):
         asked, told = self.encoded(record.text("question")), self.encoded(context)
         room = self.length - 1 - min(len(asked), self.length // 2)
         question, read = asked[: self.length // 2], told[:room]
-        sizes = [len(self.tokenizer.decode_bytes([token])) for token in read]
-        bounds = (0, *np.cumsum(sizes, dtype=int).tolist())
-        begins, ends = len(question), len(question) + len(read)
+        row = (*question, *read, self.end)
+        window = Window(row, len(question), len(question) + len(read))
+        spans = characters_of(context, [self.tokenizer.decode_bytes([token]) for token in read])
         right = _answers(record, context) if labelled else []
         span = (NO_LABEL, NO_LABEL)
         if right:
-            span = _span(right[0], context, bounds, begins)
+            span = _span(right[0], spans, window)
         elif labelled:
-            span = (ends, ends)
-        reading = Reading(begins, ends, bounds, span, tuple(text for text, _ in right))
-        row = (*question, *read, self.end)
+            span = (window.ends, window.ends)
+        reading = Reading(window, spans, span, tuple(text for text, _ in right))
         cut = len(question) < len(asked) or len(read) < len(told)
         return Example((row,), reading, record, cut)
 
@@ -93,23 +87,8 @@ class QuestionAnswering(Task):
     def answer(self, example: Example, scores: Sequence[HostArray]) -> dict[str, Any]:
         """The likeliest stretch of the context, if none is not likelier."""
         at: Reading = example.label
-        first, last = (softmax(row) for row in scores)
-        context = slice(at.begins, at.ends)
-        pairs = first[context, None] * last[None, context]
-        pairs = np.triu(pairs) - np.triu(pairs, LONGEST)
-        nothing = float(first[at.ends] * last[at.ends])
-        i, j = np.unravel_index(pairs.argmax(), pairs.shape) if pairs.size else (0, 0)
-        if not pairs.size or pairs[i, j] < nothing:
-            return {"answer": "", "score": nothing, "start": None, "end": None}
-        raw = example.record.text("context").encode()
-        start, end = (
-            len(raw[: at.bounds[place]].decode(errors="ignore")) for place in (i, int(j) + 1)
-        )
-        text = example.record.text("context")[start:end]
-        start += len(text) - len(text.lstrip())
-        text = text.strip()
-        score = float(pairs[i, j])
-        return {"answer": text, "score": score, "start": start, "end": start + len(text)}
+        [best] = best_answers(example.record.text("context"), at.spans, [at.window], [scores])
+        return best
 
     def lines(self, answer: Mapping[str, Any]) -> list[str]:
         return [f"{answer['answer'] or '(no answer)'}  {answer['score']:.4f}"]
@@ -119,16 +98,20 @@ class QuestionAnswering(Task):
             [example.label.right for example in examples], [answer["answer"] for answer in answers]
         )
 
+    def count(self, examples: Sequence[Example]) -> int:
+        return sum(example.label.span[0] != NO_LABEL for example in examples)
+
 
 def _answers(record: Record, context: str) -> list[tuple[str, int]]:
     """The right answers, each with the character of the context where it begins."""
     value = record.values.get("answers", record.values.get("answer"))
     if value is None or value == "":
-        if record.has("answers", "answer") or {"answers", "answer"} & record.values.keys():
+        if {"answers", "answer"} & record.values.keys():
             return []
         raise record.fault("there is no 'answers'; of a question without one, it is empty")
     if isinstance(value, str):
-        value = [value]
+        found = json_in(value)
+        value = [value] if found is None or value in context else found
     starts: list[Any]
     if isinstance(value, dict):
         texts, starts = value.get("text"), value.get("answer_start") or []
@@ -155,14 +138,12 @@ def _start(record: Record, context: str, text: Any, start: Any) -> int:
 
 
 def _span(
-    answer: tuple[str, int], context: str, bounds: Sequence[int], begins: int
+    answer: tuple[str, int], spans: Sequence[tuple[int, int]], window: Window
 ) -> tuple[int, int]:
     """The first and last token of an answer, among all ids; `NO_LABEL` for what was cut off."""
     text, start = answer
-    from_byte = len(context[:start].encode())
-    to_byte = from_byte + len(text.encode())
-    first = int(np.searchsorted(bounds, from_byte, "right")) - 1
-    last = int(np.searchsorted(bounds, to_byte, "left")) - 1
-    if last >= len(bounds) - 1:
+    end = start + len(text)
+    having = [place for place, (a, b) in enumerate(spans) if a < end and start < b]
+    if not having or spans[having[-1]][1] < end:
         return NO_LABEL, NO_LABEL
-    return begins + first, begins + last
+    return window.begins + having[0], window.begins + having[-1]

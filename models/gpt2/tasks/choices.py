@@ -22,9 +22,9 @@ from tfx.models.gpt2.tasks.task import Example, Task, Weighing, table
 
 
 class MultipleChoice(Task):
-    """Records have `question` (or `context`), `choices` and `label`: the number of the right choice
-    from 0 on, or itself. As in ARC, choices may be `{"text": [...], "label": [...]}` and the
-    right one's label `answerKey`.
+    """Records have `question` (or `context`), `choices`, and of the right one the number from 0 on
+    as `label`, or the text as `answer`. As in ARC, choices may be `{"text": [...], "label": [...]}`
+    and the right one's label `answerKey`.
 
     Each choice is read as question, space, choice and the token that ends a text, by which it is
     judged. While the head learns that, the language model's learns the right text (Radford et al.
@@ -135,8 +135,11 @@ def _choices(record: Record) -> tuple[list[str], list[str]]:
 
 
 def _right(record: Record, names: Sequence[str], texts: Sequence[str]) -> int:
-    """The number of the right choice: said by its name, its number, or itself."""
+    """The number of the right choice: said by its name, its number, or itself. A text that may be
+    either is the choice itself in `answer`, and elsewhere a name."""
     value = record.field("label", "answer", "answerKey")
+    if value in texts and record.has("answer") and not record.has("label"):
+        return texts.index(value)
     if str(value) in names:
         return names.index(str(value))
     if type(value) is int and 0 <= value < len(texts):

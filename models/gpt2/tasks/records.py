@@ -59,19 +59,25 @@ class Record:
         """The like, a list; one in a cell of CSV is JSON, or words between spaces."""
         value = self.field(*names)
         if isinstance(value, str):
-            value = _list_in(value)
+            found = json_in(value)
+            value = value.split() if found is None else found
         if not isinstance(value, list):
             raise self.fault(f"{names[0]} is {kind_of(value)}; expected a list")
         return value
 
 
-def _list_in(cell: str) -> Any:
-    if not cell.lstrip().startswith("["):
-        return cell.split()
-    try:
-        return json.loads(cell)
-    except (ValueError, RecursionError):
-        return cell.split()
+def json_in(cell: str) -> Any:
+    """The list or object that a cell of CSV spells; None for plain words.
+
+    >>> json_in('["a", "b"]')
+    ['a', 'b']
+    """
+    if cell.lstrip().startswith(("[", "{")):
+        try:
+            return json.loads(cell)
+        except (ValueError, RecursionError):
+            pass
+    return None
 
 
 def read_records(file: Path) -> list[Record]:
@@ -131,5 +137,5 @@ def _of_csv(text: str, file: Path) -> list[Record]:
 
 
 def _cells(names: Sequence[str], row: Sequence[str]) -> dict[str, Any]:
-    """The cells by name; what is empty is not there."""
-    return {name: cell for name, cell in zip(names, row, strict=True) if cell}
+    """The cells by name; None for what is empty."""
+    return {name: cell or None for name, cell in zip(names, row, strict=True)}

@@ -243,9 +243,7 @@ def test_choices(name: str, backend: Backend) -> None:
 
 @pytest.mark.parametrize(("draw", "side"), BATCHES)
 @pytest.mark.parametrize("name", CHOICE)
-def test_both_losses(
-    name: str, draw: int, side: str, backend: Backend, autograd: Autograd
-) -> None:
+def test_both_losses(name: str, draw: int, side: str, backend: Backend, autograd: Autograd) -> None:
     reference = made("multiple-choice", draw, **CHOICE[name])
     batch = texts(side)
     seen = np.ones(batch.ids.shape, bool) if batch.visible is None else batch.visible
@@ -270,9 +268,7 @@ def test_both_losses(
 
     def loss(p: Params) -> Tensor:
         next_scores, choices = reference.scores(p, batch.reshaped(2, 2), backend)
-        chosen = (
-            (choices * choices).mean() if vectors else class_loss(choices, on(backend, [1, 0]))
-        )
+        chosen = (choices * choices).mean() if vectors else class_loss(choices, on(backend, [1, 0]))
         return chosen + next_token_loss(next_scores, on(backend, labels))
 
     found = reference.scores(reference.on(backend), batch.reshaped(2, 2), backend)
@@ -296,9 +292,7 @@ def double_losses(
 
 @pytest.mark.parametrize("kind", ["last", "first", "mean"])
 @pytest.mark.parametrize(("draw", "side"), BATCHES)
-def test_summaries(
-    kind: str, draw: int, side: str, backend: Backend, autograd: Autograd
-) -> None:
+def test_summaries(kind: str, draw: int, side: str, backend: Backend, autograd: Autograd) -> None:
     """As transformers documents them; its code, given choices, would look along another axis. Each
     text is summed up as alone."""
     reference, batch = made("multiple-choice", draw, summary_type=kind), texts(side)
@@ -352,8 +346,10 @@ def test_classes_count_by_their_weights(backend: Backend) -> None:
 
 
 def test_nothing_to_learn_is_no_loss(backend: Backend) -> None:
-    logits = on(backend, np.ones((2, 3), np.float32))
-    assert class_loss(logits, on(backend, [NO_LABEL, 3])).item() == 0
+    for dtype in (np.float16, np.float32):
+        logits, rare = on(backend, np.ones((2, 3), dtype)), on(backend, np.array([1, 0, 1], dtype))
+        assert class_loss(logits, on(backend, [NO_LABEL, 3])).item() == 0
+        assert class_loss(logits, on(backend, [1, 1]), rare).item() == 0
 
 
 def test_a_large_score_does_not_overflow(backend: Backend) -> None:

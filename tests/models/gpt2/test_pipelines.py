@@ -9,12 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 from gpt2_checkpoints import END, TOKENS, write_gpt2, write_tokenizer
+from gpt2_training import Listener
 from optional import torch
 
 import tfx
+from tfx.backends.numpy.backend import NumpyBackend
 from tfx.core.backend import Backend
 from tfx.core.errors import UsageError, WeightsError
 from tfx.core.pipelines.language_model import LanguageModel
+from tfx.core.recipe import RunSettings
+from tfx.models.gpt2.presets import PRESETS
+from tfx.models.gpt2.tasks.running import run
 
 transformers: Any = pytest.importorskip("transformers", reason="transformers is not installed")
 
@@ -236,20 +241,16 @@ def test_token_classification_is_that_of_transformers(
     assert ours("") == []
 
 
+def answered(folder: Path, **given: Any) -> dict[str, Any]:
+    """What `tfx run --task` says."""
+    report: Any = Listener()
+    return run(PRESETS["gpt2"], RunSettings(weights=folder, **given), NumpyBackend(), report)
+
+
 def test_words_have_the_tag_of_the_token_that_was_trained(folders: Any) -> None:
     folder = folders("GPT2ForTokenClassification", id2label=LABELS)
     tag = tfx.pipeline("token-classification", folder, backend="numpy", ignore_labels=[])
-    from tfx.core.recipe import RunSettings
-    from tfx.core.resolve import backend as opened
-    from tfx.models.gpt2.presets import PRESETS
-    from tfx.models.gpt2.tasks.running import run
-
-    class Silent:
-        def note(self, line: str) -> None: ...
-        def result(self, line: str) -> None: ...
-
-    settings = RunSettings(task="token-classification", weights=folder, prompt=TEXTS[2])
-    wanted = run(PRESETS["gpt2"], settings, opened("numpy"), Silent())  # type: ignore[arg-type]
+    wanted = answered(folder, task="token-classification", prompt=TEXTS[2])
     groups = tag(TEXTS[2], aggregation_strategy="first")
     words = [word for group in groups for word in group["word"].replace(",", " ,").split()]
     assert "".join(words) == "".join(wanted["tokens"])
@@ -316,6 +317,15 @@ def test_answers_are_the_best_of_all_stretches(
     assert all("the king"[x["start"] : x["end"]] == x["answer"] for x in other)
     possible = ask(asked[1], handle_impossible_answer=True, top_k=50)
     assert sum(answer["answer"] == "" for answer in possible) == 1
+
+
+def test_a_pipeline_answers_as_the_command_does(folders: Any) -> None:
+    folder = folders("GPT2ForQuestionAnswering")
+    ask = tfx.pipeline("question-answering", folder, backend="numpy", handle_impossible_answer=True)
+    context = "the king in a tower"
+    found = answered(folder, task="question-answering", prompt=QUESTION, context=context)
+    wanted = ask(question=QUESTION, context=context)
+    assert {key: found[key] for key in wanted} == pytest.approx(wanted)
 
 
 def test_a_question_without_context_or_too_long_is_refused(folders: Any) -> None:

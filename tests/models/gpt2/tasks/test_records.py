@@ -35,7 +35,8 @@ def test_csv(tmp_path: Path) -> None:
     file = put(tmp_path, "a.csv", 'text,label\r\n"a, ""b""\nc",good\r\nd,\r\n')
     one, two = read_records(file)
     assert one.values == {"text": 'a, "b"\nc', "label": "good"}
-    assert two.values == {"text": "d"}
+    assert two.values == {"text": "d", "label": None}
+    assert not two.has("label")
     assert two.where == f"line 4 of {file}"
 
 

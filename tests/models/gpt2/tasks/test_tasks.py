@@ -222,6 +222,8 @@ def asked(answers: Any, **values: Any) -> Example:
         {"text": ["Köln"]},
         ["Köln", "Ulm"],
         "Köln",
+        '["Köln", "Ulm"]',
+        '{"text": ["Köln"], "answer_start": [8]}',
     ],
 )
 def test_where_an_answer_is(answers: Any) -> None:
@@ -232,7 +234,7 @@ def test_where_an_answer_is(answers: Any) -> None:
 
 
 def test_no_answer_is_the_end() -> None:
-    for answers in ({"text": [], "answer_start": []}, []):
+    for answers in ({"text": [], "answer_start": []}, [], None, "[]"):
         one = asked(answers)
         assert one.label.span == (len(one.rows[0]) - 1,) * 2
     assert "there is no 'answers'" in fault(made("question-answering", []), **QUESTION)
@@ -252,6 +254,8 @@ def test_an_answer_that_was_cut_off_is_not_learnt() -> None:
     one = example(task, **QUESTION, answers=["Ulm"])
     assert one.cut and one.label.span == (NO_LABEL, NO_LABEL)
     assert len(one.rows[0]) == 16
+    there = example(task, **QUESTION, answers=["Früh"])
+    assert (task.count([one, there]), task.count([one])) == (1, 0)
     assert example(task, **QUESTION, answers=["Früh"]).label.span[0] >= 0
 
 
@@ -267,7 +271,7 @@ def test_the_likeliest_stretch() -> None:
     assert QUESTION["context"][found["start"] : found["end"]] == "Köln"
     first[-1] = last[-1] = 30
     found = task.answer(one, [first, last])
-    assert (found["answer"], found["start"]) == ("", None)
+    assert (found["answer"], found["start"], found["end"]) == ("", 0, 0)
     assert task.lines(found)[0].startswith("(no answer)")
 
 
@@ -300,6 +304,11 @@ def test_choices_with_their_question() -> None:
         {"choices": ["a", "b"], "answer": "b"},
         {"choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "B"},
         {"choices": '["a", "b"]', "answer": "1"},
+        {"choices": ["1", "2"], "label": "1"},
+        {"choices": ["1", "0"], "answer": "0"},
+        {"choices": ["0", "1"], "label": 1},
+        {"choices": {"text": ["B", "A"], "label": ["A", "B"]}, "answerKey": "B"},
+        {"choices": {"text": ["9", "1"], "label": ["1", "2"]}, "answerKey": "2"},
     ],
 )
 def test_ways_to_say_which_is_right(said: dict[str, Any]) -> None:
