@@ -45,7 +45,9 @@ def train(
     class_weights: Annotated[
         str | None,
         typer.Option(
-            metavar="balanced", help="With --task, let rare classes count as much as others."
+            metavar="balanced|NAME=X,...",
+            help="With --task, how much each class counts: by numbers, also as JSON, or balanced, "
+            "for rare ones to count as much as others.",
         ),
     ] = None,
     device: options.Device = None,

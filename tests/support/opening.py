@@ -20,8 +20,8 @@ PLUGINS = {
 
 
 def open_or_skip(name: str) -> Backend:
-    """The backend called `name`, or numpy's with the kernels by `numba`; skips the test, saying why,
-    where it cannot run."""
+    """The backend called `name`, or numpy's with the kernels by `numba`; skips the test where it
+    cannot run, saying why."""
     if name == "strict":
         return StrictBackend()
     if name == "numba":

@@ -12,6 +12,10 @@ from tfx.models.gpt2.tasks.records import Record
 _SHOWN = 12
 
 
+class UnknownLabel(DataError):
+    """A label that is none of a head's."""
+
+
 def class_names(labels: Sequence[Any], where: str) -> tuple[str, ...]:
     """The names of the classes that occur, in order: of numbers, or of the alphabet.
 
@@ -36,7 +40,7 @@ def number_of(label: Any, names: Sequence[str], record: Record) -> int:
         return label
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     known = ", ".join(map(quoted, names[:_SHOWN])) + more
-    raise record.fault(f"the label {quoted(name)} is none of the model's: {known}")
+    raise UnknownLabel(f"{record.where}: the label {quoted(name)} is none of the model's: {known}")
 
 
 def _name(label: Any, where: str) -> str:

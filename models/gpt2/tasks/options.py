@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from tfx.core.errors import UsageError
 from tfx.core.overrides import number_set
 from tfx.core.recipe import TrainSettings
-from tfx.core.wording import quoted
 from tfx.models.gpt2.heads import Problem
+from tfx.models.gpt2.tasks.class_weights import ClassWeights, asked_weights
 
 EPOCHS = 3
 """As often all examples are learnt from, where nobody says how many steps."""
 
-_SETTABLE = ("lm_weight", "problem_type")
+_SETTABLE = {"lm_weight": "multiple-choice", "problem_type": "text-classification", "head": None}
+"""What can be set, and the task that it is for, where it is for one alone."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,16 @@ class TaskOptions:
     """How a head is trained.
 
     Attributes:
-        class_weights: "balanced", for rare classes to count as much as others; None for all alike.
+        class_weights: how much each class counts; None for all alike.
         lm_weight: of the language model's loss beside that of choices, by `--set`.
         problem_type: what labels of texts are, by `--set`; None: what they look like.
+        head: by `--set`, whether one for the task that the weights have is trained on (`found`).
     """
 
-    class_weights: str | None = None
+    class_weights: ClassWeights | None = None
     lm_weight: float = 0.5
     problem_type: Problem | None = None
+    head: Literal["found", "new"] = "found"
 
     @classmethod
     def chosen(cls, settings: TrainSettings) -> TaskOptions:
@@ -41,25 +44,24 @@ class TaskOptions:
         """
         given: dict[str, Any] = {}
         if settings.class_weights is not None:
-            if settings.class_weights != "balanced":
-                raise UsageError(
-                    f"--class-weights {quoted(settings.class_weights)}: expected balanced"
-                )
-            given["class_weights"] = settings.class_weights
+            given["class_weights"] = asked_weights(settings.class_weights)
         asked = settings.overrides
+        for name, task in _SETTABLE.items():
+            if name in asked and task not in (None, settings.task):
+                raise UsageError(f"--set {name} is for --task {task}; leave it out")
         if "lm_weight" in asked:
             given["lm_weight"] = number_set("lm_weight", asked["lm_weight"], float)
             if given["lm_weight"] < 0:
                 raise UsageError(
                     f"--set lm_weight={asked['lm_weight']}: expected a number of at least 0"
                 )
-        if "problem_type" in asked:
-            given["problem_type"] = asked["problem_type"]
-            if given["problem_type"] not in get_args(Problem):
-                raise UsageError(
-                    f"--set problem_type={asked['problem_type']}: expected one of "
-                    f"{', '.join(get_args(Problem))}"
-                )
+        for name, known in (("problem_type", get_args(Problem)), ("head", ("found", "new"))):
+            if name in asked:
+                given[name] = asked[name]
+                if given[name] not in known:
+                    raise UsageError(
+                        f"--set {name}={asked[name]}: expected one of {', '.join(known)}"
+                    )
         return cls(**given)
 
     @property

@@ -24,7 +24,7 @@ from tfx.core.seeds import host_generator
 from tfx.core.tokenizer import ByteLevelBPE, load_tokenizer
 from tfx.core.tokenizer.save import tokenizer_files
 from tfx.core.weights import StoredTensor
-from tfx.models.gpt2.heads import Head
+from tfx.models.gpt2.heads import Head, Problem
 from tfx.models.gpt2.language_model import tokenizer_of
 from tfx.models.gpt2.model import Config
 from tfx.models.gpt2.options import Options
@@ -32,8 +32,9 @@ from tfx.models.gpt2.presets import Preset, find_weights
 from tfx.models.gpt2.resumption import noted, restored, restored_state, resumed_options
 from tfx.models.gpt2.tasks.examples import Examples, Records
 from tfx.models.gpt2.tasks.kinds import task_named
+from tfx.models.gpt2.tasks.labels import UnknownLabel
 from tfx.models.gpt2.tasks.options import EPOCHS, TaskOptions, without_own
-from tfx.models.gpt2.tasks.task import Task
+from tfx.models.gpt2.tasks.task import Example, Task
 from tfx.models.gpt2.training_run import config_of, refuse_other_tokenizer, refuse_vain_patience
 from tfx.models.gpt2.weights import (
     NAME,
@@ -46,6 +47,8 @@ from tfx.models.gpt2.weights import (
 
 Note = Callable[[str], None]
 
+_NEW_HEAD = "--set head=new begins a new head on these weights"
+
 
 @dataclass
 class TaskRun:
@@ -57,6 +60,7 @@ class TaskRun:
         data: where the data is from.
         examples: what is in there.
         state: parameters and optimizer as far as the run is.
+        class_weights: of each class, by number; None for all alike.
         evaluations: what the evaluations have shown so far.
         done: how many steps that is.
         resumed: the checkpoint it goes on from.
@@ -68,6 +72,7 @@ class TaskRun:
     data: Path
     examples: Examples
     state: TrainState
+    class_weights: HostArray | None = None
     evaluations: Evaluations = field(default_factory=Evaluations)
     done: int = 0
     resumed: Path | None = None
@@ -77,7 +82,7 @@ class TaskRun:
         cls, preset: Preset, settings: TrainSettings, backend: Backend, note: Note
     ) -> TaskRun:
         """A new run, from `--weights` or those of the preset. A head of the same task that is on
-        them is trained on, any other is left off."""
+        them is trained on, unless a new one is asked for; any other is left off."""
         data = settings.data
         if data is None:
             raise UsageError(
@@ -95,19 +100,24 @@ class TaskRun:
         everything = records.train + records.val
         if settings.steps is None:
             options = _of_epochs(settings, config, options, len(records.train))
-        if found.head is not None and found.head.task == kind.name:
-            head = found.head
+        kept = found.head is not None and found.head.task == kind.name and own.head != "new"
+        if found.head is not None and kept:
+            head = _of_problem(found.head, own.problem_type, found.path)
         else:
             head = kind.head_for(everything, tokenizer.eos_id, own.for_head)
         if not head.has_next_token:
             config = replace(config, tie_word_embeddings=True)
         task = kind(head, config, tokenizer, options.block_size)
-        examples = Examples.of(records, task, note)
+        try:
+            examples = Examples.of(records, task, note)
+        except UnknownLabel as error:
+            raise UnknownLabel(f"{error}; {_NEW_HEAD}") from None
+        class_weights = task.weights_of(own.class_weights, examples.train)
         refuse_vain_patience(options, len(examples.val) > 0)
         note(f"weights: {shown(found.path)}")
-        weights = _weights(found, config, head, options.seed)
+        weights = _weights(found, config, head, options.seed, kept)
         state = TrainState.start(Parameters.from_host(weights, backend, dtype))
-        return cls(options, own, task, data, examples, state)
+        return cls(options, own, task, data, examples, state, class_weights)
 
     @classmethod
     def resume(
@@ -134,9 +144,26 @@ class TaskRun:
                 "say with --data where that is"
             )
         refuse_vain_patience(options, len(examples.val) > 0)
-        evaluations = restored(Evaluations, saved, "evaluations")
-        state = restored_state(saved, found.tensors, options, backend)
-        return cls(options, own, task, data, examples, state, evaluations, saved.step, saved.path)
+        return cls(
+            options,
+            own,
+            task,
+            data,
+            examples,
+            state=restored_state(saved, found.tensors, options, backend),
+            class_weights=task.weights_of(own.class_weights, examples.train),
+            evaluations=restored(Evaluations, saved, "evaluations"),
+            done=saved.step,
+            resumed=saved.path,
+        )
+
+    @cached_property
+    def judged(self) -> list[Example]:
+        """Those held out that evaluations look at, spread over all."""
+        most = self.options.eval_batches * self.options.batch_size
+        count = len(self.examples.val)
+        places = np.linspace(0, count - 1, min(most, count)).round().astype(int)
+        return [self.examples.val[i] for i in places]
 
     def checkpoint(self, state: TrainState, done: int) -> Checkpoint:
         """All that `resume` needs, after `done` steps; transformers can load it too."""
@@ -181,6 +208,16 @@ def _tokenizer(found: Pretrained, asked: Path | None, preset: Preset, note: Note
     return given
 
 
+def _of_problem(head: Head, asked: Problem | None, path: Path) -> Head:
+    """A head that was found, for labels of the kind that is asked for."""
+    if asked not in (None, head.named_problem or asked):
+        raise UsageError(
+            f"--set problem_type={asked}: the head of {shown(path)} is for {head.named_problem}; "
+            f"{_NEW_HEAD}"
+        )
+    return replace(head, problem_type=asked or head.problem_type)
+
+
 def _of_epochs(settings: TrainSettings, config: Config, options: Options, examples: int) -> Options:
     """The options with as many steps as `EPOCHS` take."""
     steps = max(1, math.ceil(EPOCHS * examples / (options.batch_size * options.grad_accum)))
@@ -188,14 +225,14 @@ def _of_epochs(settings: TrainSettings, config: Config, options: Options, exampl
 
 
 def _weights(
-    found: Pretrained, config: Config, head: Head, seed: int
+    found: Pretrained, config: Config, head: Head, seed: int, kept: bool
 ) -> dict[str, StoredTensor | HostArray]:
-    """The trunk that was found, and the head on it, new if none was."""
+    """The trunk that was found, and the head on it, where that is kept, or a new one."""
     stored = found.floats("training")
     weights: dict[str, Any] = {name: stored[name] for name in config.shapes()}
     rng = host_generator(seed, "head")
     for name, shape in head.shapes(config).items():
-        if found.head == head:
+        if kept:
             weights[name] = stored[name]
         elif name.endswith(".bias"):
             weights[name] = np.zeros(shape, np.float32)

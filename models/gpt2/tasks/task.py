@@ -17,6 +17,7 @@ from tfx.core.tokenizer import ByteLevelBPE
 from tfx.models.gpt2.heads import Head, TaskName
 from tfx.models.gpt2.model import Config, Params
 from tfx.models.gpt2.passing import Pass
+from tfx.models.gpt2.tasks.class_weights import ClassWeights, of_classes
 from tfx.models.gpt2.tasks.metrics import Metrics
 from tfx.models.gpt2.tasks.records import Record
 
@@ -111,6 +112,19 @@ class Task(ABC):
     def count(self, examples: Sequence[Example]) -> int:
         """Over how many labels the loss of some examples is a mean."""
         return len(examples)
+
+    def weights_of(
+        self, asked: ClassWeights | None, examples: Sequence[Example]
+    ) -> HostArray | None:
+        """The weight of each class, by number, as asked for; None for all alike.
+
+        Raises:
+            UsageError: there are no such classes.
+        """
+        if asked is None:
+            return None
+        found = self.class_weights(examples)
+        return found if isinstance(asked, str) else of_classes(asked, self.head.labels)
 
     def class_weights(self, examples: Sequence[Example]) -> HostArray:
         """Weights by which rare classes count as much as others.

@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tfx.core.backend import Backend, HostArray
 from tfx.core.checkpoint import save_checkpoint
 from tfx.core.evaluation import Evaluation
@@ -98,7 +96,7 @@ def _tell_of(run: TaskRun, report: Reporter) -> dict[str, float] | None:
     if "classification" in head.task:
         report.result(f"labels: {', '.join(head.labels)}")
     report.result(f"num params: {run.state.params.flat.size}")
-    usual = run.task.most_frequent(train, val) if val else None
+    usual = run.task.most_frequent(train, run.judged) if val else None
     if usual:
         report.result(f"most frequent, held out: {_in_line(usual)}")
     return usual
@@ -128,9 +126,9 @@ def _step_of(run: TaskRun, schedule: Table) -> Advance:
     batches = Batches(run.examples.train, options.batch_size, options.seed)
     params = run.state.params
     weighing = Weighing(next_token=run.own.lm_weight)
-    if run.own.class_weights:
-        found = task.class_weights(run.examples.train)
-        weighing = replace(weighing, classes=weights_on(params, found, params.flat.dtype))
+    if run.class_weights is not None:
+        classes = weights_on(params, run.class_weights, params.flat.dtype)
+        weighing = replace(weighing, classes=classes)
 
     def batch_of(number: int) -> tuple[HostArray, ...]:
         return task.batch(batches[number])
@@ -143,17 +141,15 @@ def _step_of(run: TaskRun, schedule: Table) -> Advance:
 
 def _evaluation(run: TaskRun, out: Path, report: Reporter) -> Evaluation | None:
     """Loss and figures of what was held out, without dropout."""
-    options, examples = run.options, run.examples.val
-    if not (options.eval_every and examples):
+    options = run.options
+    if not (options.eval_every and run.examples.val):
         if options.eval_every:
             report.note("nothing is evaluated: nothing is held out")
         return None
-    most = options.eval_batches * options.batch_size
-    places = np.linspace(0, len(examples) - 1, min(most, len(examples))).round().astype(int)
-    judged, judge = [examples[i] for i in places], Judge(run.task, options.batch_size)
+    judge = Judge(run.task, options.batch_size)
 
     def measure(state: TrainState) -> dict[str, float]:
-        figures = judge.judged(state.params, judged)
+        figures = judge.judged(state.params, run.judged)
         return {f"val_{name}": value for name, value in figures.items()}
 
     def keep(state: TrainState, done: int) -> None:

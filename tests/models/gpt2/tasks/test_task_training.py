@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from optional import torch
 from tfx.backends.numpy.backend import NumpyBackend
 from tfx.core.backend import Backend
 from tfx.core.checkpoint import find_checkpoint, load_checkpoint
-from tfx.core.errors import CheckpointError, TokenizerError, UsageError
+from tfx.core.errors import CheckpointError, DataError, TokenizerError, UsageError
 from tfx.core.recipe import TrainSettings
 from tfx.models.gpt2.presets import PRESETS
 from tfx.models.gpt2.tasks.kinds import TASKS
@@ -93,7 +94,9 @@ def test_a_batch_is_learnt_as_it_is_judged(task: str, place: Place) -> None:
     data.mkdir()
     for name in ("train", "val"):
         written(data, task, 12).rename(data / f"{name}.jsonl")
-    overrides = {"dropout": "0", "lm_weight": "0"}
+    overrides = {"dropout": "0"}
+    if task == "multiple-choice":
+        overrides["lm_weight"] = "0"
     how = {"data": data, "batch_size": 12, "steps": 2, "eval_every": 1, "lr": 1e-12}
     place.train(task, "run", overrides=overrides, **how)
     first, _ = metrics(place.folder / "run")
@@ -150,14 +153,31 @@ def test_weights_of_classes_change_what_is_learnt(place: Place) -> None:
     rows = [{"text": "sea", "label": "a"}] * 30 + [{"text": "hill", "label": "b"}] * 3
     file = place.folder / "rare.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    how = {"data": file, "overrides": {"dropout": "0"}, "steps": 1, "eval_every": 0}
+    overrides = {"dropout": "0", "val_fraction": "0"}
+    how = {"data": file, "overrides": overrides, "steps": 1, "eval_every": 0, "batch_size": 33}
     place.train(TEXTS, "plain", **how)
     place.train(TEXTS, "balanced", class_weights="balanced", **how)
     assert losses(place.folder / "plain") != losses(place.folder / "balanced")
-    with pytest.raises(UsageError, match="--class-weights: question-answering has no classes"):
-        place.train("question-answering", "no", class_weights="balanced")
-    with pytest.raises(UsageError, match="--class-weights 'even': expected balanced"):
-        place.train(TEXTS, "no", class_weights="even")
+    balanced = losses(place.folder / "balanced")
+    weights_of = {"named": "a=0.55,b=5.5", "in order": "[0.55, 5.5]"}
+    for out, said in weights_of.items():
+        place.train(TEXTS, out, class_weights=said, **how)
+        assert losses(place.folder / out) == pytest.approx(balanced, rel=1e-6)
+    place.train(TEXTS, "one", class_weights='{"b": 1}', **how)
+    assert losses(place.folder / "one") == losses(place.folder / "plain")
+    for said, words in (
+        ("even", "--class-weights 'even': expected balanced, or a number"),
+        ('{"a": 1', "expected balanced"),
+        ("a=1,a=2", "expected balanced"),
+        ("a=-1", "expected balanced"),
+        ("[1, NaN]", "expected balanced"),
+        ("a=0,b=0", "expected balanced"),
+        ("[1, 2, 3]", "--class-weights has 3 numbers; the classes are 'a', 'b'"),
+        ("c=1", "--class-weights: there is no class 'c'. The classes are 'a', 'b'"),
+    ):
+        refused(place, UsageError, re.escape(words), data=file, class_weights=said)
+    for task in ("question-answering", "multiple-choice"):
+        refused(place, UsageError, "has no classes", task, class_weights="a=1")
 
 
 def test_the_language_model_learns_along(place: Place) -> None:
@@ -180,6 +200,40 @@ def test_a_head_that_is_there_is_trained_on(place: Place) -> None:
     third = weights(place.folder / "three")
     assert "score.weight" not in third and "classifier.weight" in third
     np.testing.assert_array_equal(third["transformer.wte.weight"], first["transformer.wte.weight"])
+
+
+def test_a_head_that_knows_other_labels(place: Place) -> None:
+    """It is kept, and what does not suit it is refused, unless a new one is asked for."""
+    place.train(TEXTS, "one", steps=2)
+    there: dict[str, Any] = {"weights": find_checkpoint(place.folder / "one")}
+    other = place.folder / "other.jsonl"
+    other.write_text('{"text": "a", "label": "no"}\n{"text": "b", "label": "maybe"}\n' * 9)
+    many = {"problem_type": "multi_label_classification"}
+    refused(
+        place, DataError, "label 'maybe' is none .*; --set head=new begins", data=other, **there
+    )
+    refused(place, UsageError, "problem_type=multi.* is for single_label", overrides=many, **there)
+    new = {"head": "new"}
+    told = place.train(TEXTS, "new", data=other, overrides=new, steps=0, **there)
+    assert told["labels"] == ["maybe", "no"]
+    place.train(TEXTS, "again", overrides=new, steps=0, **there)
+    before, after = (weights(place.folder / name) for name in ("one", "again"))
+    assert (before["score.weight"] != after["score.weight"]).any()
+    same = "transformer.wte.weight"
+    np.testing.assert_array_equal(before[same], after[same])
+
+
+def test_the_most_frequent_are_judged_by_what_the_model_is_judged_by(place: Place) -> None:
+    rows = [{"text": "sea", "label": "yes"}] * 40 + [{"text": "sea", "label": "no"}] * 20
+    data = place.folder / "data"
+    data.mkdir()
+    for name, part in (("train", rows), ("val", rows[30:])):
+        lines = "".join(json.dumps(row) + "\n" for row in part)
+        (data / f"{name}.jsonl").write_text(lines)
+    overrides = {"eval_batches": "1"}
+    told = place.train(TEXTS, "run", data=data, steps=1, batch_size=3, overrides=overrides)
+    # of yes, no, no: the first, the middle and the last of thirty
+    assert told["most_frequent"]["accuracy"] == pytest.approx(1 / 3)
 
 
 def test_the_best_is_kept_and_patience_ends_a_run(place: Place) -> None:
@@ -210,7 +264,12 @@ def test_what_cannot_be(place: Place) -> None:
     refused(place, UsageError, "has nothing to learn from", data=None)
     refused(place, UsageError, "no use for --num-samples", num_samples=1)
     refused(place, UsageError, "no such task", task="translation", data=place.folder)
-    refused(place, UsageError, "--set lm_weight=-1", overrides={"lm_weight": "-1"})
+    refused(
+        place, UsageError, "--set lm_weight=-1", "multiple-choice", overrides={"lm_weight": "-1"}
+    )
+    for name, task in (("lm_weight", TEXTS), ("problem_type", "question-answering")):
+        refused(place, UsageError, f"--set {name} is for", task, overrides={name: "0"})
+    refused(place, UsageError, "--set head=old: expected one", overrides={"head": "old"})
     refused(place, UsageError, "expected one of regression", overrides={"problem_type": "x"})
     refused(place, UsageError, "--set n_layer=3: the weights", overrides={"n_layer": "3"})
     refused(place, UsageError, "--set patience", overrides={"patience": "1"}, eval_every=0)
