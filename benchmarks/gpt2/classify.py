@@ -11,7 +11,7 @@ parsimonious rule-based model for sentiment analysis of social media text"):
 - topic: is a snippet of a film review, a product review, an editorial or a tweet?
 
 A tenth is held out to choose the best checkpoint by, another tenth to judge by. What is printed is
-what `tfx eval` finds there.
+what `tfx eval` finds there. With `--write`, the texts are put into files, and nothing is trained.
 """
 
 from __future__ import annotations
@@ -137,6 +137,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/classify"))
     parser.add_argument("--backend", default="torch")
     parser.add_argument("--only", choices=TASKS)
+    parser.add_argument("--write", action="store_true", help="write the files, and no more")
     args = parser.parse_args()
     for name, rows in records(args.archive).items():
         if args.only not in (None, name):
@@ -144,8 +145,10 @@ def main() -> None:
         folder = args.out / name
         parts = written(rows, folder)
         sizes = ", ".join(f"{part} {len(found)}" for part, found in parts.items())
+        print(f"{name} in {folder}: {sizes}")
+        if args.write:
+            continue
         figures = baselines(parts) | {"gpt2-tiny": fine_tuned(folder, args.backend)}
-        print(f"{name}: {sizes}")
         for who, (accuracy, f1) in figures.items():
             print(f"  {who:15} accuracy {accuracy:.4f} | f1 macro {f1:.4f}")
 

@@ -9,7 +9,8 @@ The sentences are those of the Turkish Web Treebank (Google, Apache licence), wh
 The treebank cuts words where their part of speech changes; they are put together again here, and a
 word has the tag of its last piece. A tenth is held out to choose the best checkpoint by, another to
 judge by. What is printed is what `tfx eval` finds there. gpt2-tiny has read nothing but
-Shakespeare, and spells Turkish almost byte by byte: what it knows of it, it learns here.
+Shakespeare, and spells Turkish almost byte by byte: what it knows of it, it learns here. With
+`--write`, the sentences are put into files, and nothing is trained.
 """
 
 from __future__ import annotations
@@ -93,14 +94,17 @@ def main() -> None:
     parser.add_argument("archive", type=Path, help="turkish_treebanks-1.0.0-py3-none-any.whl")
     parser.add_argument("--out", type=Path, default=Path("runs/tag"))
     parser.add_argument("--backend", default="torch")
+    parser.add_argument("--write", action="store_true", help="write the files, and no more")
     args = parser.parse_args()
     parts = written(list(sentences(args.archive)), args.out)
+    print(f"{args.out}: {', '.join(f'{part} {len(rows)}' for part, rows in parts.items())}")
+    if args.write:
+        return
     run, test = str(args.out / "run"), str(args.out / "test.jsonl")
     how = ["--task", "token-classification", "-b", args.backend]
     tfx("train", "gpt2-tiny", *how, "--data", str(args.out), "--out", run, *TRAINING)
     found = tfx("eval", "gpt2-tiny", *how, "--weights", run, "--data", test)
     by_all, by_word = most_frequent(parts["train"], parts["test"])
-    print(", ".join(f"{part} {len(rows)}" for part, rows in parts.items()))
     print(f"  most frequent tag              accuracy {by_all:.4f}")
     print(f"  most frequent tag of the word  accuracy {by_word:.4f}")
     print(f"  gpt2-tiny                      accuracy {found['accuracy']:.4f}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -25,6 +26,13 @@ def test_every_task_is_told_of() -> None:
     for name in TASKS:
         assert f"| `{name}` |" in TEXT
         assert f"- **{name}**: " in TEXT
+
+
+@pytest.mark.parametrize("script", ["classify", "tag"])
+def test_the_runs_that_are_shown_are_those_of_the_scripts(script: str) -> None:
+    made = runpy.run_path(str(ROOT / "benchmarks" / "gpt2" / f"{script}.py"))
+    assert f" {' '.join(made['TRAINING'])}\n" in TEXT
+    assert f"{script}.py " in TEXT and "--write" in TEXT
 
 
 @pytest.mark.slow
