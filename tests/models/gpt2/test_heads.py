@@ -241,8 +241,10 @@ def test_choices(name: str, backend: Backend) -> None:
         assert_near(found[1].numpy(), out.mc_logits.detach().numpy(), LOGITS, "choices")
 
 
-@pytest.mark.parametrize(("draw", "side"), BATCHES)
-@pytest.mark.parametrize("name", CHOICE)
+@pytest.mark.parametrize(
+    ("name", "draw", "side"),
+    [(name, *BATCHES[(i + j) % 5]) for i, name in enumerate(CHOICE) for j in (0, 2)],
+)
 def test_both_losses(name: str, draw: int, side: str, backend: Backend, autograd: Autograd) -> None:
     reference = made("multiple-choice", draw, **CHOICE[name])
     batch = texts(side)
@@ -291,7 +293,7 @@ def double_losses(
 
 
 @pytest.mark.parametrize("kind", ["last", "first", "mean"])
-@pytest.mark.parametrize(("draw", "side"), BATCHES)
+@pytest.mark.parametrize(("draw", "side"), BATCHES[:3])
 def test_summaries(kind: str, draw: int, side: str, backend: Backend, autograd: Autograd) -> None:
     """As transformers documents them; its code, given choices, would look along another axis. Each
     text is summed up as alone."""
