@@ -278,7 +278,8 @@ def test_what_cannot_be(place: Place) -> None:
 
 
 def test_what_a_run_keeps(place: Place) -> None:
-    place.train(TEXTS, "run", overrides={"problem_type": "single_label_classification"})
+    single = {"problem_type": "single_label_classification"}
+    place.train(TEXTS, "run", overrides=single, class_weights="yes=2")
     (place.folder / "other.jsonl").write_text('{"text": "a", "label": "yes"}\n' * 9)
     for fault, words, how in (
         (UsageError, "--class-weights balanced: the run", {"class_weights": "balanced"}),
@@ -296,7 +297,10 @@ def test_what_a_run_keeps(place: Place) -> None:
     with pytest.raises(UsageError, match="has a head for text-classification"):
         place.resume("question-answering", "run")
     saved = load_checkpoint(place.folder / "run")
-    assert TaskRun.resume(saved, TrainSettings(task=TEXTS), NUMPY, print).done == 4
+    again = TrainSettings(task=TEXTS, class_weights='{"yes": 2}')
+    run = TaskRun.resume(saved, again, NUMPY, print)
+    assert run.done == 4 and run.class_weights is not None
+    assert run.class_weights.tolist() == [1, 2]
 
 
 def test_what_the_head_remembers(place: Place) -> None:
