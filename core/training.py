@@ -268,11 +268,6 @@ class Loop:
             return {}
         return dict(self.evaluation.look(state, done, self.report))
 
-    def _tell_best(self, state: RunState) -> None:
-        if self.evaluation and self.evaluation.past.best:
-            state.best_metric = self.evaluation.past.best["val_loss"]
-            state.best_global_step = self.evaluation.past.best_step
-
     def _note(self, step: _Step, loss: float, norm: float, measured: dict[str, float]) -> None:
         logs = {
             "loss": loss,
