@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -112,7 +112,7 @@ def _check_size(found: Explanation) -> None:
         )
 
 
-def _write_page(file: Path, found: Explanation, about: dict[str, str | float | None]) -> None:
+def _write_page(file: Path, found: Explanation, about: dict[str, Any]) -> None:
     from tfx.cli.explanation_page import page_of
 
     try:

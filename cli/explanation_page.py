@@ -31,12 +31,12 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inli
 _TITLE = 60
 
 
-def page_of(found: Explanation, about: Mapping[str, str | float | None]) -> str:
+def page_of(found: Explanation, about: Mapping[str, Any]) -> str:
     """The page of an explanation; `about` tells of which model and backend it is."""
     return "\n".join(_page(found, about))
 
 
-def _page(found: Explanation, about: Mapping[str, str | float | None]) -> Iterator[str]:
+def _page(found: Explanation, about: Mapping[str, Any]) -> Iterator[str]:
     style, script = (
         (TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
     )
@@ -89,10 +89,10 @@ def _page(found: Explanation, about: Mapping[str, str | float | None]) -> Iterat
 """
 
 
-def _where(found: Explanation, about: Mapping[str, str | float | None]) -> str:
+def _where(found: Explanation, about: Mapping[str, Any]) -> str:
     words = f"computed by {about['backend']} on {about['device']} in {found.dtype}"
     if about["theta"] is not None:
-        words += f", theta {about['theta']:g}"
+        words += f", theta {json.dumps(about['theta'])}"
     return words if about["weights"] is None else f"{words}; weights from {about['weights']}"
 
 
@@ -251,7 +251,7 @@ def _words(one: AttentionMap) -> str:
 # ---- the numbers ---------------------------------------------------------------------------------
 
 
-def _embedded(found: Explanation, about: Mapping[str, str | float | None]) -> str:
+def _embedded(found: Explanation, about: Mapping[str, Any]) -> str:
     """The numbers of the page as JSON, those of attention bit for bit as they are in memory."""
     described: dict[str, Any] = dict(about) | found.described(with_weights=False)
     wide = any(one.weights.dtype.itemsize == 8 for one in found.attentions)

@@ -6,12 +6,13 @@ all commands: TFX_BACKEND, TFX_DEVICE, TFX_DTYPE and TFX_SEED.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import typer
 
@@ -100,6 +101,32 @@ def pairs(texts: Iterable[str]) -> dict[str, str]:
             raise UsageError(f"--set expects KEY=VALUE, as in --set n_layer=2, got {text!r}")
         found[key] = value
     return found
+
+
+def theta(text: str) -> float | list[float] | list[list[float]]:
+    """`--theta 0.8`, `--theta 1,0.9` for each layer, `--theta "[[1,0.5],[1,1]]"` for each head.
+
+    >>> theta("0.8"), theta("1,0.9"), theta("[[1, 0.5], [1, 1]]")
+    (0.8, [1, 0.9], [[1, 0.5], [1, 1]])
+    """
+    if not set(text) & {",", "["}:
+        return at_least_0(text)
+    try:
+        found = json.loads(text if text.lstrip().startswith("[") else f"[{text}]")
+    except (ValueError, RecursionError):
+        found = []
+    rows = [row if isinstance(row, list) else [row] for row in found]
+    alike = len({(type(one) is list, len(row)) for one, row in zip(found, rows, strict=True)}) == 1
+    if not alike or not all(rows) or not all(_is_theta(x) for row in rows for x in row):
+        raise typer.BadParameter(
+            "expected a number of at least 0, one for each layer, as in '1,0.9', or for each head, "
+            f"as in '[[1,0.5],[1,1]]', got {text!r:.60}"
+        )
+    return cast("list[float] | list[list[float]]", found)
+
+
+def _is_theta(x: object) -> bool:
+    return type(x) in (int, float) and 0 <= cast(float, x) < math.inf
 
 
 def token_ids(text: str) -> tuple[int, ...]:
@@ -213,11 +240,12 @@ PromptIds = Annotated[
     str | None, typer.Option(metavar="IDS", help="The prompt as token ids: '1 2 3'.")
 ]
 Theta = Annotated[
-    float | None,
+    Any,
     typer.Option(
         metavar="FLOAT",
-        parser=at_least_0,
-        help="Multiply the scores of attention; below 1 it spreads, 0 attends to all alike.",
+        parser=theta,
+        help="Multiply the scores of attention; below 1 it spreads, 0 attends to all alike. One "
+        "for each layer: '1,0.9,0.8,1'; for each head: '[[1,0.5],[1,1]]'.",
     ),
 ]
 Quantize = Annotated[

@@ -7,10 +7,10 @@ of its command. It never prints: stdout belongs to the reporter.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from tfx.core.dtypes import FLOATS, DType, as_dtype
 from tfx.core.errors import UsageError
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from tfx.core.tensor import Tensor
 
 
+Theta: TypeAlias = float | Sequence[float] | Sequence[Sequence[float]]
+"""What attention is scaled by: one number, one for each layer, or one for each head of each."""
+
 _VARIABLES = {"--dtype": "TFX_DTYPE", "--seed": "TFX_SEED"}
 
 
@@ -31,8 +34,14 @@ def spelled(flag: str) -> str:
     return f"{flag} or {variable}" if os.environ.get(variable) else flag
 
 
-def computable(model: str, name: str, backend: Backend, never: Set[DType] = frozenset()) -> DType:
-    """The dtype called `name`, for a model to compute in.
+def computable(
+    model: str,
+    name: str,
+    backend: Backend,
+    never: Set[DType] = frozenset(),
+    flag: str = "--dtype",
+) -> DType:
+    """The dtype called `name`, for a model to compute in; `flag` is what asks for it.
 
     Raises:
         UsageError: it is not of floats that `backend` computes with. Those that the model never
@@ -40,8 +49,10 @@ def computable(model: str, name: str, backend: Backend, never: Set[DType] = froz
     """
     dtype, floats = as_dtype(name), FLOATS & backend.dtypes
     if dtype not in floats:
-        known, flag = ", ".join(sorted(floats - never)), spelled("--dtype")
-        raise UsageError(f"{model} cannot compute in {dtype} on {backend}; choose {flag} {known}")
+        known = ", ".join(sorted(floats - never))
+        raise UsageError(
+            f"{model} cannot compute in {dtype} on {backend}; choose {spelled(flag)} {known}"
+        )
     return dtype
 
 
@@ -140,7 +151,7 @@ class RunSettings(Settings):
     quantize_embeddings: str | None = None
     group_size: int | None = None
     kv_dtype: str | None = None
-    theta: float | None = None
+    theta: Theta | None = None
     prompt_lookup: bool | None = None
     draft: str | None = None
     num_draft_tokens: int | None = None
@@ -186,12 +197,14 @@ class QuantizeSettings(Settings):
 
 @dataclass
 class PruneSettings(Settings):
-    """The flags of `tfx prune`."""
+    """The flags of `tfx prune`; one of `keep` and `heads` is given, and `data` with `keep`."""
 
     weights: Path | None
     out: Path
-    data: Path
-    keep: float
+    data: Path | None = None
+    keep: float | None = None
+    heads: Mapping[int, Collection[int]] | None = None
+    task: str | None = None
 
 
 @dataclass
@@ -215,7 +228,7 @@ class ExplainSettings(Settings):
     dtype: str | None = None
     prompt: str | None = None
     prompt_ids: tuple[int, ...] | None = None
-    theta: float | None = None
+    theta: Theta | None = None
     top_k: int | None = None
     layers: tuple[int, ...] | None = None
     heads: tuple[int, ...] | None = None

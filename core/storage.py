@@ -35,6 +35,9 @@ class Asked(Protocol):
     quantize_embeddings: str | None
     group_size: int | None
 
+    def flag(self, name: str) -> str:
+        """How the setting `name` is spelled."""
+
 
 @dataclass(frozen=True)
 class Storage:
@@ -60,22 +63,23 @@ class Storage:
         Raises:
             UsageError: there is no such scheme, or what belongs to one is given without it.
         """
-        scheme = settings.quantize
+        scheme, flag = settings.quantize, settings.flag
         if scheme is None:
             for name in ("quantize_embeddings", "group_size"):
                 if getattr(settings, name) is not None:
-                    flag = name.replace("_", "-")
-                    raise UsageError(f"--{flag} says how to quantize; add --quantize int8 or int4")
+                    raise UsageError(
+                        f"{flag(name)} says how to quantize; add {flag('quantize')} int8 or int4"
+                    )
             return None
         embeddings = settings.quantize_embeddings or ("int8" if scheme == "int4" else scheme)
-        for flag, given, known in (
-            ("--quantize", scheme, SCHEMES),
-            ("--quantize-embeddings", embeddings, (*SCHEMES, AS_IT_IS)),
+        for name, given, known in (
+            ("quantize", scheme, SCHEMES),
+            ("quantize_embeddings", embeddings, (*SCHEMES, AS_IT_IS)),
         ):
             if given not in known:
-                raise UsageError(f"{flag} {given}: expected one of {', '.join(known)}")
+                raise UsageError(f"{flag(name)} {given}: expected one of {', '.join(known)}")
         if settings.group_size is not None and not BITS.keys() & {scheme, embeddings}:
-            raise UsageError(f"--group-size is for int8 and int4; {scheme} has no groups")
+            raise UsageError(f"{flag('group_size')} is for int8 and int4; {scheme} has no groups")
         return cls(
             scheme,
             embeddings,

@@ -27,18 +27,24 @@ class TextGeneration(Pipeline):
         return_full_text: whether the text itself stands before what is new.
         truncation: whether of a text that is too long for the model, together with the new tokens,
             the end is read; else it is an error. The text is given back whole all the same.
-        seed, and all of `tfx.core.generation.GenerationOptions`: as in `LanguageModel.generate`.
+        seed, theta, and all of `tfx.core.generation.GenerationOptions`: as in
+            `LanguageModel.generate`.
     """
 
     task = "text-generation"
-    defaults: ClassVar = {"return_full_text": True, "truncation": False, "seed": None}
+    defaults: ClassVar = {
+        "return_full_text": True,
+        "truncation": False,
+        "seed": None,
+        "theta": None,
+    }
 
     def chosen(self, options: Mapping[str, Any]) -> _Chosen:
         mine = super().chosen({k: v for k, v in options.items() if k in self.defaults})
         rest = {name: value for name, value in options.items() if name not in self.defaults}
         for name in ("return_full_text", "truncation"):
             one_of(name, mine[name], (True, False))
-        choice = self.model.choice(rest, mine["seed"])
+        choice = self.model.choice(rest, mine["seed"], mine["theta"])
         return _Chosen(choice, mine["return_full_text"], mine["truncation"])
 
     def _check(self) -> None:
@@ -60,7 +66,7 @@ class TextGeneration(Pipeline):
         return given, self.model.request(ids, options.choice)
 
     def answer(self, read: Sequence[tuple[str, Request]], options: _Chosen) -> list[Any]:
-        found = self.model.texts([request for _, request in read])
+        found = self.model.texts([request for _, request in read], options.choice)
         return [
             [{"generated_text": (given if options.full else "") + (x.text or "")} for x in texts]
             for (given, _), texts in zip(read, found, strict=True)

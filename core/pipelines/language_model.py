@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from os import PathLike
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from tfx.core.backend import Backend, HostArray
+from tfx.core.backend import HostArray
 from tfx.core.creation import tensor
-from tfx.core.errors import TfxError, UsageError
+from tfx.core.errors import UsageError
 from tfx.core.generation import (
     CausalModel,
     GenerationOptions,
@@ -26,17 +23,12 @@ from tfx.core.generation import (
     room_after,
     stream,
 )
-from tfx.core.pipelines.loadable import Codec, Loaded
+from tfx.core.pipelines.inside import Thetas
+from tfx.core.pipelines.loaded_model import LoadedModel, Prompt, about, is_prompt, quiet
 from tfx.core.wording import did_you_mean, kind_of, quoted
-
-Prompt: TypeAlias = str | Sequence[int]
-"""A text, or its token ids."""
 
 Request: TypeAlias = tuple[list[int], GenerationOptions]
 """The ids of a prompt, and how to go on from them."""
-
-quiet = np.errstate(all="ignore")
-"""NumPy would warn of overflows on stderr; what comes of them is found out and is an error."""
 
 LOGITS_AT_ONCE = 2**23
 """So many logits are in memory at a time where only something of each is kept."""
@@ -61,79 +53,28 @@ class Choice:
         options: for all of them.
         cut: whether to generate no more than there is room for.
         draws_seed: whether each prompt has a seed of its own.
+        theta: what attention is scaled by; None as the model was loaded.
     """
 
     options: GenerationOptions
     cut: bool
     draws_seed: bool
+    theta: Thetas | None = None
 
 
-class LanguageModel:
-    """A model on a backend. `tfx.load` makes it.
-
-    Args:
-        name: of the model's plugin.
-        parts: what that handed over.
-    """
-
-    def __init__(self, name: str, parts: Loaded) -> None:
-        self.name, self.parts = name, parts
-
-    def __repr__(self) -> str:
-        return f"<tfx model {self.name} on {self.backend}>"
-
-    @property
-    def backend(self) -> Backend:
-        """What it computes on."""
-        return self.parts.backend
-
-    @property
-    def max_positions(self) -> int:
-        """How many tokens of a text it can read."""
-        return self.parts.max_positions
-
-    @property
-    def causal(self) -> CausalModel:
-        """What `tfx.core.generation` generates with.
-
-        Raises:
-            UsageError: the weights have a head for something else.
-        """
-        if self.parts.causal is None:
-            head = self.parts.head
-            has = f"have a head for {head.task} and " if head else ""
-            raise UsageError(f"the weights of this {self.name} {has}are no language model")
-        return self.parts.causal
-
-    @property
-    def codec(self) -> Codec:
-        """From text to token ids and back.
-
-        Raises:
-            UsageError: the weights came without a tokenizer.
-        """
-        if self.parts.codec is None:
-            raise UsageError(
-                f"the weights of this {self.name} came without a tokenizer; give token ids, which "
-                "`generate` and `logits` take too"
-            )
-        return self.parts.codec
-
-    def encode(self, text: str) -> list[int]:
-        """The token ids of a text."""
-        if not isinstance(text, str):
-            raise UsageError(f"expected a text, not {kind_of(text)}")
-        return [int(token) for token in self.codec.encode(text)]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids."""
-        return self.codec.decode(ids)
+class LanguageModel(LoadedModel):
+    """A model that text is written with. `tfx.load` makes it."""
 
     # ---- what comes next ----
 
     @quiet
     def generate(
-        self, prompts: Prompt | Sequence[Prompt], *, seed: int | None = None, **options: Any
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        *,
+        seed: int | None = None,
+        theta: Thetas | None = None,
+        **options: Any,
     ) -> Any:
         """What follows a prompt, or each of several, which are read as one batch.
 
@@ -141,6 +82,9 @@ class LanguageModel:
             prompts: a text or its token ids; or a list of such.
             seed: of the draws, where `temperature` is above 0: each prompt gets what it would get
                 alone. None: each draws a seed of its own.
+            theta: what attention is scaled by, for models that heed it: a number, one for each
+                layer, one for each head; or a function that is called before each step with the
+                number of new tokens so far, and gives one of these.
             options: of `tfx.core.generation.GenerationOptions`; the likeliest tokens by default.
                 Without `max_new_tokens`, 50 or as many as there is room for.
 
@@ -153,12 +97,19 @@ class LanguageModel:
         """
         one = is_prompt(prompts)
         given: Any = [prompts] if one else list(prompts)
-        requests = self._requests(given, self.choice(options, seed))
-        found: list[Any] = self.texts(requests)
+        choice = self.choice(options, seed, theta)
+        found: list[Any] = self.texts(self._requests(given, choice), choice)
         found = [texts[0] if len(texts) == 1 else texts for texts in found]
         return found[0] if one else found
 
-    def stream(self, prompt: Prompt, *, seed: int | None = None, **options: Any) -> Iterator[str]:
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        seed: int | None = None,
+        theta: Thetas | None = None,
+        **options: Any,
+    ) -> Iterator[str]:
         """The like of one prompt, piece by piece as it is generated; together they are its text.
 
         A character is held back until it is whole, and what may begin a stop string until it is
@@ -169,12 +120,13 @@ class LanguageModel:
         """
         if not is_prompt(prompt):
             raise UsageError(f"expected one prompt to stream from, not {kind_of(prompt)}")
-        [(ids, chosen)] = self._requests([prompt], self.choice(options, seed))
+        choice = self.choice(options, seed, theta)
+        [(ids, chosen)] = self._requests([prompt], choice)
         if chosen.num_samples > 1:
             raise UsageError(f"num_samples {chosen.num_samples}: one text is streamed at a time")
         decode = self.codec.decode
         with np.errstate(all="ignore"):
-            tokens = stream(self.causal, [ids], chosen, decode)
+            tokens = stream(self._writing(choice), [ids], chosen, decode)
         growing = Growing(decode, chosen.stop)
 
         def pieces() -> Iterator[str]:
@@ -207,24 +159,11 @@ class LanguageModel:
         given: Any = texts
         return self._logits(given) if is_prompt(given) else [self._logits(x) for x in given]
 
-    @quiet
-    def save(self, folder: str | PathLike[str]) -> None:
-        """Write the model to a new folder, which `load` takes, and others' programs if they know
-        the model.
-
-        Raises:
-            UsageError: the model's plugin cannot write it.
-            WeightsError: the folder is taken, or cannot be written.
-        """
-        if self.parts.save is None:
-            raise UsageError(
-                f"{self.name} cannot be saved from Python: its plugin does not say how"
-            )
-        self.parts.save(Path(folder))
-
     # ---- what pipelines are made of ----
 
-    def choice(self, options: Mapping[str, Any], seed: int | None) -> Choice:
+    def choice(
+        self, options: Mapping[str, Any], seed: int | None, theta: Thetas | None = None
+    ) -> Choice:
         """What options by name come to, the model's ends among them.
 
         Raises:
@@ -245,7 +184,7 @@ class LanguageModel:
         own: dict[str, Any] = {"eos_ids": self.parts.eos_ids, "seed": seed or 0}
         chosen = GenerationOptions(**own | given)
         cut = options.get("max_new_tokens") is None and not chosen.window
-        return Choice(chosen, cut, seed is None and chosen.temperature > 0)
+        return Choice(chosen, cut, seed is None and chosen.temperature > 0, theta)
 
     def request(self, ids: list[int], choice: Choice) -> Request:
         """A prompt with options of its own.
@@ -263,19 +202,7 @@ class LanguageModel:
         check_prompt(self.causal, ids, its)
         return ids, its
 
-    def prompt_ids(self, prompt: Prompt) -> list[int]:
-        """The ids of a prompt; for an empty text, the token that begins texts."""
-        if not isinstance(prompt, str):
-            return [int(token) for token in prompt]
-        if prompt:
-            return self.encode(prompt)
-        if self.parts.begin is None:
-            raise UsageError(
-                "it is empty, and no token of this model begins a text; give some text"
-            )
-        return [self.parts.begin]
-
-    def texts(self, requests: Sequence[Request]) -> list[list[Text]]:
+    def texts(self, requests: Sequence[Request], choice: Choice) -> list[list[Text]]:
         """What follows each prompt: those whose options are alike but for the seed are read
         together."""
         decode = None if self.parts.codec is None else self.parts.codec.decode
@@ -286,9 +213,16 @@ class LanguageModel:
         for options, places in alike.items():
             ids = [requests[place][0] for place in places]
             seeds = [requests[place][1].seed for place in places]
-            texts = generate(self.causal, ids, options, decode, seeds=seeds)
+            texts = generate(self._writing(choice), ids, options, decode, seeds=seeds)
             found |= zip(places, texts, strict=True)
         return [found[place] for place in range(len(requests))]
+
+    def _writing(self, choice: Choice) -> CausalModel:
+        """What goes on from one batch of texts."""
+        model = self.causal
+        if choice.theta is None:
+            return model
+        return self._able("be steered by theta", self.parts.inside.under)(choice.theta)
 
     def _requests(self, prompts: Sequence[Prompt], choice: Choice) -> list[Request]:
         found = []
@@ -324,36 +258,3 @@ class LanguageModel:
     def _logits(self, text: Prompt) -> HostArray:
         ids = self.checked(self.prompt_ids(text))
         return np.concatenate([x.widened().numpy() for x in self.each_logits(ids, len(ids))])
-
-
-def is_prompt(given: object) -> bool:
-    """Whether it is one prompt: a text, or whole numbers.
-
-    >>> is_prompt("a"), is_prompt([1, 2]), is_prompt(["a", "b"]), is_prompt([[1], [2]])
-    (True, True, False, False)
-    """
-    if isinstance(given, str):
-        return True
-    if isinstance(given, np.ndarray):
-        return given.ndim == 1
-    if not isinstance(given, Sequence):
-        raise UsageError(f"expected a text, token ids, or a list of these, not {kind_of(given)}")
-    return bool(given) and all(isinstance(x, int | np.integer) for x in given)
-
-
-@contextmanager
-def about(number: int, count: int, what: str) -> Iterator[None]:
-    """Errors say which of several inputs they are about.
-
-    >>> with about(2, 5, "prompt"):
-    ...     raise UsageError("empty")
-    Traceback (most recent call last):
-    ...
-    tfx.core.errors.UsageError: prompt 2: empty
-    """
-    try:
-        yield
-    except TfxError as fault:
-        where = f"the {what}" if count == 1 else f"{what} {number}"
-        kind = UsageError if isinstance(fault, UsageError) else type(fault)
-        raise kind(f"{where}: {fault}") from None

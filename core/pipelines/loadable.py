@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from tfx.core.backend import Backend
 from tfx.core.generation import CausalModel
-from tfx.core.recipe import Settings
+from tfx.core.pipelines.inside import Inside
+from tfx.core.recipe import Settings, Theta
 from tfx.core.tensor import Tensor
 
 FEATURES = "feature-extraction"
@@ -33,7 +34,11 @@ class LoadSettings(Settings):
     quantize_embeddings: str | None = None
     group_size: int | None = None
     kv_dtype: str | None = None
-    theta: float | None = None
+    theta: Theta | None = None
+
+    def flag(self, name: str) -> str:
+        """How the setting `name` is spelled in Python."""
+        return name
 
 
 class Codec(Protocol):
@@ -88,6 +93,7 @@ class Loaded:
         eos_ids: tokens that end a text.
         begin: the token to go on from where a text is empty; None where there is none.
         save: writes the model to a new folder; None where it cannot be written.
+        inside: what can be seen of it and changed in it.
     """
 
     backend: Backend
@@ -99,6 +105,7 @@ class Loaded:
     eos_ids: tuple[int, ...] = ()
     begin: int | None = None
     save: Callable[[Path], None] | None = None
+    inside: Inside = field(default_factory=Inside)
 
 
 @runtime_checkable

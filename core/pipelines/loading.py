@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-import re
-from dataclasses import fields
 from os import PathLike
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import ArrayLike
 
 from tfx.core import resolve
 from tfx.core.backend import Backend
@@ -35,7 +36,7 @@ def load(
     quantize_embeddings: str | None = None,
     group_size: int | None = None,
     kv_dtype: str | None = None,
-    theta: float | None = None,
+    theta: ArrayLike | None = None,
     model: str | None = None,
     task: str | None = None,
 ) -> LanguageModel:
@@ -51,7 +52,8 @@ def load(
         dtype: what to compute in; by default what the model's plugin holds for good.
         quantize, quantize_embeddings, group_size: how to keep the weights in fewer bits.
         kv_dtype: what keys and values are cached in.
-        theta: what attention is scaled by, for models that heed it.
+        theta: what attention is scaled by, for models that heed it: a number, one for each layer,
+            or one for each head of each layer.
         model: whose weights a path has, where its `config.json` does not tell.
         task: the head that is wanted beside or in place of the language model's.
 
@@ -76,20 +78,19 @@ def load(
         quantize_embeddings,
         group_size,
         kv_dtype,
-        theta,
+        _plain(theta),
     )
     opened = _opened(backend, device)
-    try:
-        return LanguageModel(name, recipe.load(settings, opened, note))
-    except UsageError as fault:
-        raise UsageError(_without_dashes(str(fault), settings)) from None
+    return LanguageModel(name, recipe.load(settings, opened, note))
 
 
-def _without_dashes(message: str, settings: LoadSettings) -> str:
-    """What a recipe says of its flags, as Python spells them; not within a command."""
-    flags = "|".join(settings.flag(f.name)[2:] for f in fields(settings))
-    pattern = rf"(?:(?<=^)|(?<=choose )|(?<=add ))--({flags})(?![\w-])"
-    return re.sub(pattern, lambda found: found[1].replace("-", "_"), message)
+def _plain(theta: Any) -> Any:
+    """Theta in numbers and lists, which settings are made of."""
+    if callable(theta):
+        raise UsageError(
+            "theta is a function, which is for one text: give it to generate, stream or a call"
+        )
+    return theta.tolist() if hasattr(theta, "tolist") else theta
 
 
 def _opened(backend: str | Backend | None, device: str | None) -> Backend:

@@ -13,6 +13,7 @@ from tfx.core.errors import NonFiniteError, UsageError
 from tfx.core.nn import cross_entropy
 from tfx.core.pipelines.language_model import LOGITS_AT_ONCE
 from tfx.core.pipelines.pipeline import Pipeline, whole
+from tfx.core.windows import windows_over
 
 
 class Perplexity(Pipeline):
@@ -48,11 +49,11 @@ class Perplexity(Pipeline):
         return [self._judged(ids, options["stride"] or self.model.max_positions) for ids in read]
 
     def _judged(self, ids: list[int], stride: int) -> dict[str, Any]:
-        total, counted, count, start = 0.0, 0, len(ids) - 1, 0
-        while counted < count:
-            stop = min(start + self.model.max_positions, count)
-            total += self._losses(ids[start : stop + 1], counted - start)
-            counted, start = stop, start + stride
+        count = len(ids) - 1
+        total = sum(
+            self._losses(ids[window.start : window.stop + 1], window.counted - window.start)
+            for window in windows_over(count, self.model.max_positions, stride)
+        )
         if not math.isfinite(total):
             raise NonFiniteError("the loss is not finite: the model's parameters are too large")
         loss = total / count

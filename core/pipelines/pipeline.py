@@ -16,8 +16,9 @@ from tfx.core.creation import tensor
 from tfx.core.dtypes import DType
 from tfx.core.errors import NonFiniteError, UsageError
 from tfx.core.padding import padded_right
-from tfx.core.pipelines.language_model import LanguageModel, about, quiet
+from tfx.core.pipelines.language_model import LanguageModel
 from tfx.core.pipelines.loadable import FEATURES, Head
+from tfx.core.pipelines.loaded_model import about, quiet
 from tfx.core.pipelines.loading import load
 from tfx.core.tensor import Tensor
 from tfx.core.wording import did_you_mean, kind_of, quoted

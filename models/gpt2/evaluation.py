@@ -21,6 +21,7 @@ from tfx.core.nn import cross_entropy
 from tfx.core.recipe import EvalSettings, Reporter
 from tfx.core.storage import Storage
 from tfx.core.tokenizer.corpus import read_texts
+from tfx.core.windows import Window, windows_over
 from tfx.models.gpt2.data import characters_in
 from tfx.models.gpt2.language_model import LanguageModel
 from tfx.models.gpt2.model import head, trunk
@@ -170,29 +171,7 @@ def standard_error(losses: Losses, block: int) -> float | None:
     return float(np.sqrt(len(starts) / (len(starts) - 1) * (excess**2).sum())) / len(losses)
 
 
-# ---- the windows ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Window:
-    """Tokens `start` to `stop` of a text are read; from `counted` on, their predictions count."""
-
-    start: int
-    counted: int
-    stop: int
-
-
-def windows_over(count: int, size: int, stride: int) -> list[Window]:
-    """Windows of at most `size` tokens, `stride` apart, in which each of `count` counts once.
-
-    >>> [(w.start, w.counted, w.stop) for w in windows_over(10, 4, 3)]
-    [(0, 0, 4), (3, 4, 7), (6, 7, 10)]
-    """
-    windows = [Window(0, 0, min(size, count))]
-    while (last := windows[-1]).stop < count:
-        start = last.start + stride
-        windows.append(Window(start, last.stop, min(start + size, count)))
-    return windows
+# ---- the losses ----------------------------------------------------------------------------------
 
 
 def losses_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from tfx.core.generation import decoder
 from tfx.core.recipe import ExplainSettings, Reporter
 from tfx.core.tensor import Tensor
 from tfx.models.gpt2.language_model import LanguageModel
-from tfx.models.gpt2.model import block, head, norm, trunk
+from tfx.models.gpt2.model import head, norm, trunk
 from tfx.models.gpt2.output import checked_ids
 from tfx.models.gpt2.parts import parts_of, sizes_of
 from tfx.models.gpt2.passing import Shown
@@ -55,7 +55,7 @@ def explain(
             "positions; shorten it"
         )
     top_k = TOP_K if settings.top_k is None else settings.top_k
-    return explained(model, ids, top_k, settings.layers, settings.heads)
+    return explained(model, ids, top_k, settings.layers, settings.heads, settings.flag)
 
 
 def explained(
@@ -64,6 +64,7 @@ def explained(
     top_k: int = TOP_K,
     layers: Collection[int] | None = None,
     heads: Collection[int] | None = None,
+    spelled: Callable[[str], str] = str,
 ) -> Explanation:
     """What a model makes of one text.
 
@@ -75,6 +76,7 @@ def explained(
         top_k: how many of the likeliest tokens to tell at each place.
         layers, heads: by their numbers, whose attention to show; all by default. Heads that were
             pruned have none.
+        spelled: how a message calls these.
 
     Raises:
         UsageError, ShapeError: there are no such tokens, layers or heads.
@@ -83,22 +85,21 @@ def explained(
     config, params = model.config, model.params
     [text] = checked_ids([list(ids)], config.vocab_size, config.n_positions).tolist()
     if top_k > config.vocab_size:
-        raise UsageError(f"--top-k {top_k}: the model knows {config.vocab_size} tokens")
-    _check_numbers("--layers", layers, config.n_layer)
-    _check_numbers("--heads", heads, config.n_head)
+        raise UsageError(f"{spelled('top_k')} {top_k}: the model knows {config.vocab_size} tokens")
+    _check_numbers(spelled("layers"), layers, config.n_layer)
+    _check_numbers(spelled("heads"), heads, config.n_head)
 
     given = tensor(np.array([text]), model.backend, model.backend.index_dtype)
     hidden: list[Tensor] = []
     attentions: list[Tensor] = []
     normed = trunk(params, config, given, model.through(shown=Shown(hidden, attentions)))
-    before_last = hidden[-2]
-    last = block(params, config, config.n_layer - 1, before_last, model.through())  # not normed yet
-    ends = [norm(params, config, "ln_f", x) for x in hidden[:-1]] + [normed]
+    states = hidden[:-1]
+    ends = [*(norm(params, config, "ln_f", x) for x in states[:-1]), normed]
 
     text_of = _text_of(model)
     stages = []
     names = ["embeddings", *(f"h.{i}" for i in range(config.n_layer))]
-    for name, x, end in zip(names, [*hidden[:-1], last], ends, strict=True):
+    for name, x, end in zip(names, states, ends, strict=True):
         said = predictions_in(_host(head(params, end)), text, top_k, text_of)
         stages.append(Stage(name, statistics_of(_host(x)), said))
     maps = [
@@ -134,7 +135,7 @@ def _text_of(model: LanguageModel) -> TextOf:
     return lambda token: decode([token])
 
 
-def _check_numbers(flag: str, asked: Collection[int] | None, count: int) -> None:
+def _check_numbers(name: str, asked: Collection[int] | None, count: int) -> None:
     for number in asked or ():
         if not 0 <= number < count:
-            raise UsageError(f"{flag} {number}: expected numbers from 0 to {count - 1}")
+            raise UsageError(f"{name} {number}: expected numbers from 0 to {count - 1}")

@@ -215,6 +215,25 @@ def _chosen(p: Params, head: Head, hidden: Tensor, through: Pass, at: Tensor | N
     return x.reshape(b, n) if x.shape[-1] == 1 else x.reshape(b, n, x.shape[-1])
 
 
+def named_scores(
+    p: Params, config: Config, head: Head | None, ids: Tensor, through: Pass = PLAIN
+) -> dict[str, Tensor]:
+    """What a model gives with a head, None for the language model's, by transformers' names."""
+    if head is None:
+        return {"logits": next_token(p, trunk(p, config, ids, through))}
+    match head.task:
+        case "text-classification":
+            return {"logits": text_logits(p, config, head, ids, through)}
+        case "token-classification":
+            return {"logits": token_logits(p, config, head, ids, through)}
+        case "question-answering":
+            first, last = span_logits(p, config, ids, through)
+            return {"start_logits": first, "end_logits": last}
+        case "multiple-choice":
+            following, choices = double_logits(p, config, head, ids, through)
+            return {"logits": following, "mc_logits": choices}
+
+
 # ---- their parts ---------------------------------------------------------------------------------
 
 

@@ -18,14 +18,17 @@ from tfx.core.dtypes import FLOATS, DType
 from tfx.core.errors import ShapeError, TokenizerError, UsageError
 from tfx.core.files import shown
 from tfx.core.generation.reading import Reading, room_for
+from tfx.core.pipelines.inside import Output, Thetas
 from tfx.core.storage import Storage, bytes_of, placed
 from tfx.core.stored import Stored
 from tfx.core.tensor import Tensor
 from tfx.core.tokenizer import ByteLevelBPE, load_tokenizer
 from tfx.core.wording import in_words
+from tfx.models.gpt2.heads import Head, named_scores
 from tfx.models.gpt2.layouts import forms, inputs_first
 from tfx.models.gpt2.model import Config, Params, head, logits, trunk
-from tfx.models.gpt2.output import Output, checked_ids
+from tfx.models.gpt2.numbers import by_token, numbers
+from tfx.models.gpt2.output import checked_ids, output_of
 from tfx.models.gpt2.passing import PLAIN, Pass, Shown
 from tfx.models.gpt2.pruned import cuts, without_heads
 from tfx.models.gpt2.weights import Pretrained, read_pretrained
@@ -179,11 +182,28 @@ class LanguageModel:
         """
         return logits(self.params, self.config, ids, self.through(visible=visible))
 
-    def under(self, theta: float | None) -> LanguageModel:
-        """The model with that theta for every pass; None leaves it as it is."""
-        if theta is None:
-            return self
-        return replace(self, theta=tensor(theta, self.backend, self.dtype))
+    def under(self, theta: ArrayLike | None) -> LanguageModel:
+        """The model with that theta for every pass; None leaves it as it is.
+
+        Raises:
+            UsageError, ShapeError: it is no number, nor one for each layer or each head.
+        """
+        return self if theta is None else replace(self, theta=self.theta_of(theta))
+
+    def theta_of(self, given: ArrayLike) -> Tensor:
+        """A theta for whichever tokens.
+
+        Raises:
+            UsageError, ShapeError: it is no number, nor one for each layer or each head.
+        """
+        theta = tensor(numbers("theta", given), self.backend, self.factor_dtype)
+        Pass(theta=theta).check(self.config.n_layer, self.config.n_head)
+        return theta
+
+    @property
+    def factor_dtype(self) -> DType:
+        """What theta and head masks are kept in: no fewer bits than are computed in."""
+        return DType.float32 if self.dtype.itemsize < 4 else self.dtype
 
     def through(
         self,
@@ -203,41 +223,47 @@ class LanguageModel:
         ids: ArrayLike,
         visible: ArrayLike | None = None,
         *,
-        theta: ArrayLike | None = None,
+        theta: Thetas | None = None,
         head_mask: ArrayLike | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
+        on: Head | None = None,
     ) -> Output:
         """Read texts whole, and show what is in the model meanwhile.
 
         Args:
-            ids: tokens (B, T).
-            visible: bool (B, T), False where a text holds padding.
-            theta, head_mask: as in `Pass`; the model's own by default.
+            ids: tokens (B, T); of choices (B, N, T).
+            visible: bool, as many, False where a text holds padding.
+            theta: as in `Pass`, or a function that gives such for the number of a token; the
+                model's own by default.
+            head_mask: as in `Pass`; the model's own by default.
             output_attentions, output_hidden_states: whether the output is to have them.
+            on: the head that judges, where it is not the language model's own.
 
         Raises:
             ShapeError: arrays that do not suit the model or each other.
             UsageError: a token that the model does not know.
         """
-        texts = checked_ids(ids, self.vocab_size, self.max_positions)
+        config, choices = self.config, on is not None and on.task == "multiple-choice"
+        texts = checked_ids(ids, self.vocab_size, self.max_positions, choices)
         seen = None if visible is None else np.asarray(visible)
         if seen is not None and (seen.shape != texts.shape or seen.dtype != bool):
             raise ShapeError(f"visible is {seen.dtype} {seen.shape}; expected bool {texts.shape}")
+        if callable(theta):
+            theta = by_token(theta, texts.shape[-1], config.n_layer, config.n_head)
         shown = Shown([] if output_hidden_states else None, [] if output_attentions else None)
-        given, padding, factor, mask = (
+        given, padding, factors, mask = (
             None if x is None else tensor(x, self.backend, dtype)
             for x, dtype in (
                 (texts, self.backend.index_dtype),
                 (seen, DType.bool),
-                (theta, DType.float32),
-                (head_mask, DType.float32),
+                (None if theta is None else numbers("theta", theta), self.factor_dtype),
+                (None if head_mask is None else numbers("head_mask", head_mask), self.factor_dtype),
             )
         )
         assert given is not None
-        through = self.through(None, padding, factor, mask, shown)
-        scores = logits(self.params, self.config, given, through)
-        return Output.of(scores, shown)
+        through = self.through(None, padding, factors, mask, shown)
+        return output_of(named_scores(self.params, config, on, given, through), shown)
 
 
 def tokenizer_of(found: Pretrained) -> ByteLevelBPE | None:

@@ -121,13 +121,14 @@ def loss(p: Params, config: Config, ids: Tensor, targets: Tensor, through: Pass 
 
 def trunk(p: Params, config: Config, ids: Tensor, through: Pass = PLAIN) -> Tensor:
     """The last hidden states (B, T, C)."""
-    through.check(config.n_layer, config.n_head)
+    through.check(config.n_layer, config.n_head, ids.shape[1])
     x = embedding(p["wte.weight"], ids) + embedding(p["wpe.weight"], through.positions(ids))
     x = through.drop(x, config.embd_pdrop)  # (B, T, C)
     layer = checkpointed(block) if through.checkpoint else block
     for i in range(config.n_layer):
         through.shown.hidden(x)
         x = layer(p, config, i, x, through)
+    through.shown.hidden(x)
     x = norm(p, config, "ln_f", x)
     through.shown.hidden(x)
     if through.cache is not None:

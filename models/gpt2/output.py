@@ -2,53 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from tfx.core.backend import HostArray
 from tfx.core.errors import ShapeError, UsageError
+from tfx.core.pipelines.inside import Output
 from tfx.core.tensor import Tensor
 from tfx.models.gpt2.passing import Shown
 
 
-@dataclass(frozen=True, eq=False)
-class Output:
-    """What a model gives for texts, on the host, in float32 or float64.
-
-    Attributes:
-        logits: scores of what follows each token (B, T, V).
-        hidden_states: the sum of embeddings, what each layer but the last makes of it, and what the
-            last does, normed: L + 1 arrays (B, T, C), as transformers gives them.
-        attentions: how each layer's heads weigh what they attend to: L arrays (B, H, T, T), of the
-            heads that were not pruned.
-    """
-
-    logits: HostArray
-    hidden_states: tuple[HostArray, ...] | None = None
-    attentions: tuple[HostArray, ...] | None = None
-
-    @classmethod
-    def of(cls, scores: Tensor, shown: Shown) -> Output:
-        """What a pass gave and showed."""
-        hidden, weights = (
-            None if found is None else tuple(x.widened().numpy() for x in found)
-            for found in (shown.hidden_states, shown.attentions)
-        )
-        return cls(scores.widened().numpy(), hidden, weights)
+def output_of(scores: Mapping[str, Tensor], shown: Shown) -> Output:
+    """What a pass gave, by its name, and showed: of the last layer what was normed, as transformers
+    has it."""
+    hidden, weights = shown.hidden_states, shown.attentions
+    return Output(
+        **{name: _host(x) for name, x in scores.items()},
+        hidden_states=None if hidden is None else tuple(map(_host, hidden[:-2] + hidden[-1:])),
+        attentions=None if weights is None else tuple(map(_host, weights)),
+    )
 
 
-def checked_ids(ids: ArrayLike, vocab_size: int, positions: int) -> HostArray:
-    """Tokens (B, T) as an array, none of which a model would not know or have no place for.
+def _host(x: Tensor) -> HostArray:
+    found: HostArray = x.widened().numpy()
+    return found
+
+
+def checked_ids(
+    ids: ArrayLike, vocab_size: int, positions: int, choices: bool = False
+) -> HostArray:
+    """Tokens (B, T), or (B, N, T) of choices, as an array; none that a model would not know or have
+    no place for.
 
     Raises:
         ShapeError, UsageError: they are not such; says why.
     """
     found = np.asarray(ids)
-    if found.ndim != 2 or not 1 <= found.shape[1] <= positions or found.dtype.kind not in "iu":
+    fits = found.ndim == 2 + choices and 1 <= found.shape[-1] <= positions
+    if not fits or found.dtype.kind not in "iu":
+        axes = "(questions, choices, tokens)" if choices else "(texts, tokens)"
         raise ShapeError(
-            f"ids are {found.dtype} {found.shape}; expected whole numbers (texts, tokens), from 1 "
+            f"ids are {found.dtype} {found.shape}; expected whole numbers {axes}, from 1 "
             f"to {positions} tokens a text"
         )
     if found.size and not 0 <= found.min() <= found.max() < vocab_size:

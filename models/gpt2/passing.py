@@ -28,7 +28,8 @@ class Shown:
     """What somebody wants to see of a pass: lists that it fills, None for what nobody asked for.
 
     Attributes:
-        hidden_states: what goes into each layer (B, T, C), and last the normed output of all.
+        hidden_states: what goes into each layer (B, T, C), what comes out of the last, and that
+            normed.
         attentions: each layer's weights (B, H, T, S) times the head mask, before any dropout.
     """
 
@@ -50,8 +51,8 @@ class Pass:
             a cache, which knows its own.
         dropout: while the model is trained.
         checkpoint: compute each block again for its gradient, instead of keeping what is in it.
-        theta: what the scores of attention are multiplied by: 0-d, for each layer (L,), or for
-            each head (L, H); None for 1.
+        theta: what the scores of attention are multiplied by: 0-d, for each layer (L,), for each
+            head (L, H), or for each head at each of the new tokens (T, L, H); None for 1.
         head_mask: what the output of each head is multiplied by (L, H), or in every layer (H,):
             0 for a head that is to be silent. None for 1.
         shown: what is to be seen of the pass; nothing together with `checkpoint`.
@@ -68,9 +69,11 @@ class Pass:
     head_mask: Tensor | None = None
     shown: Shown = Shown()
 
-    def check(self, layers: int, heads: int) -> None:
-        """Raise `ShapeError` unless theta and the mask suit a model of as many layers and heads."""
-        _check_shape("theta", self.theta, (), (layers,), (layers, heads))
+    def check(self, layers: int, heads: int, tokens: int | None = None) -> None:
+        """Raise `ShapeError` unless theta and the mask suit so many layers, heads, and new tokens,
+        if these are known."""
+        by_token = [] if tokens is None else [(tokens, layers, heads)]
+        _check_shape("theta", self.theta, (), (layers,), (layers, heads), *by_token)
         _check_shape("head_mask", self.head_mask, (heads,), (layers, heads))
 
     def positions(self, ids: Tensor) -> Tensor:
@@ -106,7 +109,9 @@ class Pass:
         theta = self.theta
         if theta is None:
             return q
-        return _by_head(q, theta[layer] if theta.ndim else theta, heads)
+        if theta.ndim:
+            theta = theta[:, layer] if theta.ndim == 3 else theta[layer]
+        return _by_head(q, theta, heads)
 
     def by_head_mask(self, layer: int, y: Tensor, heads: Sequence[int]) -> Tensor:
         """What a layer's heads have gathered (B, T, C) times the mask."""
@@ -139,19 +144,20 @@ PLAIN = Pass()
 
 
 def _by_head(x: Tensor, factors: Tensor, heads: Sequence[int]) -> Tensor:
-    """x (..., C), in which heads lie side by side, times one number, or one for each head (H,)."""
+    """x (B, T, C), in which heads lie side by side, times one number, one for each head (H,), or
+    one for each at each token (T, H)."""
     if factors.ndim:
-        width = x.shape[-1]
-        each = _of_heads(factors, heads)[:, None]
-        factors = each.broadcast_to(len(heads), width // len(heads)).reshape(width)
+        width, each = x.shape[-1], _of_heads(factors, heads)[..., None]
+        apart = (*each.shape[:-1], width // len(heads))
+        factors = each.broadcast_to(apart).reshape(*each.shape[:-2], width)
     return x * factors.cast(x.dtype)
 
 
 def _of_heads(factors: Tensor, heads: Sequence[int]) -> Tensor:
-    """Those of the factors (H,) that belong to heads that are there."""
-    if len(heads) == len(factors):
+    """Those of the factors (..., H) that belong to heads that are there."""
+    if len(heads) == factors.shape[-1]:
         return factors
-    return concat([factors[head : head + 1] for head in heads])
+    return concat([factors[..., head : head + 1] for head in heads], -1)
 
 
 def _check_shape(name: str, x: Tensor | None, *shapes: tuple[int, ...]) -> None:

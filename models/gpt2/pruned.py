@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfx.core.errors import UsageError
+from tfx.core.weights import StoredTensor
 from tfx.models.gpt2.model import Config
 
 
@@ -62,4 +63,15 @@ def cuts(before: Config, after: Config) -> dict[str, Cut]:
         found[f"h.{layer}.attn.c_attn.weight"] = Cut(1, thrice)
         found[f"h.{layer}.attn.c_attn.bias"] = Cut(0, thrice)
         found[f"h.{layer}.attn.c_proj.weight"] = Cut(0, kept)
+    return found
+
+
+def shrunk(
+    tensors: Mapping[str, StoredTensor], before: Config, after: Config
+) -> dict[str, StoredTensor]:
+    """Stored tensors of one configuration as the other has them."""
+    found = dict(tensors)
+    for name, cut in cuts(before, after).items():
+        kept = np.take(found[name].array, cut.kept, cut.axis)
+        found[name] = StoredTensor(found[name].dtype, kept)
     return found

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfx.core.backend import Backend
 from tfx.core.dtypes import HALVES, DType, as_dtype
@@ -20,6 +21,9 @@ from tfx.core.tokenizer import ByteLevelBPE
 from tfx.core.wording import quoted
 from tfx.models.gpt2.language_model import LanguageModel
 from tfx.models.gpt2.model import Config
+
+if TYPE_CHECKING:
+    from tfx.core.pipelines.loadable import LoadSettings
 
 TEMPERATURE, TOP_K = 0.8, 50
 MAX_NEW_TOKENS = 100
@@ -76,7 +80,9 @@ def options_from(settings: RunSettings) -> GenerationOptions:
 _SHARED = {f.name for f in fields(GenerationOptions)} & {f.name for f in fields(RunSettings)}
 
 
-def kv_dtype_from(settings: RunSettings, dtype: DType, backend: Backend) -> DType | None:
+def kv_dtype_from(
+    settings: RunSettings | LoadSettings, dtype: DType, backend: Backend
+) -> DType | None:
     """What keys and values are to be cached in, for a model that computes in `dtype`.
 
     Raises:
@@ -88,8 +94,8 @@ def kv_dtype_from(settings: RunSettings, dtype: DType, backend: Backend) -> DTyp
     known = sorted({dtype, *HALVES} & (backend.dtypes | backend.storage_dtypes))
     if kept not in known:
         raise UsageError(
-            f"--kv-dtype {kept}: expected one of {', '.join(known)} where {backend} computes in "
-            f"{dtype}"
+            f"{settings.flag('kv_dtype')} {kept}: expected one of {', '.join(known)} where "
+            f"{backend} computes in {dtype}"
         )
     return kept
 

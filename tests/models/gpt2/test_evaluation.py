@@ -18,8 +18,9 @@ from tfx.core.errors import DataError, NonFiniteError, TfxError, UsageError
 from tfx.core.recipe import EvalSettings
 from tfx.core.tokenizer import load_tokenizer
 from tfx.core.weights import open_weights, write_weights
+from tfx.core.windows import windows_over
 from tfx.models.gpt2 import evaluation
-from tfx.models.gpt2.evaluation import Measures, standard_error, windows_over
+from tfx.models.gpt2.evaluation import Measures, standard_error
 from tfx.models.gpt2.recipe import GPT2
 
 TEXT = "Near the inn, the winter: thé à l'été. 🎈 " * 7 + "The end"

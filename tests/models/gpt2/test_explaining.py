@@ -198,9 +198,9 @@ def test_tokens_by_their_texts(tmp_path: Path, backend: Backend) -> None:
         ({"ids": []}, "expected whole numbers .* from 1 to 256 tokens"),
         ({"ids": [0] * 257}, "from 1 to 256 tokens"),
         ({"ids": [97]}, "token 97 is none of the model's"),
-        ({"ids": [0], "top_k": 98}, "--top-k 98: the model knows 97 tokens"),
-        ({"ids": [0], "layers": [3]}, "--layers 3: expected numbers from 0 to 2"),
-        ({"ids": [0], "heads": [-1]}, "--heads -1: expected numbers from 0 to 3"),
+        ({"ids": [0], "top_k": 98}, "^top_k 98: the model knows 97 tokens"),
+        ({"ids": [0], "layers": [3]}, "^layers 3: expected numbers from 0 to 2"),
+        ({"ids": [0], "heads": [-1]}, "^heads -1: expected numbers from 0 to 3"),
     ],
 )
 @pytest.mark.parametrize("backend", ["numpy"], indirect=True)

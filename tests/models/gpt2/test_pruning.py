@@ -21,10 +21,10 @@ from tfx.core.parameters import borrowed
 from tfx.core.recipe import PruneSettings
 from tfx.core.storage import Storage
 from tfx.models.gpt2.config import config_json
+from tfx.models.gpt2.importance import TEXTS, importance, least_important, pieces
 from tfx.models.gpt2.language_model import LanguageModel
 from tfx.models.gpt2.model import Config, loss
 from tfx.models.gpt2.pruned import cuts, without_heads
-from tfx.models.gpt2.pruning import TEXTS, importance, least_important, pieces
 from tfx.models.gpt2.recipe import GPT2
 from tfx.models.gpt2.weights import read_pretrained, write_pretrained
 

@@ -1,0 +1,49 @@
+"""Theta and head masks as Python code and flags give them, as arrays on the host.
+
+L layers of H heads read T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from numpy.typing import ArrayLike
+
+from tfx.core.errors import ShapeError, UsageError
+
+Numbers = npt.NDArray[np.float64]
+
+
+def by_token(theta: Callable[[int], ArrayLike], count: int, layers: int, heads: int) -> Numbers:
+    """What a function gives for each of `count` tokens, as (T, L, H).
+
+    >>> by_token(lambda token: [token, 1.0], 3, 2, 1)[:, :, 0].tolist()
+    [[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]]
+    """
+    found = np.empty((count, layers, heads))
+    for token in range(count):
+        each = numbers("theta", theta(token))
+        if each.shape not in ((), (layers,), (layers, heads)):
+            raise ShapeError(
+                f"theta of token {token} has the shape {each.shape}; expected () or ({layers},) or "
+                f"({layers}, {heads})"
+            )
+        found[token] = each.reshape(each.shape + (1,) * (2 - each.ndim))
+    return found
+
+
+def numbers(name: str, given: ArrayLike) -> Numbers:
+    """Numbers that somebody gave as an array.
+
+    Raises:
+        UsageError: they are no numbers, or not finite.
+    """
+    try:
+        found = np.asarray(given, np.float64)
+    except (TypeError, ValueError):
+        found = np.array(np.nan)
+    if not np.isfinite(found).all():
+        raise UsageError(f"{name} {given!r:.60}: expected finite numbers, as many in every row")
+    return found

@@ -1,0 +1,51 @@
+"""Text that is written under a theta of its own, or under another one at every token."""
+
+from __future__ import annotations
+
+from tfx.core.backend import Backend
+from tfx.core.cache import KVCache
+from tfx.core.pipelines.inside import Thetas
+from tfx.core.tensor import Tensor
+from tfx.models.gpt2.language_model import LanguageModel
+
+
+class Steered:
+    """A causal model that goes on from one batch of texts, under a theta that may be another one at
+    each step.
+
+    Args:
+        model: what reads.
+        theta: numbers for all steps, or what gives them for the number of a step. The prompts are
+            step 0; each step then reads one token of every text.
+
+    Raises:
+        UsageError, ShapeError: theta is no such thing, or not for this model; what a function
+            gives is looked at when it comes.
+    """
+
+    def __init__(self, model: LanguageModel, theta: Thetas) -> None:
+        self._model, self._theta, self._step = model, theta, 0
+        self._constant = None if callable(theta) else model.theta_of(theta)
+
+    @property
+    def backend(self) -> Backend:
+        return self._model.backend
+
+    @property
+    def vocab_size(self) -> int:
+        return self._model.vocab_size
+
+    @property
+    def max_positions(self) -> int:
+        return self._model.max_positions
+
+    def start(self, batch: int, capacity: int) -> KVCache:
+        return self._model.start(batch, capacity)
+
+    def logits(self, ids: Tensor, cache: KVCache) -> Tensor:
+        theta = self._constant
+        if theta is None:
+            assert callable(self._theta)
+            theta = self._model.theta_of(self._theta(self._step))
+        self._step += 1
+        return self._model.logits(ids, cache, theta)
