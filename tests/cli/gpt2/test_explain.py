@@ -18,8 +18,6 @@ import pytest
 import tfx
 from tfx.cli.explanation_words import count, decimals, percent, spelled
 from tfx.core.explanation import Explanation
-from tfx.models.gpt2.explaining import explained
-from tfx.models.gpt2.language_model import LanguageModel
 
 EXPLAIN = ("explain", "gpt2", "-b", "numpy", "--weights")
 PROMPT = "the thin error in the inner\nthe end é"
@@ -27,9 +25,7 @@ PROMPT = "the thin error in the inner\nthe end é"
 
 def explanation(folder: Path) -> Explanation:
     """What the Python API tells."""
-    model = LanguageModel.load(folder, tfx.backend("numpy"), lambda line: None)
-    assert model.tokenizer is not None
-    return explained(model, model.tokenizer.encode(PROMPT))
+    return tfx.load(folder, backend="numpy").explain(PROMPT)
 
 
 class Page(HTMLParser):

@@ -105,6 +105,17 @@ def test_gradient_is_that_of_finite_differences(
         assert found[place] == pytest.approx(expected, rel=1e-5, abs=1e-8)
 
 
+def test_no_bit_of_it_is_lost(backend: Backend) -> None:
+    """A third of what a layer gathers is what its projection gives by a third of its weights."""
+    model = model_of(RECORDED["cases"][0], backend)
+    name = "h.1.attn.c_proj.weight"
+    scaled = replace(model, params={**model.params, name: model.params[name] * (1 / 3)})
+    mask = np.ones((3, 4))
+    mask[1] = 1 / 3
+    found = model(IDS, head_mask=mask).logits
+    np.testing.assert_allclose(found, scaled(IDS).logits, rtol=1e-12, atol=1e-12)
+
+
 def test_generation_heeds_it(backend: Backend) -> None:
     plain = model_of(RECORDED["cases"][0], backend)
     options = GenerationOptions(max_new_tokens=6)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from gpt2_checkpoints import END, TOKENS, write_gpt2, write_tokenizer
+from gpt2_checkpoints import END, write_gpt2
 from gpt2_training import Listener
 from optional import torch
+from transformers_folders import write_transformers
 
 import tfx
 from tfx.backends.numpy.backend import NumpyBackend
@@ -24,8 +24,6 @@ from tfx.models.gpt2.tasks.running import run
 transformers: Any = pytest.importorskip("transformers", reason="transformers is not installed")
 
 TEXTS = ["the king in there", "a", "né, the other thin theatre!"]
-SIZES = {"vocab_size": len(TOKENS), "n_positions": 40, "n_embd": 24, "n_layer": 2, "n_head": 2}
-ENDS = {"bos_token_id": END, "eos_token_id": END, "pad_token_id": END, "initializer_range": 0.4}
 LABELS = {0: "O", 1: "B-PER", 2: "I-PER", 3: "LOC"}
 
 
@@ -37,13 +35,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Any:
     def folder(kind: str, **options: Any) -> Path:
         key = f"{kind}-{sorted(options.items())}"
         if key not in made:
-            torch.manual_seed(7)
-            config = transformers.GPT2Config(**(SIZES | ENDS | options))
-            made[key] = tmp_path_factory.mktemp(kind)
-            getattr(transformers, kind)(config).eval().save_pretrained(made[key])
-            write_tokenizer(made[key])
-            about = {"tokenizer_class": "GPT2Tokenizer", "pad_token": "<|endoftext|>"}
-            (made[key] / "tokenizer_config.json").write_text(json.dumps(about))
+            made[key] = write_transformers(tmp_path_factory.mktemp(kind), kind, **options)
         return made[key]
 
     return folder
@@ -158,7 +150,15 @@ def test_a_stream_is_the_generated_text(folders: Any) -> None:
     [
         ({"quantize": "int3"}, "quantize int3: expected one of"),
         ({"group_size": 8}, "group_size says how to quantize; add quantize int8"),
+        ({"quantize": "int8", "quantize_embeddings": "x"}, "quantize_embeddings x: expected one"),
+        ({"quantize": "float16", "group_size": 8}, "group_size is for int8 and int4"),
         ({"dtype": "int8"}, ".* choose dtype float"),
+        ({"kv_dtype": "int8"}, "kv_dtype int8: expected one of"),
+        ({"task": "text-classification"}, "task 'text-classification': .* has no head"),
+        ({"theta": "warm"}, "theta 'warm': expected finite numbers"),
+        ({"theta": [[1, 1], [1]]}, "theta .*: expected finite numbers, as many in every row"),
+        ({"theta": float("nan")}, "theta nan: expected finite numbers"),
+        ({"theta": lambda token: 1}, "theta is a function, which is for one text"),
     ],
 )
 def test_refusals_spell_options_as_python_does(options: dict[str, Any], told: str) -> None:
@@ -354,8 +354,8 @@ def test_heads_are_saved_and_give_features(folders: Any, tmp_path: Path) -> None
     states = tfx.pipeline("feature-extraction", folder, backend="numpy")("the king")
     other = np.array(theirs("feature-extraction", "GPT2Model", folder)("the king"))[0]
     np.testing.assert_allclose(states, other, rtol=1e-4, atol=1e-4)
-    with pytest.raises(UsageError, match="theta is for language models"):
-        tfx.load(folder, backend="numpy", task="text-classification", theta=0.5)
+    with pytest.raises(UsageError, match="^quantize is for language models"):
+        tfx.load(folder, backend="numpy", task="text-classification", quantize="int8")
 
 
 def test_a_checkpoint_without_tokenizer_takes_ids(tmp_path: Path) -> None:

@@ -49,8 +49,7 @@ def test_scores_are_multiplied(theta: Any, backend: Backend) -> None:
     found = model(IDS[None], theta=theta).logits[0, -1]
     per_head = np.reshape(theta, np.shape(theta) + (1,) * (3 - np.ndim(theta)))
     expected = plain_logits(WEIGHTS, HEADS, IDS, per_head)
-    # A theta that Python gives is float32.
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -132,6 +131,29 @@ def test_another_at_every_token_with_one_cache(shape: tuple[int, ...], backend: 
         np.testing.assert_allclose(found[0], expected, rtol=1e-9, atol=1e-9)
 
 
+def test_another_at_every_token_of_a_text_read_whole(backend: Backend) -> None:
+    """As an array, and as what gives it; a pruned head has its place in both."""
+    model = model_on(backend)
+    by_token = np.random.default_rng(4).uniform(0, 1.5, (len(IDS), LAYERS, HEADS))
+    expected = plain_logits(WEIGHTS, HEADS, IDS, np.moveaxis(by_token, 0, -1))
+    for theta in (by_token, lambda token: by_token[token]):
+        found = model(np.stack([IDS, IDS[::-1]]), theta=theta).logits[0, -1]
+        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
+    mask = np.ones((LAYERS, HEADS))
+    mask[1, 2] = 0
+    small = model.prune_heads({1: [2]})(IDS[None], theta=by_token).logits
+    np.testing.assert_allclose(small, model(IDS[None], theta=by_token, head_mask=mask).logits)
+    for shape in SHAPES[:2]:
+        rows = by_token.reshape(len(IDS), -1)[:, : max(1, int(np.prod(shape)))].reshape(-1, *shape)
+        wide = np.broadcast_to(rows.reshape(*rows.shape, *(1,) * (3 - rows.ndim)), by_token.shape)
+        found = model(IDS[None], theta=lambda token, rows=rows: rows[token]).logits
+        np.testing.assert_allclose(found, model(IDS[None], theta=wide).logits, rtol=1e-12)
+    with pytest.raises(
+        ShapeError, match=r"theta of token 0 has the shape \(3,\); expected \(\) or"
+    ):
+        model(IDS[None], theta=lambda token: [1, 1, 1])
+
+
 def test_reading_is_captured_once_for_all_values(backend: Backend) -> None:
     model = model_on(backend)
     cache = model.start(1, 16)
@@ -148,9 +170,9 @@ def test_a_model_of_its_own_theta(backend: Backend) -> None:
     found = [model(IDS[None]).logits, model.all_logits(ids).numpy()]
     found.append(model.each_logits(ids, model.start(1, 12)).numpy())
     for each in found:
-        np.testing.assert_allclose(each, expected, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(each, expected, rtol=1e-10, atol=1e-10)
     last = model.logits(ids, model.start(1, 12)).numpy()
-    np.testing.assert_allclose(last, expected[:, -1], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(last, expected[:, -1], rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -169,7 +191,7 @@ def test_halves(dtype: str, backend: Backend) -> None:
 @pytest.mark.parametrize("shape", [(3,), (HEADS,), (HEADS, LAYERS), (1, LAYERS, HEADS)])
 def test_another_shape_is_refused(shape: tuple[int, ...], backend: Backend) -> None:
     model = model_on(backend)
-    message = r"theta has the shape .*; expected \(\) or \(2,\) or \(2, 4\)"
+    message = r"theta has the shape .*; expected \(\) or \(2,\) or \(2, 4\) or \(12, 2, 4\)"
     with pytest.raises(ShapeError, match=message):
         model(IDS[None], theta=np.ones(shape))
     theta = theta_on(backend, np.ones(shape))
