@@ -101,10 +101,10 @@ class Storage:
         rounding = Rounding(8 if scheme == "int8" else 4, self.group_size, self.scale_dtype)
         if not rounding.divides(row):
             fitting = [n for n in (64, 128, 32, 16, 8, 4, 2) if row % n == 0]
-            instead = f"choose {fitting[0]}" if fitting else "leave --quantize out"
+            instead = f"choose {fitting[0]}" if fitting else "do not quantize it"
             even = " of even length" if scheme == "int4" else ""
             raise UsageError(
-                f"--group-size {self.group_size}: the rows of {row} numbers in {name!r} do not "
+                f"group size {self.group_size}: the rows of {row} numbers in {name!r} do not "
                 f"fall into groups{even} of so many; {instead}"
             )
         return rounding

@@ -222,8 +222,10 @@ class LoadedModel:
             raise UsageError("there are no texts; expected at least one")
         if all(is_prompt(text) for text in texts):
             return joined(self._rows(texts), len(texts))
-        groups = sizes_of_groups(texts)
-        return joined(self._rows([text for group in texts for text in group]), *groups)
+        flat = [text for group in texts for text in group]
+        if not all(is_prompt(text) for text in flat):
+            raise UsageError("expected texts, token ids, or lists of choices, not lists in lists")
+        return joined(self._rows(flat), *sizes_of_groups(texts))
 
     def _rows(self, texts: Sequence[Prompt]) -> list[list[int]]:
         rows = []

@@ -78,7 +78,7 @@ class LanguageModel:
             raise UsageError(f"--dtype {dtype}: {backend} computes in {known}")
         found = read_pretrained(path, note)
         if storage is not None:
-            found.floats("--quantize")
+            found.floats("quantizing")
         params = {
             name: placed(
                 name, found.tensors[name], form, backend, dtype, inputs_first=inputs_first(name)

@@ -50,6 +50,22 @@ def test_a_model_with_nothing_to_prune(invoke: Any) -> None:
     assert "echo has nothing to prune" in done.stderr
 
 
+def test_heads_that_are_named_go_without_data(invoke: Any) -> None:
+    named = ("prune", "bush", "--out=x", "--task", "t", "--backend", "chip", "--json", "--heads")
+    for spelling in ("0:1,3;2:0", " 2:0 ; 0: 1, 3 "):
+        done = invoke(*named, spelling)
+        assert json.loads(done.stdout)["given"] == {
+            "out": "x", "task": "t", "heads": {"0": [1, 3], "2": [0]}
+        }  # fmt: skip
+    for nonsense in ("", "1", "0:", ":1", "0:1;", "0:1,,2", "0:-1", "0:1 2:0", "a:b", "0:1;0:2"):
+        done = invoke(*named, nonsense)
+        assert done.exit_code == 2
+        assert "--heads expects each layer once" in done.stderr
+    done = invoke("prune", "bush", "--out=x", "--heads=0:1", "--keep=0.5")
+    assert done.exit_code == 2
+    assert "--heads says which heads go, --keep how many stay" in done.stderr
+
+
 @pytest.mark.parametrize("left_out", ["--out=x", "--data=y"])
 def test_what_must_be_given(left_out: str, invoke: Any) -> None:
     given = [flag for flag in ("--out=x", "--data=y") if flag != left_out]

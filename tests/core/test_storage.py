@@ -88,14 +88,14 @@ def test_forms() -> None:
     [
         (Storage("int8", "int8"), 96, "rows of 96 numbers in 'w' do not fall into groups of so"),
         (Storage("int8", "int8"), 96, "so many; choose 32"),
-        (Storage("int4", "int8", 3), 9, "groups of even length of so many; leave --quantize out"),
-        (Storage("int8", "int8"), 7, "leave --quantize out"),
+        (Storage("int4", "int8", 3), 9, "groups of even length of so many; do not quantize it"),
+        (Storage("int8", "int8"), 7, "do not quantize it"),
     ],
 )
 def test_groups_that_do_not_fit(storage: Storage, row: int, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         storage.form("w", row, embedding=False)
-    assert str(caught.value).startswith(f"--group-size {storage.group_size}: the rows of {row}")
+    assert str(caught.value).startswith(f"group size {storage.group_size}: the rows of {row}")
     assert message in str(caught.value)
 
 

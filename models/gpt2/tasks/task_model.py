@@ -67,7 +67,7 @@ class TaskModel:
         if tokenizer is None:
             raise TokenizerError(f"{shown(found.path)} has no tokenizer, and texts need one")
         task = kind(found.head, found.config, tokenizer, found.config.n_positions)
-        params = borrowed(found.floats("--task"), backend, dtype)
+        params = borrowed(found.floats("a task"), backend, dtype)
         return cls(task, params, Judge(task, batch_size))
 
     @property

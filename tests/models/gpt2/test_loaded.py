@@ -1,5 +1,5 @@
-"""What is inside a GPT-2 that `tfx.load` gave: as transformers shows it, without heads, under theta,
-explained; with each head."""
+"""What is inside a GPT-2 that `tfx.load` gave: as transformers shows it, under theta, with fewer
+heads, explained; and the like of each head."""
 
 from __future__ import annotations
 
@@ -108,9 +108,10 @@ def test_a_call_is_that_of_transformers(folder: Path, backend: Backend) -> None:
     [
         ({"texts": []}, "there are no texts"),
         ({"texts": ["a", 3]}, "expected a text"),
-        ({"texts": ["a", "the " * 50]}, "text 1: 50 tokens do not fit the model's 40 positions"),
+        ({"texts": ["a", "the " * 50]}, "text 1: 51 tokens do not fit the model's 40 positions"),
         ({"texts": [[1, 999]]}, "token 999 is none of the model's"),
-        ({"texts": [[1.5]]}, "expected a text|choices are|list of these"),
+        ({"texts": [[1.5]]}, "expected a text, token ids, or a list"),
+        ({"texts": [[["a"]]]}, "not lists in lists"),
         ({"texts": np.zeros((1, 2))}, "expected whole numbers"),
         ({"texts": [[1, 2]], "attention_mask": [[1]]}, r"attention_mask is int64 \(1, 1\)"),
         ({"texts": [[1, 2]], "attention_mask": [[1, 2]]}, "one 1 or 0 for each"),
@@ -217,7 +218,9 @@ def test_heads_go_in_place_and_stay_away(folder: Path, backend: Backend, tmp_pat
     about = json.loads((tmp_path / "small/config.json").read_text())
     assert about["pruned_heads"] == {"0": [1, 3], "1": [0]}
     again = tfx.load(tmp_path / "small", backend=backend)
-    np.testing.assert_array_equal(again(TEXTS, theta=BY_HEAD).logits, found.logits)
+    np.testing.assert_allclose(
+        again(TEXTS, theta=BY_HEAD).logits, found.logits, rtol=1e-4, atol=1e-4
+    )
     texts = [x.text for x in (m.generate("a", max_new_tokens=6) for m in (model, again))]
     assert texts[0] == texts[1]
     with pytest.raises(UsageError, match="layer 0 has no head 9; heads are 0 to 3"):
@@ -233,7 +236,7 @@ def test_a_pruned_model_is_saved_in_fewer_bits(
     model = tfx.load(folder, backend=backend)
     model.prune_heads(LOST)
     model.save(tmp_path / "small")
-    tfx.load(tmp_path / "small", backend=backend, quantize="int8", group_size=8).save(
+    tfx.load(tmp_path / "small", backend=backend, quantize="int8", group_size=2).save(
         tmp_path / "bits"
     )
     found = tfx.load(tmp_path / "bits", backend=backend).logits("a")
@@ -287,7 +290,7 @@ def test_an_explanation_has_the_numbers_of_a_call(folder: Path, backend: Backend
     assert found.loss == pytest.approx(cross_entropy(out.logits[0, :-1], ids[1:]), rel=1e-5)
     assert {len(said.top) for said in found.predictions} == {2}
     assert len(model.explain(ids).predictions[0].top) == 4
-    with pytest.raises(UsageError, match="^layers 7: expected numbers from 0 to 1"):
+    with pytest.raises(UsageError, match=r"^layers 7: expected numbers from 0 to 1"):
         model.explain("a", layers=[7])
 
 
@@ -365,7 +368,7 @@ def test_importance_to_labels(folders: Any, backend: Backend) -> None:
     each = [slopes(lambda mask, record=record: loss(mask, record)) for record in records]
     found = model.head_importance(records)
     np.testing.assert_allclose(found, np.mean(each, 0), rtol=1e-5, atol=1e-9)
-    with pytest.raises(TfxError, match="record 1: label is 'none'|record 1: .*none"):
+    with pytest.raises(TfxError, match=r"record 1: .*none"):
         model.head_importance([records[0], {"text": "a", "label": "none"}])
 
 
@@ -394,7 +397,9 @@ def test_choices_are_those_of_transformers(folders: Any, backend: Backend, tmp_p
     model.prune_heads(LOST)
     model.save(tmp_path / "small")
     again = tfx.load(tmp_path / "small", backend=backend, task="multiple-choice")
-    np.testing.assert_array_equal(again(choices).mc_logits, model(choices).mc_logits)
+    np.testing.assert_allclose(
+        again(choices).mc_logits, model(choices).mc_logits, rtol=1e-4, atol=1e-4
+    )
     with pytest.raises(UsageError, match="choices are as many for each question"):
         model([["a", "b"], ["c"]])
     with pytest.raises(ShapeError, match=r"expected whole numbers \(questions, choices, tokens\)"):
@@ -405,5 +410,7 @@ def test_weights_with_a_head_say_how_to_load_them(folders: Any) -> None:
     folder = folders(TASKS["question-answering"])
     with pytest.raises(UsageError, match="no language model; load it with task='question-answer"):
         tfx.load(folder, backend="numpy")
-    with pytest.raises(UsageError, match="^task 'token-classification': .* a head for question-an"):
+    with pytest.raises(
+        UsageError, match=r"^task 'token-classification': .* a head for question-an"
+    ):
         tfx.load(folder, backend="numpy", task="token-classification")

@@ -354,7 +354,7 @@ def test_heads_are_saved_and_give_features(folders: Any, tmp_path: Path) -> None
     states = tfx.pipeline("feature-extraction", folder, backend="numpy")("the king")
     other = np.array(theirs("feature-extraction", "GPT2Model", folder)("the king"))[0]
     np.testing.assert_allclose(states, other, rtol=1e-4, atol=1e-4)
-    with pytest.raises(UsageError, match="^quantize is for language models"):
+    with pytest.raises(UsageError, match=r"^quantize is for language models"):
         tfx.load(folder, backend="numpy", task="text-classification", quantize="int8")
 
 

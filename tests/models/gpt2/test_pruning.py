@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from golden_weights import SIZES, golden_ids, golden_weights
 
+import tfx
 from tfx.core.autograd import value_and_grad
 from tfx.core.backend import Backend
 from tfx.core.creation import tensor
@@ -231,3 +232,55 @@ def test_the_command(backend: Backend, tmp_path: Path) -> None:
     assert any("12 of 16 heads" in line for line in report.lines)
     with pytest.raises(UsageError, match=r"--keep 1.5: expected a share"):
         GPT2("gpt2-tiny").prune(replace(settings, keep=1.5), backend, report)
+
+
+@pytest.mark.parametrize("backend", ["numpy"], indirect=True)
+def test_the_command_with_heads_that_are_named(backend: Backend, tmp_path: Path) -> None:
+    """Of a model that judges choices; with its figures before and after, where there are data."""
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    from transformers_folders import write_transformers
+
+    kind = "GPT2ForSequenceClassification"
+    weights = write_transformers(tmp_path / "whole", kind, n_head=4)
+    data = tmp_path / "data.jsonl"
+    lines = [{"text": "the king", "label": "LABEL_0"}, {"text": "a hymn", "label": "LABEL_1"}]
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report, lost = Silent(), {0: (1, 3), 1: (0,)}
+    named = PruneSettings(
+        weights=weights, out=tmp_path / "out", heads=lost, task="text-classification"
+    )
+    found = GPT2("gpt2").prune(named, backend, report)
+    assert (found["heads_before"], found["heads_after"]) == (8, 5)
+    assert found["pruned_heads"] == {"0": [1, 3], "1": [0]}
+    assert found["importance"] is None and "loss_before" not in found
+    model = tfx.load(tmp_path / "out", backend=backend, task="text-classification")
+    whole = tfx.load(weights, backend=backend, task="text-classification")
+    mask = [[1, 0, 1, 0], [0, 1, 1, 1]]
+    expected = whole("the king", head_mask=mask).logits
+    np.testing.assert_allclose(model("the king").logits, expected, rtol=1e-4, atol=1e-5)
+
+    judged = replace(named, out=tmp_path / "least", heads=None, keep=0.5, data=data)
+    found = GPT2("gpt2").prune(judged, backend, report)
+    assert found["heads_after"] == 4
+    scores = whole.head_importance(lines)
+    np.testing.assert_allclose(found["importance"], scores, rtol=1e-6)
+    gone = {(int(layer), x) for layer, heads in found["pruned_heads"].items() for x in heads}
+    assert least_important(scores, (), 0.5) == by_layer(found["pruned_heads"])
+    assert len(gone) == 4
+    for when, path in (("before", weights), ("after", tmp_path / "least")):
+        logits = tfx.load(path, backend=backend, task="text-classification")(
+            [line["text"] for line in lines]
+        ).logits
+        logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        assert found[f"loss_{when}"] == pytest.approx(-logp[[0, 1], [0, 1]].mean(), rel=1e-5)
+        assert found[f"accuracy_{when}"] == np.mean(logits.argmax(-1) == [0, 1])
+    for wrong, told in (
+        ({"heads": {2: [0]}}, "there is no layer 2"),
+        ({"heads": {0: [4]}}, "layer 0 has no head 4"),
+        ({"task": "poetry"}, "--task 'poetry': no such task"),
+        ({"task": None}, "no language model"),
+        ({"heads": None, "keep": 0.5}, "nothing says what matters"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            GPT2("gpt2").prune(replace(named, out=tmp_path / "new", **wrong), backend, report)
+        assert not (tmp_path / "new").exists()
