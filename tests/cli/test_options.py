@@ -350,3 +350,19 @@ def test_the_listings_take_json_and_no_model(invoke: Any) -> None:
     for command in ("backends", "models", "plugins", "doctor"):
         assert isinstance(json.loads(invoke(command, "--json").stdout), dict)
         assert invoke(command, "echo").exit_code == 2
+
+
+def test_theta_for_all_for_layers_or_for_heads(invoke: Any) -> None:
+    for text, theta in (
+        ("0.5", 0.5),
+        (".5", 0.5),
+        ("1,0.9", [1, 0.9]),
+        ("[1, 0.9]", [1, 0.9]),
+        ("[[1, 0], [2e0, 1]]", [[1, 0], [2, 1]]),
+    ):
+        assert given(invoke("run", "echo", "--theta", text, "--json"))["theta"] == theta
+    for nonsense in ("", "x", "-1", "1,", "1,x", "1,-1", "nan,1", "[]", "[[1],[1,2]]", "[1,[2]]",
+                     "[[]]", "[[1,true]]", "[1", "[[[1]]]", "[1e999]", '["1"]', "[" * 99999):  # fmt: skip
+        done = invoke("run", "echo", "--theta", nonsense)
+        assert done.exit_code == 2
+        assert "expected a number of at least 0" in done.stderr

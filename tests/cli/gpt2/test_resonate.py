@@ -403,4 +403,4 @@ def test_the_page_shows_what_happens(
     done = invoke("resonate", "gpt2-tiny", "To be, or", "--feedback-file", "keys", "-b", "numpy")
     assert done.stderr.startswith(fence("output: resonate"))
     exec(fence("python: theta"), {})
-    assert capsys.readouterr().out == "(1, 4, 768) (1, 4, 4, 4) 5\n"
+    assert capsys.readouterr().out == "(1, 4, 768) (1, 4, 4, 4)\n else,\nAnd, as\n"

@@ -18,6 +18,7 @@ from gpt2_checkpoints import END, TOKENS, write_gpt2
 from interrupts import heed_ctrl_c
 from microgpt_cli import assert_refused
 
+import tfx
 from tfx.core.tokenizer import load_tokenizer
 from tfx.core.weights import open_weights, write_weights
 
@@ -33,6 +34,19 @@ def test_a_text_and_nothing_else_on_stdout(invoke: Any, folder: Path) -> None:
     assert (shown.exit_code, shown.stderr) == (0, "")
     found = json.loads(invoke(*RUN, folder, PROMPT, "--seed", 1, "-n", 9, "--json").stdout)
     assert shown.stdout == f"{PROMPT}{found['samples'][0]['text']}\n"
+
+
+def test_theta_is_that_of_python(invoke: Any, folder: Path) -> None:
+    model = tfx.load(folder, backend="numpy")
+    plain = model.generate(PROMPT, max_new_tokens=9).token_ids
+    for theta in (0.3, [0.2, 1.5], [[0, 1, 0.3, 2], [1, 0.1, 0, 0.5]]):
+        flags = ("--temperature", 0, "-n", 9, "--theta", json.dumps(theta), "--json")
+        [found] = json.loads(invoke(*RUN, folder, PROMPT, *flags).stdout)["samples"]
+        expected = model.generate(PROMPT, max_new_tokens=9, theta=theta).token_ids
+        assert found["token_ids"] == expected != plain
+    refused = invoke(*RUN, folder, PROMPT, "--theta", "1,1,1")
+    assert refused.exit_code == 1
+    assert "theta has the shape (3,); expected () or (2,) or (2, 4)" in refused.stderr
 
 
 def test_the_object_is_the_documented_one(invoke: Any, folder: Path) -> None:
