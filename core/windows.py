@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LOGITS_AT_ONCE = 2**23
+"""So many logits are in memory at a time where only something of each is kept."""
+
 
 @dataclass(frozen=True)
 class Window:

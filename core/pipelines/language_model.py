@@ -30,9 +30,6 @@ from tfx.core.wording import did_you_mean, kind_of, quoted
 Request: TypeAlias = tuple[list[int], GenerationOptions]
 """The ids of a prompt, and how to go on from them."""
 
-LOGITS_AT_ONCE = 2**23
-"""So many logits are in memory at a time where only something of each is kept."""
-
 OPTIONS = tuple(f.name for f in fields(GenerationOptions))
 
 _CALLED = {

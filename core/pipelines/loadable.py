@@ -59,7 +59,7 @@ class Head:
     """What makes an answer of a text.
 
     Attributes:
-        task: the name of its pipeline.
+        task: the name of its pipeline; "multiple-choice" has none.
         scores: of ids (B, T) and what of them is visible, bool (B, T): for
             `text-classification` one tensor (B, labels), for `token-classification` one
             (B, T, labels), for `question-answering` two (B, T), of each token as the first and as

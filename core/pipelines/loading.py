@@ -55,7 +55,8 @@ def load(
         theta: what attention is scaled by, for models that heed it: a number, one for each layer,
             or one for each head of each layer.
         model: whose weights a path has, where its `config.json` does not tell.
-        task: the head that is wanted beside or in place of the language model's.
+        task: the head that is wanted beside or in place of the language model's, by the name of
+            its pipeline; for "multiple-choice", which has none, the model is called.
 
     Raises:
         TfxError: there is no such model, the weights, the backend or an option will not do; says

@@ -11,9 +11,8 @@ import numpy as np
 from tfx.core.creation import tensor
 from tfx.core.errors import NonFiniteError, UsageError
 from tfx.core.nn import cross_entropy
-from tfx.core.pipelines.language_model import LOGITS_AT_ONCE
 from tfx.core.pipelines.pipeline import Pipeline, whole
-from tfx.core.windows import windows_over
+from tfx.core.windows import LOGITS_AT_ONCE, windows_over
 
 
 class Perplexity(Pipeline):

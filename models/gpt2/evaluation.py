@@ -21,7 +21,7 @@ from tfx.core.nn import cross_entropy
 from tfx.core.recipe import EvalSettings, Reporter
 from tfx.core.storage import Storage
 from tfx.core.tokenizer.corpus import read_texts
-from tfx.core.windows import Window, windows_over
+from tfx.core.windows import LOGITS_AT_ONCE, Window, windows_over
 from tfx.models.gpt2.data import characters_in
 from tfx.models.gpt2.language_model import LanguageModel
 from tfx.models.gpt2.model import head, trunk
@@ -32,9 +32,6 @@ Losses = npt.NDArray[np.float64]
 
 TOKENS_AT_ONCE = 2048
 """Windows of so many tokens are read together where nobody says how many."""
-
-LOGITS_AT_ONCE = 2**23
-"""So many logits are in memory at a time."""
 
 _SETTINGS = {
     "weights",

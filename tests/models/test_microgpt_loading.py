@@ -68,5 +68,9 @@ def test_a_padded_text_is_read_as_it_is_alone(weights: Path) -> None:
 
 
 def test_what_it_has_not_is_refused(weights: Path) -> None:
-    with pytest.raises(UsageError, match="no use for --quantize"):
+    with pytest.raises(UsageError, match="no use for quantize; leave it out"):
         tfx.load(weights, backend="numpy", quantize="int8")
+    with pytest.raises(UsageError, match="no use for theta"):
+        tfx.load(weights, backend="numpy", theta=np.ones(3))
+    with pytest.raises(UsageError, match="microgpt cannot be called from Python"):
+        tfx.load(weights, backend="numpy")("emma")
