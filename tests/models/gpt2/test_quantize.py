@@ -296,7 +296,7 @@ def test_what_needs_floats_says_so(written: Path, tmp_path: Path) -> None:
         ),
         "tfx convert": lambda: RECIPE.convert(ConvertSettings(written, out), page),
         "tfx quantize": lambda: quantize(written, out, quantize="int8"),
-        "--quantize": lambda: RECIPE.run(
+        "quantizing": lambda: RECIPE.run(
             RunSettings(weights=written, prompt="a", quantize="int8"), numpy, page
         ),
         "tfx compare": lambda: RECIPE.example(CompareSettings(weights=written), numpy),
