@@ -207,24 +207,27 @@ class LoadedModel:
         """
         _ = self.causal  # which has something to say where it is lacking
         explain = self._able("be explained", self.parts.inside.explain)
-        [ids] = self._arrays(prompt, None)[0].tolist()
+        if not is_prompt(prompt):
+            raise UsageError(f"expected one prompt to explain, not {kind_of(prompt)}")
+        [ids] = self._rows([prompt])
         return explain(ids, theta=theta, top_k=top_k, layers=layers, heads=heads)
 
     def _arrays(self, texts: Any, attention_mask: Any) -> tuple[HostArray, HostArray | None]:
         """Texts as ids (B, T), or (B, N, T) of choices, and what of them is visible."""
         if hasattr(texts, "__array__"):
             texts = np.asarray(texts)
-        if attention_mask is not None or (isinstance(texts, np.ndarray) and texts.ndim > 1):
+        if attention_mask is not None or (isinstance(texts, np.ndarray) and texts.ndim != 1):
             return masked(texts, attention_mask)
         if is_prompt(texts):
             return joined(self._rows([texts]), 1)
         if not len(texts):
             raise UsageError("there are no texts; expected at least one")
-        if all(is_prompt(text) for text in texts):
+        alone = {is_prompt(text) for text in texts}
+        if alone == {True}:
             return joined(self._rows(texts), len(texts))
-        flat = [text for group in texts for text in group]
-        if not all(is_prompt(text) for text in flat):
-            raise UsageError("expected texts, token ids, or lists of choices, not lists in lists")
+        flat = [] if True in alone else [text for group in texts for text in group]
+        if not flat or not all(map(is_prompt, flat)):
+            raise UsageError("expected texts, token ids, or lists of choices, not a mixture")
         return joined(self._rows(flat), *sizes_of_groups(texts))
 
     def _rows(self, texts: Sequence[Prompt]) -> list[list[int]]:
@@ -265,7 +268,7 @@ def is_prompt(given: object) -> bool:
     if isinstance(given, str):
         return True
     if isinstance(given, np.ndarray):
-        return given.ndim == 1
+        return given.ndim == 1 and given.dtype.kind in "iu"
     if not isinstance(given, Sequence):
         raise UsageError(f"expected a text, token ids, or a list of these, not {kind_of(given)}")
     return bool(given) and all(isinstance(x, int | np.integer) for x in given)

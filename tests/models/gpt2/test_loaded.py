@@ -111,7 +111,11 @@ def test_a_call_is_that_of_transformers(folder: Path, backend: Backend) -> None:
         ({"texts": ["a", "the " * 50]}, "text 1: 51 tokens do not fit the model's 40 positions"),
         ({"texts": [[1, 999]]}, "token 999 is none of the model's"),
         ({"texts": [[1.5]]}, "expected a text, token ids, or a list"),
-        ({"texts": [[["a"]]]}, "not lists in lists"),
+        ({"texts": [[["a"]]]}, "not a mixture"),
+        ({"texts": [["a"], "b"]}, "not a mixture"),
+        ({"texts": [["a"], 3]}, "expected a text, token ids, or a list"),
+        ({"texts": np.array(3)}, "expected whole numbers"),
+        ({"texts": np.array([1.5])}, "expected a text, token ids, or a list"),
         ({"texts": np.zeros((1, 2))}, "expected whole numbers"),
         ({"texts": [[1, 2]], "attention_mask": [[1]]}, r"attention_mask is int64 \(1, 1\)"),
         ({"texts": [[1, 2]], "attention_mask": [[1, 2]]}, "one 1 or 0 for each"),
@@ -293,6 +297,8 @@ def test_an_explanation_has_the_numbers_of_a_call(folder: Path, backend: Backend
     assert len(model.explain(ids).predictions[0].top) == 4
     with pytest.raises(UsageError, match=r"^layers 7: expected numbers from 0 to 1"):
         model.explain("a", layers=[7])
+    with pytest.raises(UsageError, match="expected one prompt to explain, not a list"):
+        model.explain(["a", "b"])
 
 
 # ---- heads for something else --------------------------------------------------------------------
