@@ -27,7 +27,7 @@ class TextGeneration(Pipeline):
         return_full_text: whether the text itself stands before what is new.
         truncation: whether of a text that is too long for the model, together with the new tokens,
             the end is read; else it is an error. The text is given back whole all the same.
-        seed, theta, and all of `tfx.core.generation.GenerationOptions`: as in
+        seed, theta, head_mask, and all of `tfx.core.generation.GenerationOptions`: as in
             `LanguageModel.generate`.
     """
 
@@ -37,6 +37,7 @@ class TextGeneration(Pipeline):
         "truncation": False,
         "seed": None,
         "theta": None,
+        "head_mask": None,
     }
 
     def chosen(self, options: Mapping[str, Any]) -> _Chosen:
@@ -44,7 +45,7 @@ class TextGeneration(Pipeline):
         rest = {name: value for name, value in options.items() if name not in self.defaults}
         for name in ("return_full_text", "truncation"):
             one_of(name, mine[name], (True, False))
-        choice = self.model.choice(rest, mine["seed"], mine["theta"])
+        choice = self.model.choice(rest, mine["seed"], mine["theta"], mine["head_mask"])
         return _Chosen(choice, mine["return_full_text"], mine["truncation"])
 
     def _check(self) -> None:

@@ -108,7 +108,8 @@ class Inside:
 
     Attributes:
         read: the model as a function of whole texts.
-        under: what goes on from one batch of texts, under that theta.
+        under: what goes on from one batch of texts, under that theta and by that head mask; None
+            for what the model has.
         without_heads: the model without some of its heads.
         head_importance: how much each head matters (L, H): to texts as ids, or where the model has
             a head for something else, to labelled records as they are trained with.
@@ -116,7 +117,7 @@ class Inside:
     """
 
     read: Read | None = None
-    under: Callable[[Thetas], CausalModel] | None = None
+    under: Callable[[Thetas | None, ArrayLike | None], CausalModel] | None = None
     without_heads: Callable[[Heads], Loaded] | None = None
     head_importance: Callable[[Sequence[Any]], HostArray] | None = None
     explain: Explain | None = None

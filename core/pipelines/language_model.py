@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tfx.core.backend import HostArray
 from tfx.core.creation import tensor
@@ -51,12 +52,14 @@ class Choice:
         cut: whether to generate no more than there is room for.
         draws_seed: whether each prompt has a seed of its own.
         theta: what attention is scaled by; None as the model was loaded.
+        head_mask: what each head's output is multiplied by; None for 1.
     """
 
     options: GenerationOptions
     cut: bool
     draws_seed: bool
     theta: Thetas | None = None
+    head_mask: ArrayLike | None = None
 
 
 class LanguageModel(LoadedModel):
@@ -71,6 +74,7 @@ class LanguageModel(LoadedModel):
         *,
         seed: int | None = None,
         theta: Thetas | None = None,
+        head_mask: ArrayLike | None = None,
         **options: Any,
     ) -> Any:
         """What follows a prompt, or each of several, which are read as one batch.
@@ -82,6 +86,7 @@ class LanguageModel(LoadedModel):
             theta: what attention is scaled by, for models that heed it: a number, one for each
                 layer, one for each head; or a function that is called before each step with the
                 number of new tokens so far, and gives one of these.
+            head_mask: what the output of each head is multiplied by: (H,) or (L, H).
             options: of `tfx.core.generation.GenerationOptions`; the likeliest tokens by default.
                 Without `max_new_tokens`, 50 or as many as there is room for.
 
@@ -94,7 +99,7 @@ class LanguageModel(LoadedModel):
         """
         one = is_prompt(prompts)
         given: Any = [prompts] if one else list(prompts)
-        choice = self.choice(options, seed, theta)
+        choice = self.choice(options, seed, theta, head_mask)
         found: list[Any] = self.texts(self._requests(given, choice), choice)
         found = [texts[0] if len(texts) == 1 else texts for texts in found]
         return found[0] if one else found
@@ -105,6 +110,7 @@ class LanguageModel(LoadedModel):
         *,
         seed: int | None = None,
         theta: Thetas | None = None,
+        head_mask: ArrayLike | None = None,
         **options: Any,
     ) -> Iterator[str]:
         """The like of one prompt, piece by piece as it is generated; together they are its text.
@@ -117,7 +123,7 @@ class LanguageModel(LoadedModel):
         """
         if not is_prompt(prompt):
             raise UsageError(f"expected one prompt to stream from, not {kind_of(prompt)}")
-        choice = self.choice(options, seed, theta)
+        choice = self.choice(options, seed, theta, head_mask)
         [(ids, chosen)] = self._requests([prompt], choice)
         if chosen.num_samples > 1:
             raise UsageError(f"num_samples {chosen.num_samples}: one text is streamed at a time")
@@ -159,7 +165,11 @@ class LanguageModel(LoadedModel):
     # ---- what pipelines are made of ----
 
     def choice(
-        self, options: Mapping[str, Any], seed: int | None, theta: Thetas | None = None
+        self,
+        options: Mapping[str, Any],
+        seed: int | None,
+        theta: Thetas | None = None,
+        head_mask: ArrayLike | None = None,
     ) -> Choice:
         """What options by name come to, the model's ends among them.
 
@@ -181,7 +191,8 @@ class LanguageModel(LoadedModel):
         own: dict[str, Any] = {"eos_ids": self.parts.eos_ids, "seed": seed or 0}
         chosen = GenerationOptions(**own | given)
         cut = options.get("max_new_tokens") is None and not chosen.window
-        return Choice(chosen, cut, seed is None and chosen.temperature > 0, theta)
+        draws_seed = seed is None and chosen.temperature > 0
+        return Choice(chosen, cut, draws_seed, theta, head_mask)
 
     def request(self, ids: list[int], choice: Choice) -> Request:
         """A prompt with options of its own.
@@ -217,9 +228,11 @@ class LanguageModel(LoadedModel):
     def _writing(self, choice: Choice) -> CausalModel:
         """What goes on from one batch of texts."""
         model = self.causal
-        if choice.theta is None:
+        theta, head_mask = choice.theta, choice.head_mask
+        if theta is None and head_mask is None:
             return model
-        return self._able("be steered by theta", self.parts.inside.under)(choice.theta)
+        under = self._able("be steered by theta or a head mask", self.parts.inside.under)
+        return under(theta, head_mask)
 
     def _requests(self, prompts: Sequence[Prompt], choice: Choice) -> list[Request]:
         found = []

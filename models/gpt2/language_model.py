@@ -190,6 +190,18 @@ class LanguageModel:
         """
         return self if theta is None else replace(self, theta=self.theta_of(theta))
 
+    def masked(self, head_mask: ArrayLike | None) -> LanguageModel:
+        """The model with that head mask for every pass; None leaves it as it is.
+
+        Raises:
+            UsageError, ShapeError: they are no numbers, or not one for each head.
+        """
+        if head_mask is None:
+            return self
+        mask = tensor(numbers("head_mask", head_mask), self.backend, self.factor_dtype)
+        Pass(head_mask=mask).check(self.config.n_layer, self.config.n_head)
+        return replace(self, head_mask=mask)
+
     def theta_of(self, given: ArrayLike) -> Tensor:
         """A theta for whichever tokens.
 

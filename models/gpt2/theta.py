@@ -15,17 +15,18 @@ class Steered:
 
     Args:
         model: what reads.
-        theta: numbers for all steps, or what gives them for the number of a step. The prompts are
-            step 0; each step then reads one token of every text.
+        theta: numbers for all steps, or what gives them for the number of a step; None for the
+            model's own. The prompts are step 0; each step then reads one token of every text.
 
     Raises:
         UsageError, ShapeError: theta is no such thing, or not for this model; what a function
             gives is looked at when it comes.
     """
 
-    def __init__(self, model: LanguageModel, theta: Thetas) -> None:
-        self._model, self._theta, self._step = model, theta, 0
-        self._constant = None if callable(theta) else model.theta_of(theta)
+    def __init__(self, model: LanguageModel, theta: Thetas | None) -> None:
+        self._model, self._step = model, 0
+        self._theta_at = theta if callable(theta) else None
+        self._constant = model.theta if theta is None or callable(theta) else model.theta_of(theta)
 
     @property
     def backend(self) -> Backend:
@@ -44,8 +45,7 @@ class Steered:
 
     def logits(self, ids: Tensor, cache: KVCache) -> Tensor:
         theta = self._constant
-        if theta is None:
-            assert callable(self._theta)
-            theta = self._model.theta_of(self._theta(self._step))
+        if self._theta_at is not None:
+            theta = self._model.theta_of(self._theta_at(self._step))
         self._step += 1
         return self._model.logits(ids, cache, theta)

@@ -139,7 +139,7 @@ def test_a_plugin_without_such_things_is_named(tmp_path: Path) -> None:
     model = LanguageModel("acme", Loaded(bare.backend, 8, bare.causal, bare.codec))
     for call, to in (
         (lambda: model("a"), "be called"),
-        (lambda: model.generate("a", theta=0.5), "be steered by theta"),
+        (lambda: model.generate("a", theta=0.5), "be steered by theta or a head mask"),
         (lambda: model.prune_heads({0: [0]}), "lose heads"),
         (lambda: model.head_importance("a b"), "weigh its heads"),
         (lambda: model.explain("a"), "be explained"),
@@ -202,6 +202,23 @@ def test_theta_at_loading_is_that_of_each_call(folder: Path, backend: Backend) -
         tfx.load(folder, backend=backend, theta=[1, 1, 1])
     with pytest.raises(UsageError, match="theta None: expected finite numbers"):
         plain.generate("a", theta=lambda step: None)
+
+
+@QUICK
+def test_a_head_mask_holds_while_text_is_written(folder: Path, backend: Backend) -> None:
+    model, mask = tfx.load(folder, backend=backend, theta=0.8), silent()
+    options = {"max_new_tokens": 6, "head_mask": mask}
+    texts = [model.generate("a", **options), model.generate("a", theta=BY_HEAD, **options)]
+    write = tfx.pipeline("text-generation", model, **options)
+    assert write("a")[0]["generated_text"] == "a" + texts[0].text
+    assert "".join(model.stream("a", **options)) == texts[0].text
+    plain = model.generate("a", max_new_tokens=6).token_ids
+    model.prune_heads(LOST)
+    pruned = [model.generate("a", max_new_tokens=6, theta=theta) for theta in (None, BY_HEAD)]
+    assert [x.token_ids for x in texts] == [x.token_ids for x in pruned]
+    assert texts[0].token_ids != plain
+    with pytest.raises(ShapeError, match=r"head_mask has the shape \(3,\)"):
+        model.generate("a", head_mask=[1, 1, 1])
 
 
 # ---- pruned heads --------------------------------------------------------------------------------
