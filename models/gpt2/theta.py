@@ -26,7 +26,7 @@ class Steered:
     def __init__(self, model: LanguageModel, theta: Thetas | None) -> None:
         self._model, self._step = model, 0
         self._theta_at = theta if callable(theta) else None
-        self._constant = model.theta if theta is None or callable(theta) else model.theta_of(theta)
+        self._theta = None if theta is None or callable(theta) else model.theta_of(theta)
 
     @property
     def backend(self) -> Backend:
@@ -44,7 +44,7 @@ class Steered:
         return self._model.start(batch, capacity)
 
     def logits(self, ids: Tensor, cache: KVCache) -> Tensor:
-        theta = self._constant
+        theta = self._theta
         if self._theta_at is not None:
             theta = self._model.theta_of(self._theta_at(self._step))
         self._step += 1
