@@ -27,7 +27,9 @@ from tfx.core.schedules import cosine
 from tfx.core.tensor import Tensor
 from tfx.models.gpt2.language_model import LanguageModel
 from tfx.models.gpt2.model import Config, Params, loss
+from tfx.models.gpt2.options import Options
 from tfx.models.gpt2.passing import Pass
+from tfx.models.gpt2.stepping import stepping
 
 pytestmark = pytest.mark.parametrize("backend", ["cupy"], indirect=True)
 
@@ -71,9 +73,9 @@ def decoded(B: Backend, count: int, **options: Any) -> Iterator[int]:
     return (token.id for token in stream(gpt2(B), [[1, 2, 3]], chosen))
 
 
-def per_token(B: Backend, cudasim: Any, count: int = 5) -> Counts:
+def per_token(B: Backend, cudasim: Any, count: int = 5, **options: Any) -> Counts:
     """The counts of a token, when all is compiled and captured."""
-    tokens = decoded(B, count + 3)
+    tokens = decoded(B, count + 3, **options)
     for _ in range(3):
         next(tokens)
     cudasim.counts(reset=True)
@@ -82,34 +84,56 @@ def per_token(B: Backend, cudasim: Any, count: int = 5) -> Counts:
     return {name: value / count for name, value in cudasim.counts().items()}
 
 
-@pytest.mark.parametrize("way", ["graphs", "one by one", "eager", "composed"])
-def test_a_decoded_token_is_read_once(
-    B: Backend, cudasim: Any, way: str, monkeypatch: pytest.MonkeyPatch
+CHOSEN: Any = pytest.mark.parametrize(
+    "given",
+    [{}, {"temperature": 0.8}, {"temperature": 0.8, "top_k": 5, "top_p": 0.9, "min_p": 0.01}],
+    ids=["greedy", "drawn", "filtered"],
+)
+"""How tokens are chosen."""
+
+
+@CHOSEN
+@pytest.mark.parametrize("way", ["graphs", "one by one", "eager"])
+def test_a_decoded_token_costs_one_copy(
+    B: Backend, cudasim: Any, way: str, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its logits come to the host in one copy and one wait; what goes to the device is its id."""
+    """Of its id, to the host; the next pass reads it where it is."""
     around = {
         "graphs": nullcontext(),
         "one by one": one_by_one(B, monkeypatch),
         "eager": eager(),
-        "composed": composed(),
     }[way]
     with around:
+        counts = per_token(B, cudasim, **given)
+    assert counts["device_to_host"] + counts["host_to_device"] <= 1
+    assert counts["device_to_host_bytes"] + counts["host_to_device_bytes"] <= 8
+    assert counts["syncs"] <= 1
+
+
+def test_a_token_of_the_composed_form_is_chosen_on_the_host(B: Backend, cudasim: Any) -> None:
+    """Its logits come in one copy and one wait; what goes back is its id."""
+    with composed():
         counts = per_token(B, cudasim)
     assert counts["device_to_host"] <= 1
     assert counts["host_to_device"] <= 1 and counts["host_to_device_bytes"] <= 8
     assert counts["syncs"] <= 1
 
 
+@CHOSEN
 def test_launches_of_a_decoded_token(
-    B: Backend, cudasim: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    B: Backend,
+    cudasim: Any,
+    given: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Kernels and library calls; those in a graph count one by one."""
     found = {}
     for form, around in (("fused", nullcontext()), ("composed", composed())):
         with around:
             with one_by_one(B, monkeypatch):
-                counts = per_token(B, cudasim)
-            issued = per_token(B, cudasim)
+                counts = per_token(B, cudasim, **given)
+            issued = per_token(B, cudasim, **given)
         found[form] = counts["launches"] + counts["library_calls"]
         with capsys.disabled():
             print(
@@ -198,6 +222,34 @@ def test_a_training_step_by_graphs_is_the_step(B: Backend) -> None:
     assert found == expected and len(set(found)) == 3
     for here, there in zip(arrays, others, strict=True):
         np.testing.assert_array_equal(here, there)
+
+
+def test_the_steps_of_a_run_copy_batches_in_and_losses_out(B: Backend, cudasim: Any) -> None:
+    """And nothing else, as `tfx train` takes them; nor does any but reading a loss wait."""
+    rng = np.random.default_rng(0)
+    host = {name: rng.normal(0, 0.1, shape) for name, shape in CONFIG.shapes().items()}
+    state = TrainState.start(Parameters.from_host(host, B, DType.float32))
+    texts = rng.integers(0, CONFIG.vocab_size, (6, 2, 9))
+
+    def mean_loss(p: Params, through: Pass, ids: Tensor, targets: Tensor) -> Tensor:
+        return loss(p, CONFIG, ids, targets, through)
+
+    options = Options(batch_size=2, block_size=8)
+    batches = [(x[:, :-1], x[:, 1:]) for x in texts]
+    advance = stepping(state, options, cosine(10, 1e-2), batches.__getitem__, mean_loss)
+    for i in range(3):
+        state, value, _ = advance(state, i)
+    cudasim.counts(reset=True)
+    losses = []
+    for i in range(3, 6):
+        state, value, _ = advance(state, i)
+        losses.append(value)
+    counts = cudasim.counts()
+    assert (counts["host_to_device"], counts["host_to_device_bytes"]) == (3 * 2, 3 * 2 * 16 * 8)
+    assert (counts["device_to_host"], counts["syncs"]) == (0, 0)
+    assert all(np.isfinite(x.item()) for x in losses)
+    counts = cudasim.counts()
+    assert (counts["device_to_host"], counts["device_to_host_bytes"]) == (3, 3 * 4)
 
 
 # ---- memory --------------------------------------------------------------------------------------
