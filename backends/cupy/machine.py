@@ -98,7 +98,7 @@ def unusable(packages: Mapping[str, str]) -> Fault | None:
         return Fault(f"CuPy cannot be imported ({one_line(error)})", _reinstalling(packages))
     return (
         _old_driver(driver, built_for, packages)
-        or _missing_library(built_for, packages)
+        or _missing_part(built_for, packages)
         or _no_device(runtime)
     )
 
@@ -124,8 +124,9 @@ def _old_driver(driver: int, built_for: int, packages: Collection[str]) -> Fault
     )
 
 
-def _missing_library(built_for: int, packages: Collection[str]) -> Fault | None:
-    """NVRTC compiles every kernel of CuPy's, cuBLAS multiplies; they come with the toolkit."""
+def _missing_part(built_for: int, packages: Collection[str]) -> Fault | None:
+    """NVRTC compiles every kernel of CuPy's, with headers of CUDA's, and cuBLAS multiplies; they
+    come with the toolkit."""
     wheels = [name for name in packages if name.startswith("cupy-cuda")]
     cure = (
         f"pip install '{wheels[0]}[ctk]'"
@@ -138,9 +139,19 @@ def _missing_library(built_for: int, packages: Collection[str]) -> Fault | None:
         compiler = nvrtc.getVersion()[0]
     except (ImportError, RuntimeError) as error:
         return Fault(f"a library of the CUDA toolkit is missing ({one_line(error)})", cure)
-    if compiler == built_for:
-        return None
-    return Fault(f"NVRTC here is of CUDA {compiler}, and this CuPy for CUDA {built_for}", cure)
+    if compiler != built_for:
+        return Fault(f"NVRTC here is of CUDA {compiler}, and this CuPy for CUDA {built_for}", cure)
+    return None if _has_headers() else Fault("the headers of the CUDA toolkit are missing", cure)
+
+
+def _has_headers() -> bool:
+    """Whether CuPy finds `cuda_fp16.h` and the like: CuPy 14 looks where this does, and compiles
+    nothing without. An earlier one, which brings headers of its own, has no `cuda.pathfinder`."""
+    try:
+        from cuda.pathfinder import find_nvidia_header_directory
+    except ImportError:
+        return True
+    return find_nvidia_header_directory("cudart") is not None
 
 
 def _no_device(runtime: object) -> Fault | None:

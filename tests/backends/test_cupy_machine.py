@@ -33,6 +33,8 @@ class Machine:
         self.cuda.nvrtc.getVersion = lambda: (13, 0)
         self.cuda.runtime.getDeviceCount = lambda: 2
         self.cuda.driver.get_build_version = lambda: 13020
+        self.pathfinder: Any = ModuleType("cuda.pathfinder")
+        self.pathfinder.find_nvidia_header_directory = {"cudart": "/usr/include"}.get
 
     def load(self, _: str) -> Any:
         if self.driver is None:
@@ -52,6 +54,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Machine:
     made_up = Machine()
     monkeypatch.setitem(sys.modules, "cupy", ModuleType("cupy"))
     monkeypatch.setitem(sys.modules, "cupy.cuda", made_up.cuda)
+    monkeypatch.setitem(sys.modules, "cuda.pathfinder", made_up.pathfinder)
     monkeypatch.setattr(plugin, "find_spec", lambda _: object() if made_up.packages else None)
     monkeypatch.setattr(machine.ctypes, "CDLL", made_up.load)
     monkeypatch.setattr(machine.metadata, "version", made_up.version)
@@ -131,6 +134,18 @@ def test_a_library_of_the_toolkit_is_missing(here: Machine) -> None:
     assert "cublas" in (plugin.probe().reason or "")
     here.packages = {"cupy": "14.2.0"}  # built here, so no wheel's extra helps
     assert plugin.probe().cure == "install the CUDA 13 toolkit, and set CUDA_PATH to its folder"
+
+
+def test_the_headers_of_the_toolkit_are_missing(
+    here: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.pathfinder.find_nvidia_header_directory = lambda _: None
+    assert_told(
+        "the headers of the CUDA toolkit are missing. Ready here: numpy* To mend it: "
+        "pip install 'cupy-cuda13x[ctk]'."
+    )
+    monkeypatch.setitem(sys.modules, "cuda.pathfinder", None)  # as with a CuPy that has its own
+    assert plugin.probe().ready
 
 
 def test_the_toolkit_is_of_another_cuda(here: Machine) -> None:
