@@ -90,11 +90,16 @@ _homes: WeakValueDictionary[int, Home] = WeakValueDictionary()
 """By address."""
 
 
+_CUPYS_OWN = cupy.cuda.memory.PooledMemory, cupy.cuda.Memory, cupy.cuda.MemoryAsync
+"""Memory that no other library has given, who may still write to it."""
+
+
 def home_for(x: Array) -> Home:
     """The home whose guest an array is, or a new one: where the array lies, if all of that memory
     is its own."""
     known = _homes.get(x.data.ptr)
     if known is not None and known._present() is x:
         return known
-    can_stay = known is None and x.base is None and x.flags.owndata and x.flags.c_contiguous
+    is_whole = x.base is None and x.flags.owndata and x.flags.c_contiguous
+    can_stay = known is None and is_whole and isinstance(x.data.mem, _CUPYS_OWN)
     return Home(x.view() if can_stay else x.copy())

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tfx.backends.cupy import plugin
+from tfx.core.capture import jit
 from tfx.core.creation import tensor
 from tfx.core.dlpack import from_dlpack
 from tfx.core.errors import DLPackError, DTypeError
@@ -35,6 +36,16 @@ def test_the_memory_lives_as_long_as_somebody_looks_at_it(B: Any, cupy: Any) -> 
     del x
     cupy.full(1000, 4.0)
     assert (view.get() == 3).all()
+
+
+def test_a_state_leaves_the_memory_of_others(B: Any, cupy: Any) -> None:
+    """What is given up is updated where it lies; not so what another library may write to."""
+    captured = jit(lambda state: state + 1, donate_argnums=0)
+    theirs = cupy.zeros(3)
+    state = captured(from_dlpack(theirs, B))
+    assert theirs.tolist() == [0, 0, 0]
+    theirs[...] = 99
+    assert captured(state).tolist() == [2, 2, 2]
 
 
 class Elsewhere:
