@@ -10,11 +10,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import inf
 from typing import Any
 
 import cupy
 
 from tfx.backends.cupy.cutting import Allocator, Cutting, Lent, Step, Uncapturable
+from tfx.backends.cupy.memory import shortage
 from tfx.backends.cupy.places import Home, alias, copy_to, home_for, same_place
 from tfx.core.backend import Array
 from tfx.core.capture.copies import apart
@@ -33,12 +35,11 @@ class Graphs:
     def __init__(self, device: Any) -> None:
         self._device = device
         self._homes: dict[Any, Home] = {}
-        self._last_stream: int | None = None
         self.moves = 0
         with device:
             self._stream = cupy.cuda.Stream(non_blocking=True)
             self._done = cupy.cuda.Event(disable_timing=True)
-        self._lender = _Lender()
+        self._lender = _Lender(device)
         self._pool = cupy.cuda.MemoryPool(self._lender)
         weakref.finalize(self, self._lender.take_back, self._pool, self._done).atexit = False
 
@@ -70,6 +71,16 @@ class Graphs:
             finally:
                 users.wait_event(self._stream.record())
 
+    def shortage(self, error: Exception) -> bool:
+        """Whether `error` says that the device has no room."""
+        return shortage(error, self._device) is not None
+
+    def give_back(self) -> None:
+        """Be without memory and homes: what was captured is void."""
+        self._homes.clear()
+        self._lender.take_back(self._pool, self._done)
+        self.moves += 1
+
     # ---- order -----------------------------------------------------------------------------------
 
     @contextmanager
@@ -77,22 +88,20 @@ class Graphs:
         """Inside, on the current stream, what the last replay did is done, on whatever stream."""
         with self._device:
             stream = cupy.cuda.get_current_stream()
-            if self._last_stream not in (None, stream.ptr):
-                stream.wait_event(self._done)
+            stream.wait_event(self._done)  # which costs the device nothing on the same stream
             try:
                 yield
             finally:
-                self._last_stream = stream.ptr
                 self._done.record(stream)
 
 
 class _Lender:
     """Memory for a pool of graphs, from where the user's arrays have theirs."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: Any) -> None:
+        self._device = device
         self.source: tuple[Any, Allocator] | None = None
         self._streams: set[Any] = set()
-        self._lent: list[Any] = []
 
     def __call__(self, size: int) -> Any:
         assert self.source is not None
@@ -100,17 +109,16 @@ class _Lender:
         with stream:  # whose freed memory may be had at once
             pointer = allocator(size)
         self._streams.add(stream)
-        self._lent.append(pointer)
-        memory = cupy.cuda.UnownedMemory(pointer.ptr, size, None, pointer.device_id)
+        memory = cupy.cuda.UnownedMemory(pointer.ptr, size, pointer, pointer.device_id)
         return cupy.cuda.MemoryPointer(memory, 0)
 
     def take_back(self, pool: Any, done: Any) -> None:
         """CuPy's pools do not give back what they hold when they go. What is given back is used on
         the stream it was from, when all is done."""
-        for stream in self._streams:
-            stream.wait_event(done)
-        pool.free_all_blocks()
-        self._lent.clear()
+        with self._device:
+            for stream in self._streams:
+                stream.wait_event(done)
+            pool.free_all_blocks()
 
 
 class GraphReplay:
@@ -131,20 +139,26 @@ class GraphReplay:
         self._at_home: list[tuple[int, Home]] = []
         self._outputs: list[tuple[Array, Home | None]] = []
         self._fallback: AsRecorded | None = None
+        self._left: float = 0  # so many calls are made as recorded before graphs are tried again
+        self._pause = 1
 
     def __call__(self, inputs: Sequence[Array]) -> list[Array]:
-        if self._fallback is not None:
-            return self._fallback(inputs)
+        if self._left:
+            return self._as_recorded(inputs)
         if len({id(inputs[i]) for i in self._given_up}) < len(self._given_up):
             inputs = apart(self.program.backend, inputs)
         with self._graphs.in_turn():
-            while not self._are_in_place(inputs):
+            while not self._left:
+                if self._are_in_place(inputs):
+                    self._run()
+                    return [x.copy() if home is None else home.key() for x, home in self._outputs]
                 try:
                     self._lay_out(inputs)
                 except (Uncapturable, MemoryError, RuntimeError) as error:
-                    return self._as_recorded(inputs, error)
-            self._run()
-            return [x.copy() if home is None else home.key() for x, home in self._outputs]
+                    self._do_without(error)
+        if self._left < inf:
+            self._graphs.give_back()
+        return self._as_recorded(inputs)
 
     def _are_in_place(self, inputs: Sequence[Array]) -> bool:
         """Bring the inputs to where the graphs look for them; False where they have to look
@@ -173,9 +187,17 @@ class GraphReplay:
                 f"a replay does not do what it did: {error}; TFX_JIT=0 runs without capture"
             ) from error
 
-    def _as_recorded(self, inputs: Sequence[Array], error: Exception) -> list[Array]:
-        self._fallback = AsRecorded(self.program)
-        self._lines = [f"no graphs: {type(error).__name__}: {error}", self._fallback.listing()]
+    def _do_without(self, error: Exception) -> None:
+        """For good; where there is no room, for twice as many calls as the time before."""
+        self._left = inf
+        if isinstance(error, MemoryError) or self._graphs.shortage(error):
+            self._left, self._pause = self._pause, 2 * self._pause
+        fallback = self._fallback = AsRecorded(self.program)
+        self._lines = [f"no graphs: {type(error).__name__}: {error}", fallback.listing()]
+
+    def _as_recorded(self, inputs: Sequence[Array]) -> list[Array]:
+        assert self._fallback is not None
+        self._left -= 1
         return self._fallback(inputs)
 
     def _lay_out(self, inputs: Sequence[Array]) -> None:

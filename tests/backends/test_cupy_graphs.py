@@ -13,7 +13,7 @@ from tfx.core.capture import jit
 from tfx.core.creation import full, tensor
 from tfx.core.dtypes import DType
 from tfx.core.errors import CaptureError
-from tfx.core.nn import euclidean_norm
+from tfx.core.nn import euclidean_norm, gelu
 from tfx.core.tensor import Tensor
 
 pytestmark = pytest.mark.parametrize("backend", ["cupy"], indirect=True)
@@ -170,6 +170,33 @@ def test_replays_on_two_streams_come_one_after_the_other(B: Backend, cupy: Any) 
         np.testing.assert_allclose(state.numpy(), [expected] * 3, rtol=1e-5)
 
 
+def test_memory_for_graphs_is_taken_when_nobody_uses_it_any_more(
+    B: Any, cupy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is freed while work on it is under way. The simulated device shows it where it puts work
+    off: CUDASIM_DEFER=1."""
+
+    def sevens(x: Any) -> Any:
+        out = cupy.full(x.shape, 7, x.dtype)
+        stream = cupy.cuda.get_current_stream()
+        if stream != cupy.cuda.Stream.null:  # where graphs are made, not the user's
+            stream.synchronize()
+        return out
+
+    kernel = Fused("gelu", lambda B, x, **_: (sevens(x), None))
+    monkeypatch.setitem(B.fused, "gelu", kernel)
+    captured = jit(lambda x: gelu(x, approximate="tanh"))
+    x = full((5000,), 1.0, B)
+    freed = [cupy.arange(5000, dtype="float32") for _ in range(6)]
+    cupy.cuda.get_current_stream().synchronize()
+    computed = [array + 1 for array in freed]
+    del freed
+    assert set(captured(x).tolist()) == {7.0}
+    for array in computed:
+        np.testing.assert_array_equal(array.get(), np.arange(1, 5001))
+    assert "gelu(float32[5000]), not captured" in captured.explain()
+
+
 def test_graphs_run_on_the_device_of_their_backend(B: Any, cupy: Any) -> None:
     if cupy.cuda.runtime.getDeviceCount() < 2:
         pytest.skip("one CUDA device; this takes two")
@@ -276,6 +303,52 @@ def test_where_the_device_gives_no_graph_calls_are_made_again(
     assert captured.is_replayed
     assert "\nno graphs: " in captured.explain()
     assert not captured._memory.replayer(B)._stream.is_capturing()
+
+
+def test_without_room_for_graphs_they_are_tried_again(
+    B: Any, cupy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After one call, then two, then four. What they had borrowed is given back until then, and
+    another program of the function, whose graphs looked there, is cut anew."""
+    from tfx.backends.cupy import graphs
+
+    errors = iter([
+        lambda: MemoryError("none left"),
+        lambda: cupy.cuda.memory.OutOfMemoryError(2, 1),
+        lambda: cupy.cuda.runtime.CUDARuntimeError(2),
+    ])  # fmt: skip
+    calls, tries = 0, []
+    settled = graphs.Cutting._settled
+
+    def short(cutting: Any) -> bool:
+        if cutting._places[0].size > 3:
+            tries.append(calls)
+            if error := next(errors, None):
+                raise error()
+        return settled(cutting)
+
+    captured: Any = jit(lambda s, x: s + ((s + x) @ x).exp(), donate_argnums=0)
+
+    def advanced(state: Tensor) -> Tensor:
+        before = state.numpy()
+        found: Tensor = captured(state, full((1, 1), -0.5, B))
+        expected = before + np.exp(-0.5 * (before - 0.5))
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
+        return found
+
+    monkeypatch.setattr(graphs.Cutting, "_settled", short)
+    small = advanced(full((3, 1), 0.0, B))
+    pool, used = cupy.get_default_memory_pool(), []
+    for calls in range(9):
+        advanced(full((1 << 16, 1), 0.1 * calls, B))
+        gc.collect()
+        used.append(pool.used_bytes())
+        others = [full((3, 1), 5.0, B) for _ in range(20)]  # where graphs were, perhaps
+        small = advanced(small)
+        assert {float(x.numpy().sum()) for x in others} == {15.0}
+    assert tries == [0, 1, 3, 7]
+    assert used[6] == used[5] == used[4] <= used[8] - 4 * (1 << 16)
+    assert captured.explain().count("one graph of") >= 2 and "no graphs" not in captured.explain()
 
 
 def test_a_cache_that_cannot_be_written_to_in_a_graph(
