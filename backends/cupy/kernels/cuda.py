@@ -90,8 +90,10 @@ MOST_THREADS = 512
 """Threads of a block that takes part in `over_block`, at most, where it does not say so."""
 
 OVER_BLOCK = rf"""
+const int MOST_THREADS = {MOST_THREADS};
+
 // What `join` makes of the values of all threads of the block, a power of two, for each of them.
-template <int MOST = {MOST_THREADS}, class Value, class Join>
+template <int MOST = MOST_THREADS, class Value, class Join>
 __device__ Value over_block(Value mine, Join join) {{
     __shared__ Value values[MOST];
     values[threadIdx.x] = mine;

@@ -43,7 +43,7 @@ extern "C" __global__ void epilogue(
 }
 
 // g_before = g * activation'(before), and its sum over rows; either may be null.
-extern "C" __global__ void epilogue_vjp(
+extern "C" __global__ void __launch_bounds__(COLUMN_THREADS) epilogue_vjp(
     const T* g, const T* before, T* g_before, T* g_b,
     Index rows, Index columns, Index activation, Index tile
 ) {

@@ -45,7 +45,7 @@ struct Together {
 };
 
 // y = (x - mean) * scale * gain + bias, where scale = (mean((x - mean)**2) + eps)**-0.5
-extern "C" __global__ void normalize(
+extern "C" __global__ void __launch_bounds__(MOST_THREADS) normalize(
     const T* x, const T* gain, const T* bias, T* y, Wide* means, Wide* scales,
     Index rows, Index n, Wide eps, bool has_mean
 ) {
@@ -79,7 +79,7 @@ struct AddPairs {
 // mean where none was taken off x. What a block's rows give to the gradients of gain and bias, each
 // a sum over all rows, it leaves in its row of `shares` (blocks, `width`): of the gain the first n,
 // of the bias the next. A column is always the same thread's, so none of this has to wait.
-extern "C" __global__ void normalize_vjp(
+extern "C" __global__ void __launch_bounds__(MOST_THREADS) normalize_vjp(
     const T* g, const T* x, const T* gain, const Wide* means, const Wide* scales, T* g_x,
     Wide* shares, Index rows, Index n, Index width, bool has_mean, bool fits_shared
 ) {
@@ -115,7 +115,7 @@ extern "C" __global__ void normalize_vjp(
 }
 
 // The sum of all rows of x (rows, columns).
-extern "C" __global__ void column_sums(
+extern "C" __global__ void __launch_bounds__(COLUMN_THREADS) column_sums(
     const Wide* x, T* sums, Index rows, Index columns, Index tile
 ) {
     auto number = [&](Index row, Index column) { return x[row * columns + column]; };

@@ -110,7 +110,7 @@ _BY_COLUMNS = Program(
     FINISHED,
     COLUMNS,
     r"""
-extern "C" __global__ void product_by_columns(
+extern "C" __global__ void __launch_bounds__(COLUMN_THREADS) product_by_columns(
         const T* __restrict__ x, const S* __restrict__ w, const T* b, const T* residual,
         T* before, T* y, Index rows, Index outputs, Index inputs,
         Index activation, Index tile) {

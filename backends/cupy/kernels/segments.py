@@ -24,7 +24,9 @@ const int THREADS = {_SORT_THREADS}, WARPS = THREADS / WARP, DIGITS = 256;
 // How ids are sorted, into one half of `room` (2, count): places in `ids`, those of equal ids in
 // their old order. A radix sort by eight bits at a time, whose passes take the halves in turns. All
 // of it is one block's work, to be one launch, and little beside the rows that are added after it.
-extern "C" __global__ void sort(const T* ids, Index* room, Index count, Index passes) {
+extern "C" __global__ void __launch_bounds__(THREADS) sort(
+    const T* ids, Index* room, Index count, Index passes
+) {
     __shared__ Index next[DIGITS];  // where the next one with this digit goes
     __shared__ int in_warp[WARPS][DIGITS];  // how many with it a warp has; then, those before it
     int me = threadIdx.x, warp = me / WARP, lane = me % WARP;

@@ -46,7 +46,9 @@ _SOFTMAX = Program(
     OVER_BLOCK,
     _EXPS,
     r"""
-extern "C" __global__ void softmax(const T* x, T* y, Index rows, Index n, Wide lowest) {
+extern "C" __global__ void __launch_bounds__(MOST_THREADS) softmax(
+    const T* x, T* y, Index rows, Index n, Wide lowest
+) {
     EACH_ROW(row, rows) {
         const T* from = x + row * n;
         Exps exps = exps_of(from, n, lowest);
@@ -55,7 +57,9 @@ extern "C" __global__ void softmax(const T* x, T* y, Index rows, Index n, Wide l
     }
 }
 
-extern "C" __global__ void softmax_vjp(const T* g, const T* y, T* g_x, Index rows, Index n) {
+extern "C" __global__ void __launch_bounds__(MOST_THREADS) softmax_vjp(
+    const T* g, const T* y, T* g_x, Index rows, Index n
+) {
     EACH_ROW(row, rows) {
         Wide mine = 0;
         EACH_COLUMN(i, n) mine += (Wide)g[row * n + i] * (Wide)y[row * n + i];
@@ -70,7 +74,7 @@ _CROSS_ENTROPY = Program(
     OVER_BLOCK,
     _EXPS,
     r"""
-extern "C" __global__ void cross_entropy(
+extern "C" __global__ void __launch_bounds__(MOST_THREADS) cross_entropy(
     const T* logits, const Id* targets, T* losses, Wide* tops, Wide* sums,
     Index rows, Index n, Wide lowest
 ) {
@@ -87,7 +91,7 @@ extern "C" __global__ void cross_entropy(
     }
 }
 
-extern "C" __global__ void cross_entropy_vjp(
+extern "C" __global__ void __launch_bounds__(MOST_THREADS) cross_entropy_vjp(
     const T* g, const T* logits, const Id* targets, const Wide* tops, const Wide* sums, T* g_logits,
     Index rows, Index n, Index g_step
 ) {

@@ -5,6 +5,7 @@ Skipped where there is no CUDA device, real or simulated; only a simulated one, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,22 @@ import pytest
 
 from tfx.core.tolerances import TOLERANCES
 from tfx.testing.calling import put
+
+
+@pytest.fixture(autouse=True)
+def bounds_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Larger blocks than usual are promised to the compiler, which else may give each thread more
+    registers than there are for all of them."""
+    from tfx.backends.cupy.kernels.cuda import THREADS, Program
+
+    launch = Program.launch
+
+    def watched(self: Any, name: str, blocks: Any, threads: int, *args: Any, **rest: Any) -> None:
+        promised = re.search(rf"__launch_bounds__\([^)]+\)\s+{name}\(", self._source)
+        assert threads <= THREADS or promised, f"{name} is launched with {threads} threads"
+        launch(self, name, blocks, threads, *args, **rest)
+
+    monkeypatch.setattr(Program, "launch", watched)
 
 
 @pytest.fixture
