@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from tfx.core.creation import tensor
+from tfx.core.dtypes import DType
 from tfx.core.fused import is_overridden
 from tfx.core.generation.causal import Batch
 from tfx.core.generation.logits import Chooser, uniforms
@@ -74,11 +75,19 @@ class OnDevice:
         if not batch.has_read(row):
             return None
         if batch.chosen is None:  # since it read
-            batch.chosen = self._draw()
-            self._ids = batch.chosen.numpy().tolist()
-        if self._ids[row] < 0:  # the host says why
-            return OnHost(batch, self._choosers).token(row)
+            drawn = self._draw()
+            self._ids = drawn.numpy().tolist()
+            batch.chosen = drawn if min(self._ids) >= 0 else self._by_host(drawn.dtype)
         return self._ids[row]
+
+    def _by_host(self, dtype: DType) -> Tensor:
+        """The ids, with those that the device did not find. The host says why there are none; or
+        finds them, since it computes with smaller numbers."""
+        host = OnHost(self._batch, self._choosers)
+        for row, id in enumerate(self._ids):
+            if id < 0 and (found := host.token(row)) is not None:
+                self._ids[row] = found
+        return tensor(np.array(self._ids), self._batch.backend, dtype)
 
     def keep(self, rows: Sequence[int]) -> None:
         self._choosers = [self._choosers[row] for row in rows]

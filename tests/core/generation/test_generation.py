@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 from causal_models import TinyGPT, one_thread, plain_logits, random_weights
 
-from tfx.core.backend import Backend
+from tfx.core.backend import Backend, Fused
 from tfx.core.cache import KVCache
 from tfx.core.capture import eager
 from tfx.core.dtypes import DType
 from tfx.core.errors import NonFiniteError, UsageError
+from tfx.core.fused import composed
 from tfx.core.generation.generate import GenerationOptions, Text, Token, generate, stream
 from tfx.core.generation.logits import choose, constrained, log_softmax, uniform
+from tfx.core.generation.sampling import sample_token
 from tfx.core.tensor import Tensor
 from tfx.testing import StrictBackend
 
@@ -392,6 +394,30 @@ def test_logits_that_are_not_finite_are_an_error() -> None:
     weights = WEIGHTS | {"ln_f.bias": np.full(32, np.nan)}
     with pytest.raises(NonFiniteError, match="the logits are not finite"):
         generate(TinyGPT.of(weights, HEADS, StrictBackend()), [[1]])
+
+
+@pytest.mark.parametrize("given", [{}, SAMPLED], ids=["greedy", "sampled"])
+def test_where_a_device_finds_no_token_the_host_s_is_read(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device may take a number for 0 that the host divides by. Here one gives up every time, and
+    in each text in turn."""
+    options = GenerationOptions(max_new_tokens=8, **given)
+    B = StrictBackend()
+    expected = generate(tiny(B), PROMPTS, options)
+    gave_up = []
+
+    def sampling(B: Backend, logits: Any, uniforms: Any, **how: float) -> tuple[Any, None]:
+        with composed():
+            numbers = None if uniforms is None else Tensor(uniforms, B)
+            ids = sample_token(Tensor(logits, B), numbers, **how).numpy()
+        ids[len(gave_up) % len(ids)] = -1
+        gave_up.append(ids)
+        return B.asarray(ids, dtype=B.index_dtype), None
+
+    monkeypatch.setitem(B.fused, "sample_token", Fused("sample_token", sampling))
+    assert generate(tiny(B), PROMPTS, options) == expected
+    assert len(gave_up) == 8
 
 
 def test_half_precision_logits_are_chosen_from_in_float32() -> None:
