@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,9 @@ MOST_SHOWN = 30
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
-    parser.add_argument("--backend", default="cupy", help="cupy or cupy:NUMBER (default cupy)")
+    parser.add_argument(
+        "--backend", default="cupy", help="cupy, or cupy:NUMBER to see one device alone (cupy)"
+    )
     parser.add_argument("--tests", nargs="+", default=["tests"], help="files and folders (all)")
     parser.add_argument("--levels", default="L0-L5", help="of the conformance kit (L0-L5)")
     parser.add_argument("--timed", default="gpt2-tiny", help="the model that is timed (gpt2-tiny)")
@@ -37,7 +40,7 @@ def main() -> None:
     report: dict[str, Any] = {
         "installation": tfx("doctor", "--json"),
         "device": device(args.backend),
-        "tests": tests(args.tests),
+        "tests": tests(args.tests, args.backend),
         "conformance": conformance(args.backend, args.levels),
         "peers": versions(),
     }
@@ -108,11 +111,22 @@ def device(backend: str) -> Any:
     return about
 
 
-def tests(places: Sequence[str]) -> dict[str, Any]:
-    """What pytest says of the tests of the cupy backend."""
+def alone(backend: str) -> dict[str, str]:
+    """The environment of a process that sees the device of a backend alone, as its first."""
+    number = backend.partition(":")[2]
+    if not number:
+        return dict(os.environ)
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    device = number if seen is None else seen.split(",")[int(number)].strip()
+    return os.environ | {"CUDA_VISIBLE_DEVICES": device}
+
+
+def tests(places: Sequence[str], backend: str) -> dict[str, Any]:
+    """What pytest says of the tests of the cupy backend, on the device of this one."""
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results.xml"
-        python("-m", "pytest", "-q", "-k", "cupy", f"--junit-xml={results}", *places)
+        command = ("-m", "pytest", "-q", "-k", "cupy", f"--junit-xml={results}", *places)
+        python(*command, env=alone(backend))
         if not results.exists():
             return {"error": "pytest did not come to its end"}
         (suite,) = ElementTree.parse(results).getroot().iter("testsuite")

@@ -75,15 +75,19 @@ def test_the_report_names_what_failed(report: Any, monkeypatch: pytest.MonkeyPat
     ]
 
 
-def test_the_report_counts_tests(report: Any, tmp_path: Path) -> None:
+def test_the_report_counts_tests(
+    report: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which run on the device that is asked for: of those that may be seen, the second here."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
     (tmp_path / "test_three.py").write_text(
-        "import pytest\n"
-        "def test_cupy_good(): pass\n"
+        "import os, pytest\n"
+        "def test_cupy_good(): assert os.environ['CUDA_VISIBLE_DEVICES'] == '5'\n"
         "def test_cupy_bad(): assert False, 'so it is'\n"
         "def test_cupy_not_here(): pytest.skip('no device')\n"
         "def test_of_something_else(): assert False\n"
     )
-    ran = report.tests([str(tmp_path), "-p", "no:cacheprovider"])
+    ran = report.tests([str(tmp_path), "-p", "no:cacheprovider"], "cupy:1")
     counts = {name: ran[name] for name in ("passed", "failures", "errors", "skipped")}
     assert counts == {"passed": 1, "failures": 1, "errors": 0, "skipped": 1}
     ((name, message),) = ran["faults"].items()
