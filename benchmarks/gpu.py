@@ -34,13 +34,16 @@ TFX: Works = {"decode": decode.tfx, "prefill": prefill.tfx, "training": training
 TRANSFORMERS: Works = {
     "decode": decode.transformers_generate,
     "prefill": prefill.transformers_forward,
+    "training": partial(training.transformers_by_torch, True),
 }
 EAGER: Works = {
     "decode": decode.plain_torch,
+    "prefill": prefill.plain_torch,
     "training": partial(training.plain_torch, True),
 }
 COMPILED: Works = {
     "decode": partial(decode.transformers_generate, compiled=True),
+    "prefill": partial(prefill.plain_torch, compiled=True),
     "training": partial(training.plain_torch, True, compiled=True),
 }
 
@@ -71,14 +74,13 @@ def torch_device(args: argparse.Namespace) -> str:
 THEIRS = ("torch", "transformers")
 CUPY = next(iter(installed()), "cupy")
 
-PEERS: dict[str, tuple[Works, Peer]] = {
-    "transformers": (TRANSFORMERS, Peer(partial(on_device, TRANSFORMERS), THEIRS)),
-    "torch eager": (EAGER, Peer(partial(on_device, EAGER), ("torch",))),
-    "torch.compile": (COMPILED, Peer(partial(on_device, COMPILED), THEIRS)),
-    "tfx torch": (TFX, Peer(tfx_torch, ("tfx-lm", "torch"))),
-    "tfx cupy": (TFX, Peer(tfx_cupy, ("tfx-lm", CUPY))),
+PEERS = {
+    "transformers": Peer(partial(on_device, TRANSFORMERS), THEIRS),
+    "torch eager": Peer(partial(on_device, EAGER), ("torch",)),
+    "torch.compile": Peer(partial(on_device, COMPILED), THEIRS),
+    "tfx torch": Peer(tfx_torch, ("tfx-lm", "torch")),
+    "tfx cupy": Peer(tfx_cupy, ("tfx-lm", CUPY)),
 }
-"""Each with the works it can do."""
 
 
 def main() -> None:
@@ -94,7 +96,7 @@ def main() -> None:
     parser.add_argument("--torch-device", help="cuda:0, cpu (default: cuda:0 where there is one)")
     parser.add_argument("--tf32", action="store_true", help="let torch round products' arguments")
     known, _ = parser.parse_known_args()
-    peers = {name: peer for name, (works, peer) in PEERS.items() if known.work in works}
+    peers = dict(PEERS)
     gpu = probe()
     if not gpu.ready:
         del peers["tfx cupy"]

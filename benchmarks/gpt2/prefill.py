@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import tfx_peers
 from contest import Peer, Round, run
-from random_gpt2 import Llama, add_size, prompt_ids, transformers_model
+from random_gpt2 import SIZES, Llama, add_size, prompt_ids, random_weights, transformers_model
 from tfx_peers import KERNELS, peer
 
 SPREAD = 0.2
@@ -59,6 +59,22 @@ def transformers_forward(args: argparse.Namespace) -> Round:
     def read() -> int:
         with torch.inference_mode():
             return int(model(prompt, use_cache=True, logits_to_keep=1).logits.argmax())
+
+    return timed(args.prompt, read)
+
+
+def plain_torch(args: argparse.Namespace, *, compiled: bool = False) -> Round:
+    import torch
+    from plain_torch import GPT2
+
+    model = GPT2(**SIZES[args.size])
+    model.take(random_weights(args.size, SPREAD))
+    prompt = torch.tensor([prompt_ids(args.size, args.prompt)])
+    scores = torch.compile(model.next) if compiled else model.next
+
+    def read() -> int:
+        with torch.inference_mode():
+            return int(scores(prompt, model.start(args.prompt)).argmax())
 
     return timed(args.prompt, read)
 

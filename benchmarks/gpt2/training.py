@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from contest import Peer, Round, run
-from random_gpt2 import SIZES, add_size, random_weights
+from random_gpt2 import SIZES, add_size, random_weights, transformers_model
 from tfx_peers import KERNELS, peer
 
 SPREAD = 0.02
@@ -49,12 +49,30 @@ def plain_torch(fused: bool | None, args: argparse.Namespace, *, compiled: bool 
     import torch
     from plain_torch import GPT2
 
+    model = GPT2(**SIZES[args.size])
+    model.take(random_weights(args.size, SPREAD))
+    return torch_steps(args, model, torch.compile(model) if compiled else model, fused)
+
+
+def transformers_by_torch(fused: bool | None, args: argparse.Namespace) -> Round:
+    import torch.nn.functional as F
+
+    model = transformers_model(args.size, SPREAD)  # evaluating: without dropout
+
+    def loss(ids: Any, targets: Any) -> Any:
+        return F.cross_entropy(model(ids, use_cache=False).logits.flatten(0, 1), targets.flatten())
+
+    return torch_steps(args, model, loss, fused)
+
+
+def torch_steps(args: argparse.Namespace, model: Any, loss_of: Any, fused: bool | None) -> Round:
+    """Steps of a module of torch's, whose loss takes ids and targets."""
+    import torch
+
     from tfx.models.gpt2.data import Batches
 
     rows, length = BATCHES[args.size]
     batches = Batches(corpus(args), length, rows, SEED)
-    model = GPT2(**SIZES[args.size])
-    model.take(random_weights(args.size, SPREAD))
     matrices = [p for p in model.parameters() if p.ndim == 2]
     others = [p for p in model.parameters() if p.ndim != 2]
     groups = [
@@ -62,12 +80,11 @@ def plain_torch(fused: bool | None, args: argparse.Namespace, *, compiled: bool 
         {"params": others, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=LR, betas=BETAS, fused=fused)
-    network = torch.compile(model) if compiled else model
-    device = model.wte.weight.device
+    device = matrices[0].device
 
     def step(number: int) -> float:
         ids, targets = (torch.from_numpy(part.copy()).to(device) for part in batches[number])
-        loss = network(ids, targets)
+        loss = loss_of(ids, targets)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
