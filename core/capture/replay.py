@@ -122,15 +122,17 @@ class Memory:
 
     def home(self, position: int, x: HostArray) -> Home:
         """The home of an input, whichever program runs: at first, where it lies, if all of that
-        memory is its own. What another function gave out stays in its home, which both have then.
+        memory is its own, and NumPy's: another library may write to what it lent. What another
+        function gave out stays in its home, which both have then.
         """
         kind = position, x.shape, x.dtype
         if kind not in self._homes:
             if isinstance(x.base, _Stay):
                 self._homes[kind] = x.base.home
             else:
-                whole = x.base.nbytes if isinstance(x.base, np.ndarray) else x.nbytes
-                can_stay = x.flags.writeable and x.flags.c_contiguous and whole == x.nbytes
+                owner = x.base if isinstance(x.base, np.ndarray) else x
+                is_whole = x.flags.c_contiguous and owner.nbytes == x.nbytes
+                can_stay = is_whole and x.flags.writeable and owner.flags.owndata
                 self._homes[kind] = Home(x if can_stay else x.copy())
         return self._homes[kind]
 

@@ -10,6 +10,7 @@ import pytest
 import tfx
 from tfx.backends.numpy.backend import NumpyBackend
 from tfx.core.backend import Backend
+from tfx.core.capture import jit
 from tfx.core.creation import tensor
 from tfx.core.dlpack import from_dlpack
 from tfx.core.errors import CaptureError, DLPackError, DTypeError, GradientError
@@ -97,6 +98,16 @@ def test_what_is_read_only_stays_so() -> None:
     assert x.write(tensor(np.ones(1), N), 1).tolist() == [0, 1, 0]
     assert readonly.tolist() == [0, 0, 0]
     assert not np.from_dlpack(x).flags.writeable
+
+
+def test_a_state_leaves_the_memory_of_others() -> None:
+    """What is given up is updated where it lies; not so what another library may write to."""
+    captured = jit(lambda state: state + 1, donate_argnums=0)
+    theirs = np.zeros(3)
+    state = captured(from_dlpack(theirs, NumpyBackend()))
+    assert theirs.tolist() == [0, 0, 0]
+    theirs[...] = 99
+    assert captured(state).tolist() == [2, 2, 2]
 
 
 def test_refusals(backend: Backend) -> None:
