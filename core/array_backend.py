@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tfx.core import threefry
@@ -60,6 +61,8 @@ class ArrayBackend(Backend):
     def full(self, *, shape: tuple[int, ...], value: float, dtype: DType) -> Array:
         if dtype is DType.bfloat16:
             return self.cast(self.xp.full(shape, value, "float32"), dtype=dtype)
+        if value == 0 and math.copysign(1, value) > 0:
+            return self.xp.zeros(shape, self._native[dtype])  # no memory before it is written to
         return self.xp.full(shape, value, self._native[dtype])
 
     def arange(self, *, stop: int) -> Array:

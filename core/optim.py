@@ -38,9 +38,9 @@ class TrainState:
     def start(cls, params: Parameters) -> TrainState:
         """The state before the first step."""
         flat, backend = params.flat, params.flat.backend
-        zeros = full(flat.shape, 0.0, backend, flat.dtype)
+        m, v = (full(flat.shape, 0.0, backend, flat.dtype) for _ in "mv")
         step = full((), 0, backend, backend.index_dtype)
-        return cls(params, zeros, zeros, step, step == 0)
+        return cls(params, m, v, step, step == 0)
 
     @classmethod
     def resumed(
