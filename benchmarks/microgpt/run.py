@@ -112,7 +112,7 @@ def peers(args: argparse.Namespace) -> list[Peer]:
         train = ["-m", "tfx", "train", "microgpt", "--backend", backend, *common, *more]
         return [*train, "--num-samples", "0", "--out", "{out}/run", "--json"]
 
-    kernels = Peer("tfx numpy + numba", tfx("numpy"), "numba")
+    kernels = Peer("tfx numpy + numba", program("tfx_warm.py"), "numba")
     if "numba" not in {point.name for point in importlib.metadata.entry_points(group="tfx")}:
         kernels.skipped = "this tfx has no kernels by Numba"
     alone = {"TFX_DISABLE_PLUGINS": "numba"}
