@@ -158,7 +158,12 @@ class LoadedModel:
             UsageError: there is no such layer or head, a layer would lose all of its heads, the
                 weights are in fewer bits, or the model's plugin has no such thing.
         """
-        self.parts = self._able("lose heads", self.parts.inside.without_heads)(heads)
+        without_heads = self._able("lose heads", self.parts.inside.without_heads)
+        if not _are_heads(heads):
+            raise UsageError(
+                f"heads {heads!r:.60}: expected numbers by layer, as in {{0: [2], 3: [0, 1]}}"
+            )
+        self.parts = without_heads(heads)
 
     @quiet
     def head_importance(self, texts: Any) -> HostArray:
@@ -257,6 +262,16 @@ class LoadedModel:
         if way is None:
             raise UsageError(f"{self.name} cannot {to} from Python: its plugin does not say how")
         return way
+
+
+def _are_heads(given: object) -> bool:
+    whole = int | np.integer
+    return isinstance(given, Mapping) and all(
+        isinstance(layer, whole)
+        and isinstance(heads, Collection)
+        and all(isinstance(head, whole) for head in heads)
+        for layer, heads in given.items()
+    )
 
 
 def is_prompt(given: object) -> bool:

@@ -248,6 +248,10 @@ def test_heads_go_in_place_and_stay_away(folder: Path, backend: Backend, tmp_pat
         model.prune_heads({0: [9]})
     with pytest.raises(UsageError, match="quantize what is pruned already"):
         tfx.load(folder, backend=backend, quantize="float16").prune_heads(LOST)
+    wrong: Any
+    for wrong in [1], {0: 1}, {"0": [1]}, {0: ["1"]}:
+        with pytest.raises(UsageError, match="expected numbers by layer"):
+            model.prune_heads(wrong)
 
 
 @QUICK
