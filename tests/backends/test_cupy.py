@@ -132,9 +132,10 @@ def test_a_training_step_copies_nothing(B: Backend, no_copies: Callable[[], Any]
 
     def step(backend: Backend, watched: Callable[[], Any]) -> tuple[Any, Any]:
         params = {name: tensor(values, backend) for name, values in weights.items()}
-        ids, targets = (tensor(np.array(x), backend) for x in ([10, 3, 3, 7], [3, 3, 7, 10]))
+        window = ([10, 3, 3, 7], [3, 3, 7, 10], [0.25] * 4)
+        read = [tensor(np.array(x), backend) for x in window]
         with watched():
-            return value_and_grad(model.loss)(params, config, ids, targets)
+            return value_and_grad(model.loss)(params, config, *read)
 
     loss, grads = step(B, no_copies)
     expected, numpy_grads = step(NumpyBackend(), contextmanager(lambda: iter([None])))
