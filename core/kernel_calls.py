@@ -110,7 +110,7 @@ class KernelCalls:
         if visible is None and factor is None:
             return True
         scores = (*outside, *(() if heads is None else (heads,)), queries, k.shape[-2])
-        return all(x is None or _broadcasts(x.shape, scores) for x in (visible, factor))
+        return all(x is None or broadcasts(x.shape, scores) for x in (visible, factor))
 
     def cross_entropy(self, B: Backend, logits: Array, targets: Array) -> bool:
         return (
@@ -151,7 +151,8 @@ class KernelCalls:
         )
 
 
-def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+def broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    """Whether an array of one shape broadcasts to another, which stays as it is."""
     return len(shape) <= len(to) and all(
         n in (1, m) for n, m in zip(shape[::-1], to[::-1], strict=False)
     )

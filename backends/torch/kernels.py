@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from tfx.backends.torch.precision import float32_products, half_products
 from tfx.core import host_memory
 from tfx.core.backend import Array, Backend, Fused
+from tfx.core.kernel_calls import broadcasts
 
 _BLOCK = 1 << 18  # numbers of the optimizer's state that are at work at a time, on the host
 _ROW = 1 << 14  # so many squares are added up one by one: sums of more would lose digits
@@ -149,11 +150,7 @@ def _attention_fits(
 def _masks(visible: Array, q: Array, k: Array, heads: int | None) -> bool:
     """Whether a mask broadcasts with the scores, and has no more axes than they."""
     scores = (*q.shape[:-2], *(() if heads is None else (heads,)), q.shape[-2], k.shape[-2])
-    return (
-        visible.dtype == torch.bool
-        and visible.ndim <= len(scores)
-        and all(n in (1, m) for n, m in zip(visible.shape[::-1], scores[::-1], strict=False))
-    )
+    return visible.dtype == torch.bool and broadcasts(tuple(visible.shape), scores)
 
 
 def _cross_entropy(B: Backend, logits: Array, targets: Array) -> tuple[Array, None]:

@@ -46,14 +46,14 @@ class Reading:
         return self._step.explain()
 
 
-def room_for(count: int, most: int) -> int:
-    """Room for `count` tokens in a cache, of which there can be `most`: a power of two from 64 on,
-    since each capacity is captured by itself.
+def room_for(count: int, most: int, least: int = _LEAST_ROOM) -> int:
+    """Room for `count` tokens, of which there can be `most`, in a cache or a text that is filled
+    up: a power of two from `least` on, since each number of tokens is captured by itself.
 
     >>> room_for(5, 1024), room_for(100, 1024), room_for(900, 1000), room_for(5, 16)
     (64, 128, 1000, 16)
     """
-    room = _LEAST_ROOM
+    room = least
     while room < count:
         room *= 2
     return max(count, min(room, most))

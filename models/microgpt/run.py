@@ -14,6 +14,7 @@ from tfx.core.backend import Backend
 from tfx.core.checkpoint import Checkpoint, SavedCheckpoint, restore_random
 from tfx.core.creation import tensor
 from tfx.core.errors import CheckpointError
+from tfx.core.generation.reading import room_for
 from tfx.core.optim import TrainState
 from tfx.core.parameters import Parameters
 from tfx.core.recipe import computable
@@ -57,12 +58,12 @@ class Model:
 
     def windows(self, document: str) -> tuple[Tensor, Tensor, Tensor]:
         """The tokens of a document, the tokens that follow them, and the share of each in the mean
-        loss: three of (T,), at most block_size. T is one of few numbers, as a step is recorded anew
-        for each, and what is behind the end of the document has no share.
+        loss: three of (T,), at most block_size. What is behind the end of the document has no
+        share.
         """
         ids = self.vocabulary.document(document)[: self.config.block_size + 1]
         count = len(ids) - 1
-        room = min(max(SHORTEST, 1 << (count - 1).bit_length()), self.config.block_size)
+        room = room_for(count, self.config.block_size, SHORTEST)
         tokens, shares = np.zeros((2, room), np.int64), np.zeros(room)
         tokens[:, :count], shares[:count] = (ids[:-1], ids[1:]), 1 / count
         backend, dtype = self.params.flat.backend, self.params.flat.dtype

@@ -11,6 +11,7 @@ import numpy as np
 
 from tfx.core.backend import HostArray
 from tfx.core.errors import UsageError
+from tfx.core.json_file import unrepeated
 from tfx.core.wording import did_you_mean, quoted
 
 BALANCED = "balanced"
@@ -50,16 +51,9 @@ def asked_weights(text: str) -> ClassWeights:
 def _read(text: str) -> Any:
     """The object or list that is spelled; `ValueError` for what is none."""
     if text.lstrip().startswith(("{", "[")):
-        return json.loads(text, object_pairs_hook=_once)
+        return json.loads(text, object_pairs_hook=unrepeated)
     parts = [part.rpartition("=") for part in text.split(",")]
-    return _once([(name.strip(), number) for name, _, number in parts])
-
-
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name comes twice")
-    return found
+    return unrepeated([(name.strip(), number) for name, _, number in parts])
 
 
 def _number(value: Any) -> float | None:
