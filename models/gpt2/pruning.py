@@ -48,7 +48,7 @@ def prune(
     Raises:
         TfxError: the flags, the weights or the data will not do.
     """
-    _check(settings)
+    text = _checked(settings)
     path = find_weights(preset, settings.weights, report.note)
     found = (read_headed if settings.task else read_pretrained)(path, report.note)
     floats = found.floats("tfx prune")
@@ -56,7 +56,7 @@ def prune(
     if settings.heads is not None:
         config = without_heads(config, settings.heads)
     elif settings.keep is not None:
-        scores = _scores(settings, path, backend, report)
+        scores = _scores(settings, text, path, backend, report)
         config = without_heads(config, least_important(scores, config.pruned_heads, settings.keep))
     tensors = shrunk(floats, found.config, config)
     layers = range(config.n_layer)
@@ -95,26 +95,30 @@ def prune(
     return result
 
 
-def _check(settings: PruneSettings) -> None:
-    """Refuse, before anything is read, what cannot be."""
+def _checked(settings: PruneSettings) -> str:
+    """The text that says which heads matter, if one does; before the weights are read, what cannot
+    be is refused."""
     if settings.heads is None and (settings.keep is None or not 0 < settings.keep < 1):
         raise UsageError(f"--keep {settings.keep}: expected a share between 0 and 1, as in 0.75")
     if settings.task is not None:
         task_named(settings.task)
-    if settings.heads is None and settings.task is None:
-        text_in(settings.data)
+    by_text = settings.heads is None and settings.task is None
+    text = text_in(settings.data) if by_text else ""
     refuse_occupied(settings.out)
+    return text
 
 
 def _count(tensors: Mapping[str, StoredTensor]) -> int:
     return sum(math.prod(x.shape) for x in tensors.values())
 
 
-def _scores(settings: PruneSettings, path: Path, backend: Backend, report: Reporter) -> Scores:
+def _scores(
+    settings: PruneSettings, text: str, path: Path, backend: Backend, report: Reporter
+) -> Scores:
     """How much each head matters to the data."""
     if settings.task is None:
         model = LanguageModel.load(path, backend, _quiet)
-        ids, _ = encoded(text_in(settings.data), model, path)
+        ids, _ = encoded(text, model, path)
         return importance(model, pieces(ids, min(LENGTH, model.max_positions)), report)
     if settings.data is None:
         raise UsageError("nothing says what matters; give labelled records with --data FILE")
