@@ -76,7 +76,18 @@ class LanguageModel:
         if dtype not in FLOATS & backend.dtypes:
             known = ", ".join(sorted(FLOATS & backend.dtypes))
             raise UsageError(f"--dtype {dtype}: {backend} computes in {known}")
-        found = read_pretrained(path, note)
+        return cls.of(read_pretrained(path, note), backend, note, dtype, storage)
+
+    @classmethod
+    def of(
+        cls,
+        found: Pretrained,
+        backend: Backend,
+        note: Callable[[str], None],
+        dtype: DType,
+        storage: Storage | None = None,
+    ) -> LanguageModel:
+        """The same of weights that were read, for a dtype that the backend computes in."""
         if storage is not None:
             found.floats("quantizing")
         params = {

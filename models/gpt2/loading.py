@@ -18,7 +18,7 @@ from tfx.models.gpt2.presets import Preset, find_weights
 from tfx.models.gpt2.request import kv_dtype_from
 from tfx.models.gpt2.tasks.kinds import TASKS
 from tfx.models.gpt2.tasks.task_model import TaskModel
-from tfx.models.gpt2.weights import NAME, read_headed
+from tfx.models.gpt2.weights import NAME, Pretrained, language_model_in, read_headed
 
 _FOR_LANGUAGE = ("quantize", "quantize_embeddings", "group_size", "kv_dtype")
 
@@ -33,12 +33,13 @@ def load(preset: Preset, settings: LoadSettings, backend: Backend, note: Note) -
     if settings.task not in (None, FEATURES, *TASKS):
         known = ", ".join([*TASKS, FEATURES])
         raise UsageError(f"task {settings.task!r}: {preset.name} has {known}")
-    head = read_headed(path, lambda line: None).head
+    found = read_headed(path, note)
+    head = found.head
     has = f"{shown(path)} has {f'a head for {head.task}' if head else 'no head'}"
     if settings.task is None and head is not None and not head.has_next_token:
         raise UsageError(f"{has} and is no language model; load it with task={head.task!r}")
     if settings.task is None or (settings.task == FEATURES and head is None):
-        return _language_model(path, settings, backend, note).loaded()
+        return _language_model(path, found, settings, backend, note).loaded()
     if head is None or settings.task not in (head.task, FEATURES):
         raise UsageError(
             f"task {settings.task!r}: {has}; load weights that have one, or train them with "
@@ -49,16 +50,18 @@ def load(preset: Preset, settings: LoadSettings, backend: Backend, note: Note) -
             raise UsageError(
                 f"{name} is for language models, and not for {settings.task}; leave it out"
             )
-    found = TaskModel.load(path, head.task, backend, note, _dtype(settings, backend))
-    task = found.task
-    model = LanguageModel(task.config, found.params, task.tokenizer).under(settings.theta)
+    headed = TaskModel.of(found, head, backend, _dtype(settings, backend))
+    task = headed.task
+    model = LanguageModel(task.config, headed.params, task.tokenizer).under(settings.theta)
     return Held(path, model, note, task=task, plain=settings.task != FEATURES).loaded()
 
 
-def _language_model(path: Path, settings: LoadSettings, backend: Backend, note: Note) -> Held:
+def _language_model(
+    path: Path, found: Pretrained, settings: LoadSettings, backend: Backend, note: Note
+) -> Held:
     storage, dtype = Storage.asked(settings), _dtype(settings, backend)
     kv_dtype = kv_dtype_from(settings, dtype, backend)
-    model = LanguageModel.load(path, backend, note, dtype, storage)
+    model = LanguageModel.of(language_model_in(found, note), backend, note, dtype, storage)
     model = replace(model, kv_dtype=kv_dtype).under(settings.theta)
     return Held(path, model, note, storage)
 

@@ -103,7 +103,7 @@ def read_pretrained(path: Path, note: Note) -> Pretrained:
         WeightsError: there are no weights, they are damaged, or do not fit the configuration.
         UsageError: they are no language model, but have a head of another kind.
     """
-    return _language_model(read_headed(path, note), note)
+    return language_model_in(read_headed(path, note), note)
 
 
 def read_headed(path: Path, note: Note) -> Pretrained:
@@ -117,7 +117,7 @@ def read_headed(path: Path, note: Note) -> Pretrained:
 
 def pretrained_in(saved: SavedCheckpoint, note: Note) -> Pretrained:
     """As `read_pretrained`, of a checkpoint of tfx that is open already."""
-    return _language_model(headed_in(saved, note), note)
+    return language_model_in(headed_in(saved, note), note)
 
 
 def headed_in(saved: SavedCheckpoint, note: Note) -> Pretrained:
@@ -125,8 +125,12 @@ def headed_in(saved: SavedCheckpoint, note: Note) -> Pretrained:
     return _understood(_found_in(saved), note)
 
 
-def _language_model(found: Pretrained, note: Note) -> Pretrained:
-    """The same without a head for something else."""
+def language_model_in(found: Pretrained, note: Note) -> Pretrained:
+    """The same without a head for something else.
+
+    Raises:
+        UsageError: it has no language model's.
+    """
     if found.head is None:
         return found
     task, where = found.head.task, shown(found.path)

@@ -12,13 +12,14 @@ from tfx.core.errors import TokenizerError, UsageError
 from tfx.core.files import shown
 from tfx.core.parameters import borrowed
 from tfx.core.storage import bytes_of
+from tfx.models.gpt2.heads import Head
 from tfx.models.gpt2.language_model import tokenizer_of
 from tfx.models.gpt2.model import Params
 from tfx.models.gpt2.tasks.judging import Answer, Judge
 from tfx.models.gpt2.tasks.kinds import task_named
 from tfx.models.gpt2.tasks.records import Record
 from tfx.models.gpt2.tasks.task import Example, Task
-from tfx.models.gpt2.weights import read_headed
+from tfx.models.gpt2.weights import Pretrained, read_headed
 
 BATCH_SIZE = 16
 
@@ -52,7 +53,7 @@ class TaskModel:
         Raises:
             TfxError: the checkpoint, its head, its tokenizer or `dtype` will not do.
         """
-        kind = task_named(name)
+        task_named(name)
         if dtype not in FLOATS & backend.dtypes:
             known = ", ".join(sorted(FLOATS & backend.dtypes))
             raise UsageError(f"--dtype {dtype}: {backend} computes in {known}")
@@ -63,10 +64,24 @@ class TaskModel:
                 f"--task {name}: {shown(path)} has {has}; give weights that have one with "
                 f"--weights, or train them with tfx train --task {name}"
             )
+        return cls.of(found, found.head, backend, dtype, batch_size)
+
+    @classmethod
+    def of(
+        cls,
+        found: Pretrained,
+        head: Head,
+        backend: Backend,
+        dtype: DType,
+        batch_size: int = BATCH_SIZE,
+    ) -> TaskModel:
+        """The same of weights that were read, with their head, for a dtype that the backend
+        computes in."""
+        kind = task_named(head.task)
         tokenizer = tokenizer_of(found)
         if tokenizer is None:
             raise TokenizerError(f"{shown(found.path)} has no tokenizer, and texts need one")
-        task = kind(found.head, found.config, tokenizer, found.config.n_positions)
+        task = kind(head, found.config, tokenizer, found.config.n_positions)
         params = borrowed(found.floats("a task"), backend, dtype)
         return cls(task, params, Judge(task, batch_size))
 
