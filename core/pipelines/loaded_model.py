@@ -265,13 +265,14 @@ class LoadedModel:
 
 
 def _are_heads(given: object) -> bool:
-    whole = int | np.integer
     return isinstance(given, Mapping) and all(
-        isinstance(layer, whole)
-        and isinstance(heads, Collection)
-        and all(isinstance(head, whole) for head in heads)
+        _is_whole(layer) and isinstance(heads, Collection) and all(map(_is_whole, heads))
         for layer, heads in given.items()
     )
+
+
+def _is_whole(x: object) -> bool:
+    return isinstance(x, int | np.integer) and not isinstance(x, bool)
 
 
 def is_prompt(given: object) -> bool:

@@ -39,7 +39,7 @@ def without_heads(config: Config, heads: Mapping[int, Collection[int]]) -> Confi
             raise UsageError(
                 f"layer {layer} has no head {wrong[0]}; heads are 0 to {config.n_head - 1}"
             )
-        pruned.setdefault(layer, set()).update(lost)
+        pruned.setdefault(int(layer), set()).update(map(int, lost))
         if len(pruned[layer]) == config.n_head:
             raise UsageError(f"layer {layer} would have no head left; leave it at least one")
     listed = ((layer, tuple(sorted(lost))) for layer, lost in sorted(pruned.items()) if lost)

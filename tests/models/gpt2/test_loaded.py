@@ -230,7 +230,7 @@ def test_heads_go_in_place_and_stay_away(folder: Path, backend: Backend, tmp_pat
     before = tfx.pipeline("perplexity", model)
     loss = before(TEXTS[2])["loss"]
     assert model.prune_heads({0: [1]}) is None
-    model.prune_heads(LOST)
+    model.prune_heads({np.int64(layer): np.array(heads) for layer, heads in LOST.items()})
     found = model(TEXTS, theta=BY_HEAD, output_attentions=True)
     np.testing.assert_allclose(found.logits, expected, rtol=1e-4, atol=1e-4)
     assert [x.shape[1] for x in found.attentions] == [2, 3]
@@ -249,7 +249,7 @@ def test_heads_go_in_place_and_stay_away(folder: Path, backend: Backend, tmp_pat
     with pytest.raises(UsageError, match="quantize what is pruned already"):
         tfx.load(folder, backend=backend, quantize="float16").prune_heads(LOST)
     wrong: Any
-    for wrong in [1], {0: 1}, {"0": [1]}, {0: ["1"]}:
+    for wrong in [1], {0: 1}, {"0": [1]}, {0: ["1"]}, {0: [True, False]}, {True: [1]}:
         with pytest.raises(UsageError, match="expected numbers by layer"):
             model.prune_heads(wrong)
 
