@@ -55,21 +55,27 @@ def run(B: Any) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def launches(B: Any) -> Callable[[Callable[[], Any]], int]:
-    """Launches of the second call of something, which may neither copy to or from the host, nor
-    wait for the device."""
+def counts(B: Any) -> Callable[[Callable[[], Any]], dict[str, int]]:
+    """What the second call of something asks of the device: it may neither copy to or from the
+    host, nor wait for the device."""
     cudasim = pytest.importorskip("cudasim", reason="only a simulated device counts launches")
 
-    def count(call: Callable[[], Any]) -> int:
+    def count(call: Callable[[], Any]) -> dict[str, int]:
         call()
         cudasim.counts(reset=True)
         call()
-        counts = cudasim.counts()
+        found: dict[str, int] = cudasim.counts()
         for crossing in ("host_to_device", "device_to_host", "syncs"):
-            assert counts[crossing] == 0, crossing
-        return int(counts["launches"])
+            assert found[crossing] == 0, crossing
+        return found
 
     return count
+
+
+@pytest.fixture
+def launches(counts: Callable[[Callable[[], Any]], dict[str, int]]) -> Callable[..., int]:
+    """Launches of the second call of something, likewise."""
+    return lambda call: counts(call)["launches"]
 
 
 @pytest.fixture

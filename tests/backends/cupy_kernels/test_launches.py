@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from tfx.core.autograd import value_and_grad
+from tfx.core.capture import eager
 from tfx.core.creation import tensor
 from tfx.core.dtypes import DType
 from tfx.core.fused import composed
@@ -14,6 +16,7 @@ from tfx.core.optim import AdamW, TrainState
 from tfx.core.parameters import Parameters
 from tfx.core.schedules import cosine
 from tfx.models.gpt2.initial import initial_weights
+from tfx.models.gpt2.language_model import LanguageModel
 from tfx.models.gpt2.model import Config, loss
 
 
@@ -39,6 +42,27 @@ def test_a_training_step(B: Any, launches: Any) -> None:
     assert 2 * fused < by_primitives
     for x, y in zip(by_kernels, found, strict=True):
         np.testing.assert_allclose(x, y.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_layer_adds(B: Any, counts: Any) -> None:
+    """Where cuBLAS multiplies, when a prompt is read and when a step of training differentiates a
+    text, as docs/gpu.md has it: launches and products."""
+    ids, targets = (tensor(np.full((1, 32), 7), B) for _ in range(2))
+    found = []
+    for layers in (2, 3):
+        config = Config(vocab_size=101, n_positions=64, n_embd=32, n_layer=layers, n_head=2)
+        params = Parameters.from_host(initial_weights(config, 0), B, DType.float32)
+        model = LanguageModel(config, params)
+
+        def read(model: LanguageModel = model) -> None:
+            with eager():
+                model.logits(ids, model.start(1, 64))
+
+        learnt = partial(value_and_grad(loss), params, config, ids, targets)
+        each = (counts(read), counts(learnt))
+        found.append([x[name] for x in each for name in ("launches", "library_calls")])
+    fewer, more = found
+    assert [b - a for a, b in zip(fewer, more, strict=True)] == [9, 4, 27, 12]
 
 
 def test_the_same_step_gives_the_same_bits(B: Any) -> None:
