@@ -281,7 +281,8 @@ class Loop:
 
 
 def _on_host(scalars: Sequence[Tensor]) -> list[float]:
-    """The numbers of 0-d tensors, brought over as one array."""
+    """The numbers of 0-d tensors, brought over as one array. Made of raw arrays, as `stack` would
+    take longer, past the tape and checks, than all else that is done with them."""
     backend = scalars[0].backend
     rows = [backend.reshape(x.data, shape=(1,)) for x in scalars]
     numbers: list[float] = Tensor(backend.concat(*rows, axis=0), backend).tolist()
