@@ -152,7 +152,11 @@ class KernelCalls:
 
 
 def broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
-    """Whether an array of one shape broadcasts to another, which stays as it is."""
+    """Whether an array of one shape broadcasts to another, which stays as it is.
+
+    >>> broadcasts((1, 3), (2, 4, 3)), broadcasts((2, 3), (4, 3)), broadcasts((1, 4, 3), (4, 3))
+    (True, False, False)
+    """
     return len(shape) <= len(to) and all(
         n in (1, m) for n, m in zip(shape[::-1], to[::-1], strict=False)
     )

@@ -335,6 +335,11 @@ def test_tensors_are_keys_by_identity(backend: Backend) -> None:
 # ---- making and moving -------------------------------------------------------------------
 
 
+def test_a_tensor_of_zeros_has_their_sign(backend: Backend) -> None:
+    for zero in (0.0, -0.0):
+        assert (np.signbit(full((2,), zero, backend).numpy()) == np.signbit(zero)).all()
+
+
 def test_dtypes_of_new_tensors(backend: Backend) -> None:
     assert tensor(1.5, backend).dtype is DType.float32
     assert tensor([], backend).dtype is DType.float32

@@ -444,3 +444,11 @@ def test_weights_with_a_head_say_how_to_load_them(folders: Any) -> None:
         UsageError, match=r"^task 'token-classification': .* a head for question-an"
     ):
         tfx.load(folder, backend="numpy", task="token-classification")
+
+
+def test_a_head_beside_the_language_model_is_left_out_and_named(
+    folders: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tfx.load(folders("GPT2DoubleHeadsModel"), backend="numpy")
+    assert "its head for multiple-choice is left out" in caplog.text
+    assert model("a").mc_logits is None
