@@ -77,6 +77,8 @@ class Fused:
             as a custom function of its library inside `forward`, and says native.
         plan, plan_vjp: the same computations as plans over fixed memory (`tfx.core.planning`), for
             captured programs; where there are none, a program calls `forward` and `vjp`.
+        join: `calls -> calls`: makes fewer calls of those that a captured program has planned, its
+            own and others, and fills the same arrays. Asked of every kernel in the program.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Fused:
     native: bool = False
     plan: Callable[..., Any] | None = None
     plan_vjp: Callable[..., Any] | None = None
+    join: Callable[[Sequence[Any]], Sequence[Any]] | None = None
 
 
 class Backend:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from tfx.core import host_memory
-from tfx.core.backend import Array, Backend, Fused
+from tfx.core.backend import Array, Backend, Fused, HostArray
 
 Call = tuple[Callable[..., Any], tuple[Any, ...]]
 """A function and what to call it with, positions only; what it returns does not matter."""
@@ -27,6 +27,12 @@ itself is to be called, and its result copied."""
 
 PlanVjp = Callable[..., tuple[Sequence[Any], Sequence[Call]]]
 """`(B, space, g, out, saved, *raw, **params) -> (gradients, calls)`, as `Fused.vjp` has them."""
+
+
+def put_row(rows: HostArray, index: HostArray, slab: HostArray) -> None:
+    """Write the one row of `slab` at a 0-d index: a call of its own, for who carries out calls in
+    another way to know."""
+    rows[index] = slab[0]
 
 
 class Workspace(Protocol):
@@ -67,6 +73,7 @@ def planned(
     plan: Plan,
     plan_vjp: PlanVjp | None = None,
     supports: Callable[..., bool] | None = None,
+    join: Callable[[Sequence[Call]], Sequence[Call]] | None = None,
 ) -> Fused:
     """A kernel for arrays in the host's memory from its plan alone: carried out at once where
     nothing is captured."""
@@ -84,4 +91,12 @@ def planned(
             function(*args)
         return grads
 
-    return Fused(name, forward, vjp if plan_vjp else None, supports, plan=plan, plan_vjp=plan_vjp)
+    return Fused(
+        name,
+        forward,
+        vjp if plan_vjp else None,
+        supports,
+        plan=plan,
+        plan_vjp=plan_vjp,
+        join=join,
+    )

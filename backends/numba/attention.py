@@ -25,10 +25,11 @@ from tfx.backends.numba.compiling import (
     helper,
     shared,
 )
+from tfx.backends.numba.rows.row import planned
 from tfx.backends.numba.tiles import NO_MASK, Masks, Tiling, as_heads, no_factor
 from tfx.core.backend import Backend
 from tfx.core.kernel_calls import HOST
-from tfx.core.planning import Call, Workspace, planned
+from tfx.core.planning import Call, Workspace
 
 # ---- softmax -------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import FunctionType
@@ -136,15 +137,41 @@ class Compiled:
         dispatcher = numba.njit(cache=True, parallel=_LOOPS_ALONE if shared else False, **_QUICK)(
             _renamed(self._function, variant)
         )
-        kept = None if shared else _kept(dispatcher, signature)
-        if kept is not None:
-            return kept
-        with event.install_listener("numba:compile", _Notice()):
-            dispatcher.compile(signature)
+        made = None if shared else _kept(dispatcher, signature)
+        if made is None:
+            with event.install_listener("numba:compile", _Notice()):
+                dispatcher.compile(signature)
+            made = dispatcher.overloads[signature]
         # Called directly, it takes arrays as the signature has them, read-only ones too, which
         # Numba's own look at the arguments would give a type, and code, of their own.
-        entry: Callable[..., None] = dispatcher.overloads[signature].entry_point
+        entry: Callable[..., None] = made.entry_point
+        _made[entry] = made
         return entry
+
+
+@dataclass(frozen=True)
+class Native:
+    """A compiled function as native code calls it.
+
+    Attributes:
+        address: where it lies in this process.
+        signature: the types of its arguments.
+    """
+
+    address: int
+    signature: tuple[types.Type, ...]
+
+
+_made: dict[Callable[..., None], Any] = {}
+
+
+def native_of(entry: Callable[..., Any]) -> Native | None:
+    """What is behind a function that `Compiled.of` gave; None for any other."""
+    made = _made.get(entry)
+    if made is None:
+        return None
+    address = made.library.get_pointer_to_function(made.fndesc.llvm_func_name)
+    return Native(address, made.signature.args)
 
 
 F = TypeVar("F", bound=Callable[..., None])
@@ -269,7 +296,7 @@ class _Notice(event.Listener):
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def _kept(dispatcher: Any, signature: tuple[types.Type, ...]) -> Callable[..., None] | None:
+def _kept(dispatcher: Any, signature: tuple[types.Type, ...]) -> Any | None:
     """What an earlier process left on the disk; None where there is nothing.
 
     Numba would first make ready all that compiling takes, half of what it costs to start. Where
@@ -277,10 +304,9 @@ def _kept(dispatcher: Any, signature: tuple[types.Type, ...]) -> Callable[..., N
     """
     try:
         rtsys.initialize(dispatcher.targetctx)
-        found = dispatcher._cache._load_overload(signature, dispatcher.targetctx)
+        return dispatcher._cache._load_overload(signature, dispatcher.targetctx)
     except (AttributeError, TypeError, OSError):
         return None
-    return None if found is None else found.entry_point
 
 
 @cache

@@ -10,10 +10,11 @@ from numba import prange
 from tfx.backends.numba.arithmetic import ACTIVATIONS, activate, add_rows, pull, row
 from tfx.backends.numba.arrays import constant, flat, parts, result, rows_of
 from tfx.backends.numba.compiling import Array, Compiled, Count, Row, Rows, shared
+from tfx.backends.numba.rows.row import planned
 from tfx.backends.numba.skinny import skinny
 from tfx.core.backend import Backend
 from tfx.core.kernel_calls import HOST
-from tfx.core.planning import Call, Workspace, planned
+from tfx.core.planning import Call, Workspace
 
 # ---- passes over what a product gave -------------------------------------------------------------
 

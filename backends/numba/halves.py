@@ -27,9 +27,10 @@ from tfx.backends.numba.compiling import (
 )
 from tfx.backends.numba.quantized_epilogue import ACTIVATIONS, finish
 from tfx.backends.numba.quantized_floats import TILE, as_float32, cut, finish_tile
+from tfx.backends.numba.rows.row import planned
 from tfx.core.backend import Backend
 from tfx.core.kernel_calls import HOST
-from tfx.core.planning import Call, Workspace, planned
+from tfx.core.planning import Call, Workspace
 
 FEW_ROWS = 16
 """Up to so many, weights are read once; beyond, BLAS is quicker."""

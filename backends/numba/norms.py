@@ -10,9 +10,10 @@ from numba import prange
 from tfx.backends.numba.arithmetic import add_rows, row
 from tfx.backends.numba.arrays import constant, flat, parts, result, rows_of
 from tfx.backends.numba.compiling import Array, Real, Row, Rows, shared
+from tfx.backends.numba.rows.row import planned
 from tfx.core.backend import Backend
 from tfx.core.kernel_calls import HOST
-from tfx.core.planning import Call, Workspace, planned
+from tfx.core.planning import Call, Workspace
 
 # ---- rms_norm: y = x / d gain, d = (mean(x**2) + eps)**0.5 --------------------------------------
 

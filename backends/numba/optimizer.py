@@ -10,9 +10,10 @@ from numba import prange
 from tfx.backends.numba.arithmetic import row
 from tfx.backends.numba.arrays import Result, as_one, constant, flat, result, rows_of
 from tfx.backends.numba.compiling import Array, Flag, Real, Row, Rows, helper, shared
+from tfx.backends.numba.rows.row import planned
 from tfx.core.backend import Backend
 from tfx.core.kernel_calls import HOST
-from tfx.core.planning import Call, Workspace, planned
+from tfx.core.planning import Call, Workspace
 
 # ---- euclidean_norm -----------------------------------------------------------------------------
 

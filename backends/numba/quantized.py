@@ -23,8 +23,9 @@ from tfx.backends.numba import quantized_floats, quantized_vnni, vnni
 from tfx.backends.numba.arrays import result, rows_of
 from tfx.backends.numba.compiling import MANY, Array, threads
 from tfx.backends.numba.quantized_epilogue import ACTIVATIONS
+from tfx.backends.numba.rows.row import planned
 from tfx.core.backend import Backend
-from tfx.core.planning import Call, Workspace, planned
+from tfx.core.planning import Call, Workspace
 
 FEW_ROWS = 16
 """Up to so many, weights that are widened are read once; beyond, BLAS is quicker. In integers, any

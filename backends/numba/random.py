@@ -11,11 +11,12 @@ from numba import prange
 from tfx.backends.numba.arrays import as_one, flat, result
 from tfx.backends.numba.compiling import MANY, Array, Count, Ids, Real, Row, helper, shared, threads
 from tfx.backends.numba.quantized_floats import cut
+from tfx.backends.numba.rows.row import planned
 from tfx.core.backend import Backend
 from tfx.core.dropout import BITS, how_many_zeros
 from tfx.core.dtypes import DType
 from tfx.core.kernel_calls import INDICES
-from tfx.core.planning import Call, Workspace, planned
+from tfx.core.planning import Call, Workspace
 from tfx.core.threefry import PARITY, ROTATIONS
 
 _BEHIND = 32 - BITS

@@ -8,9 +8,10 @@ from numba import prange
 from tfx.backends.numba.arithmetic import exp, highest, row
 from tfx.backends.numba.arrays import as_one, flat, result, rows_of
 from tfx.backends.numba.compiling import Array, Ids, Row, Rows, compiled, shared
+from tfx.backends.numba.rows.row import planned
 from tfx.core.backend import Backend
 from tfx.core.kernel_calls import HOST
-from tfx.core.planning import Call, Workspace, planned
+from tfx.core.planning import Call, Workspace
 
 # ---- cross_entropy: log(sum(exp(x))) - x[target] ------------------------------------------------
 

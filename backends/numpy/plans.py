@@ -16,7 +16,7 @@ from tfx.core.backend import Backend
 from tfx.core.capture.memory import owner
 from tfx.core.dtypes import DType
 from tfx.core.kernel_calls import HOST
-from tfx.core.planning import Call, PrimitivePlan, Workspace
+from tfx.core.planning import Call, PrimitivePlan, Workspace, put_row
 
 Planned = tuple[Array, Sequence[Call]] | None
 
@@ -176,12 +176,8 @@ def _write(
         place = out[(*before, slice(start, start + slab.shape[axis]))]
         return out, [*calls, (np.copyto, (place, slab))]
     if slab.shape[axis] == 1 and buffer.ndim > 1:
-        return out, [*calls, (_put, (out.swapaxes(0, axis), start, slab.swapaxes(0, axis)))]
+        return out, [*calls, (put_row, (out.swapaxes(0, axis), start, slab.swapaxes(0, axis)))]
     return out, [*calls, (_write_at, (out, before, start, slab.shape[axis], slab))]
-
-
-def _put(rows: Array, start: Array, slab: Array) -> None:
-    rows[start] = slab[0]
 
 
 def _write_at(out: Array, before: tuple[slice, ...], start: Array, count: int, slab: Array) -> None:

@@ -173,6 +173,7 @@ class Settled:
     def __init__(self, program: Program, homes: Mapping[int, int], memory: Memory) -> None:
         self.program = program
         self.calls: Sequence[Call] = ()
+        self._planned: Sequence[Call] = ()
         self._homes = dict(homes)
         self._given_up = [*homes.values()]
         self._memory = memory
@@ -228,12 +229,23 @@ class Settled:
             (x, at_home[self._homes[i]] if i in self._homes else None)
             for i, x in enumerate(layout.outputs)
         ]
-        self.calls = layout.calls
-        self._run = row_of(layout.calls)
+        self._planned = layout.calls
+        self.calls = self._joined(layout.calls)
+        self._run = row_of(self.calls)
         self._moves = self._memory.moves
 
+    def _joined(self, calls: Sequence[Call]) -> Sequence[Call]:
+        """The calls, as few as the kernels among them can make of them."""
+        kernels = (call.kernel for call in self.program.calls)
+        for join in dict.fromkeys(x.join for x in kernels if x is not None and x.join):
+            calls = join(calls)
+        return calls
+
     def listing(self) -> str:
-        return "\n".join(_described(call) for call in self.calls)
+        lines = [_described(call) for call in self._planned]
+        if len(self.calls) < len(lines):
+            lines.append(f"these {len(lines)} calls are joined to {len(self.calls)}")
+        return "\n".join(lines)
 
 
 def row_of(calls: Sequence[Call]) -> Callable[[], None]:

@@ -1,0 +1,154 @@
+"""The text of one LLVM function, as it grows: names, loops, and the addresses it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from tfx.backends.numba.compiling import Array
+
+TYPES = {
+    np.dtype(np.float32): "float",
+    np.dtype(np.float64): "double",
+    np.dtype(np.int32): "i32",
+    np.dtype(np.int64): "i64",
+    np.dtype(np.bool_): "i8",
+}
+"""What LLVM calls the numbers of an array in memory."""
+
+
+class Code:
+    """A function of a table of addresses, written line by line.
+
+    What it does depends on shapes, strides and dtypes alone: where arrays and functions lie, it
+    reads in the table.
+
+    Attributes:
+        addresses: the table.
+        room: bytes that the function uses on the way; they lie where the table begins.
+        declared: what the function calls of LLVM's own, and helpers of its module, by name.
+    """
+
+    def __init__(self) -> None:
+        self.addresses: list[int] = [0]
+        self.room = 0
+        self.declared: dict[str, str] = {}
+        self._slots: dict[int, int] = {}
+        self._lines: list[str] = ["entry:", "  %unused = alloca [8 x i64]"]
+        self._count = 0
+        self._block = "entry"
+
+    def name(self) -> str:
+        """A name that nothing has yet."""
+        self._count += 1
+        return f"%v{self._count}"
+
+    def line(self, text: str) -> None:
+        """An instruction without a result."""
+        self._lines.append(f"  {text}")
+
+    def value(self, text: str) -> str:
+        """An instruction's result."""
+        name = self.name()
+        self._lines.append(f"  {name} = {text}")
+        return name
+
+    def address(self, address: int) -> str:
+        """The pointer that the table has for an address of this process."""
+        slot = self._slots.setdefault(address, len(self.addresses))
+        if slot == len(self.addresses):
+            self.addresses.append(address)
+        entry = self.value(f"getelementptr ptr, ptr %table, i64 {slot}")
+        return self.value(f"load ptr, ptr {entry}")
+
+    def scratch(self, count: int) -> str:
+        """A pointer to so many bytes, which the next who asks gets too."""
+        self.room = max(self.room, count)
+        return self.value("load ptr, ptr %table")
+
+    def place(self, x: Array) -> str:
+        """Where an array begins."""
+        return self.address(x.ctypes.data)
+
+    def at(self, pointer: str, index: str, stride: int) -> str:
+        """So many strides, of so many bytes, behind a pointer."""
+        if stride == 0 or index == "0":
+            return pointer
+        offset = index if stride == 1 else self.value(f"mul i64 {index}, {stride}")
+        return self.value(f"getelementptr i8, ptr {pointer}, i64 {offset}")
+
+    @contextmanager
+    def loop(self, start: int, stop: int, step: int = 1) -> Iterator[str]:
+        """The index, from `start` on, below `stop`; there is at least one."""
+        with self.summing(start, stop, step, [], []) as (index, _, _):
+            yield index
+
+    @contextmanager
+    def summing(
+        self, start: int, stop: int, step: int, kinds: list[str], begun: list[str]
+    ) -> Iterator[tuple[str, list[str], list[str]]]:
+        """A loop that carries values of the given kinds from turn to turn: the index, the values as
+        a turn finds them, and a list to be filled with what it leaves, which are those of the
+        whole loop in the end."""
+        head, done = f"b{self.name()[2:]}", f"b{self.name()[2:]}"
+        index, following = self.name(), self.name()
+        carried, left = [self.name() for _ in kinds], [self.name() for _ in kinds]
+        before = self._block
+        self.line(f"br label %{head}")
+        self._begin(head)
+        phis = len(self._lines)
+        found: list[str] = []
+        yield index, carried, found
+        end = self._block
+        self.line(f"{following} = add nsw nuw i64 {index}, {step}")
+        more = self.value(f"icmp slt i64 {following}, {stop}")
+        self.line(f"br i1 {more}, label %{head}, label %{done}")
+        inside = [f"  {index} = phi i64 [ {start}, %{before} ], [ {following}, %{end} ]"]
+        for kind, name, first, last in zip(kinds, carried, begun, found, strict=True):
+            inside.append(f"  {name} = phi {kind} [ {first}, %{before} ], [ {last}, %{end} ]")
+        self._lines[phis:phis] = inside
+        self._begin(done)
+        for kind, name, last in zip(kinds, left, found, strict=True):
+            self.line(f"{name} = phi {kind} [ {last}, %{end} ]")
+        found[:] = left
+
+    def _begin(self, block: str) -> None:
+        self._lines.append(f"{block}:")
+        self._block = block
+
+    def declare(self, name: str, text: str) -> str:
+        """What stands outside of the function, once."""
+        self.declared.setdefault(name, text)
+        return name
+
+    def text(self, name: str) -> str:
+        """The module with the finished function."""
+        body = "\n".join([*self._lines, "  ret void"])
+        outside = "\n".join(self.declared.values())
+        return f"{outside}\ndefine void @{name}(ptr %table) {{\n{body}\n}}\n"
+
+
+def overlap(x: Array, y: Array) -> bool:
+    """Whether two arrays may have memory in common."""
+    return bool(np.may_share_memory(x, y))
+
+
+def same_place(x: Array, y: Array) -> bool:
+    """Whether the numbers of two arrays of one shape are the same ones in memory."""
+    return (x.ctypes.data, x.strides, x.dtype) == (y.ctypes.data, y.strides, y.dtype)
+
+
+def beside(x: Array) -> bool:
+    """Whether the numbers along the last axis lie side by side."""
+    return x.shape[-1] == 1 or x.strides[-1] == x.itemsize
+
+
+def number(value: Any, kind: str) -> str:
+    """A constant of a scalar kind."""
+    if kind not in ("float", "double"):
+        return str(int(value))
+    wide = np.float64(np.float32(value)) if kind == "float" else np.float64(value)
+    return f"0x{wide.view(np.uint64):016X}"

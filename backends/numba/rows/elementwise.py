@@ -1,0 +1,348 @@
+"""Elementwise calls of NumPy as loops, which those that follow each other share where they can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tfx.backends.numba.compiling import Array
+from tfx.backends.numba.rows.code import TYPES, Code, number, overlap, same_place
+
+REGISTER = 64
+"""Bytes that are worked on at a time, which compilers cut into what the processor has."""
+
+
+@dataclass
+class Step:
+    """One elementwise call: `out = operation(*args)`, where `mask` is true if there is one.
+
+    Attributes:
+        out, args, mask: arrays of one shape.
+    """
+
+    operation: str
+    out: Array
+    args: Sequence[Array]
+    mask: Array | None = None
+
+    def arrays(self) -> list[Array]:
+        """All that it reads and writes."""
+        return [self.out, *self.args, *([] if self.mask is None else [self.mask])]
+
+
+@dataclass
+class Chain:
+    """Steps that are carried out together, number by number.
+
+    Attributes:
+        shape: of the loops around them, the least that all arrays can be walked through by.
+    """
+
+    steps: list[Step]
+    shape: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shape = _merged(self.steps)[0]
+
+    def takes(self, step: Step) -> bool:
+        """Whether one more step may join: nothing it touches was written elsewhere but at the same
+        index, and nothing that it writes is read at another."""
+        if step.out.shape != self.steps[0].out.shape:
+            return False
+        if _merged([*self.steps, step])[0] != self.shape:
+            return False
+        written = [x.out for x in self.steps]
+        read = [y for x in self.steps for y in x.arrays()]
+        return all(_apart(x, y) for x in written for y in step.arrays()) and all(
+            _apart(x, step.out) for x in read
+        )
+
+
+def sum_of(function: Callable[..., Any], args: Sequence[Any]) -> Callable[[Code], None] | None:
+    """How to write `np.add.reduce` of all numbers of an array that lie side by side; else None."""
+    if function != np.add.reduce:
+        return None
+    x, axis, dtype, out, _ = args
+    whole = len(axis) == x.ndim and out.size == 1 and x.flags.c_contiguous
+    if not whole or not x.size or x.dtype.kind != "f" or {x.dtype, out.dtype} - {dtype}:
+        return None
+    return None if x.dtype not in TYPES else lambda code: _write_sum(code, x, out)
+
+
+def step_of(function: Callable[..., Any], args: Sequence[Any]) -> Step | None:
+    """An elementwise call as a step; None where it is none, or of arrays it does not know."""
+    found = _copy(args) if function is np.copyto else _operation(function, args)
+    if found is None or any(x.dtype not in TYPES for x in found.arrays()) or not found.out.size:
+        return None
+    if not found.out.flags.writeable or found.out.ndim > 4:
+        return None
+    if not all(_apart(found.out, x) for x in found.arrays()[1:]):
+        return None
+    return found if _is_sound(found) else None
+
+
+_OPERATIONS = {
+    "add": "add",
+    "subtract": "sub",
+    "multiply": "mul",
+    "true_divide": "div",
+    "divide": "div",
+    "negative": "neg",
+    "sqrt": "sqrt",
+    "equal": "equal",
+    "less": "less",
+}
+
+
+def _operation(function: Any, args: Sequence[Any]) -> Step | None:
+    if not isinstance(function, np.ufunc) or function.__name__ not in _OPERATIONS:
+        return None
+    if len(args) != function.nargs or not all(isinstance(x, np.ndarray) for x in args):
+        return None
+    *inputs, out = args
+    if any(x.dtype != inputs[0].dtype for x in inputs):
+        return None
+    seen = [np.broadcast_to(x, out.shape) for x in inputs]
+    return Step(_OPERATIONS[function.__name__], out, seen)
+
+
+def _copy(args: Sequence[Any]) -> Step | None:
+    out, source, *rest = args
+    if not isinstance(source, np.ndarray):
+        return None
+    mask = None if len(rest) < 2 else np.broadcast_to(rest[1], out.shape)
+    return Step("copy", out, [np.broadcast_to(source, out.shape)], mask)
+
+
+def _is_sound(step: Step) -> bool:
+    """Whether the kinds of numbers are among those that there is code for."""
+    kinds, out = {x.dtype.kind for x in step.args}, step.out.dtype
+    if step.operation == "copy":
+        into_whole = out.kind in "ib" and step.args[0].dtype.kind != out.kind
+        return not (into_whole and (step.args[0].dtype.kind == "f" or out.kind == "b"))
+    if step.operation in ("equal", "less"):
+        return out.kind == "b" and kinds <= {"f", "i"}
+    if step.args[0].dtype != out:
+        return False
+    return kinds == {"f"} or (kinds == {"i"} and step.operation in ("add", "sub", "mul"))
+
+
+def _apart(x: Array, y: Array) -> bool:
+    """Whether writing to one leaves the other alone, or changes it at the same index only."""
+    return same_place(x, y) or not overlap(x, y)
+
+
+def _merged(steps: Sequence[Step]) -> tuple[tuple[int, ...], list[list[tuple[int, ...]]]]:
+    """The shape with as few axes as possible, and the strides along them of each step's arrays."""
+    arrays = [step.arrays() for step in steps]
+    shape = arrays[0][0].shape
+    strides = [[x.strides for x in some] for some in arrays]
+    every = [x for some in strides for x in some]
+    axes: list[list[int]] = []  # each a run of axes that can be walked as one
+    for axis in range(len(shape)):
+        if shape[axis] == 1:
+            continue
+        before = axes[-1][-1] if axes else None
+        if before is not None and all(x[before] == x[axis] * shape[axis] for x in every):
+            axes[-1].append(axis)
+        else:
+            axes.append([axis])
+    merged = tuple(int(np.prod([shape[a] for a in run])) for run in axes)
+    return merged, [[tuple(x[run[-1]] for run in axes) for x in some] for some in strides]
+
+
+# ---- text ----------------------------------------------------------------------------------------
+
+
+def write_chain(code: Code, chain: Chain) -> None:
+    """Loops over all axes, the last one by registers where all numbers lie side by side."""
+    write_steps(code, chain.steps, [[code.place(x) for x in s.arrays()] for s in chain.steps])
+
+
+def write_steps(code: Code, steps: Sequence[Step], places: list[list[str]]) -> None:
+    """The same, of arrays that begin at the given places."""
+    shape, strides = _merged(steps)
+    _write_axes(code, steps, shape, strides, places)
+
+
+def _write_axes(
+    code: Code,
+    steps: Sequence[Step],
+    shape: tuple[int, ...],
+    strides: list[list[tuple[int, ...]]],
+    places: list[list[str]],
+) -> None:
+    if len(shape) > 1:
+        with code.loop(0, shape[0]) as i:
+            inner = _moved(code, places, strides, i)
+            rest = [[x[1:] for x in some] for some in strides]
+            _write_axes(code, steps, shape[1:], rest, inner)
+        return
+    count = shape[0] if shape else 1
+    sizes = {x.itemsize for step in steps for x in step.arrays()}
+    regular = all(
+        not shape or stride[0] in (0, x.itemsize)
+        for step, some in zip(steps, strides, strict=True)
+        for x, stride in zip(step.arrays(), some, strict=True)
+    )
+    lanes = REGISTER // max(sizes) if regular else 1
+    whole = count - count % lanes
+    if whole:
+        with code.loop(0, whole, lanes) as i:
+            _write_lanes(code, steps, strides, _moved(code, places, strides, i), lanes)
+    if whole < count and lanes > 1:
+        here = _moved(code, places, strides, str(whole))
+        _write_lanes(code, steps, strides, here, count - whole)
+
+
+def _moved(
+    code: Code, places: list[list[str]], strides: list[list[tuple[int, ...]]], index: str
+) -> list[list[str]]:
+    return [
+        [
+            code.at(place, index, stride[0]) if stride else place
+            for place, stride in zip(some, many, strict=True)
+        ]
+        for some, many in zip(places, strides, strict=True)
+    ]
+
+
+def _write_lanes(
+    code: Code,
+    steps: Sequence[Step],
+    strides: list[list[tuple[int, ...]]],
+    places: list[list[str]],
+    lanes: int,
+) -> None:
+    """All steps for so many numbers side by side."""
+    known: dict[Any, str] = {}  # what was written or read just before, by where it lies
+    for step, some, here in zip(steps, strides, places, strict=True):
+        values = []
+        for x, stride, place in zip(step.arrays()[1:], some[1:], here[1:], strict=True):
+            key = _key(x)
+            if key not in known:
+                known[key] = _loaded(code, x, stride[0] if stride else 0, place, lanes)
+            values.append(known[key])
+        mask = values.pop() if step.mask is not None else None
+        result = _computed(code, step, values, lanes)
+        if mask is not None:
+            kind = _kind(TYPES[step.out.dtype], lanes)
+            is_bool = step.out.dtype.kind == "b"
+            kind = _kind("i1", lanes) if is_bool else kind
+            old = _loaded(code, step.out, step.out.itemsize, here[0], lanes)
+            chosen = _kind("i1", lanes)
+            result = code.value(f"select {chosen} {mask}, {kind} {result}, {kind} {old}")
+        _store(code, step.out, here[0], result, lanes)
+        known = {key: x for key, x in known.items() if key[0] != step.out.ctypes.data}
+        known[_key(step.out)] = result
+
+
+def _key(x: Array) -> Any:
+    return x.ctypes.data, x.strides, x.dtype
+
+
+def _kind(scalar: str, lanes: int) -> str:
+    return scalar if lanes == 1 else f"<{lanes} x {scalar}>"
+
+
+def splat(code: Code, value: str, scalar: str, lanes: int) -> str:
+    """One number in every lane."""
+    if lanes == 1:
+        return value
+    kind = _kind(scalar, lanes)
+    first = code.value(f"insertelement {kind} poison, {scalar} {value}, i64 0")
+    return code.value(
+        f"shufflevector {kind} {first}, {kind} poison, <{lanes} x i32> zeroinitializer"
+    )
+
+
+def _loaded(code: Code, x: Array, stride: int, place: str, lanes: int) -> str:
+    """Numbers from memory; truth values as bits."""
+    scalar = TYPES[x.dtype]
+    if stride == 0 and lanes > 1:
+        value = code.value(f"load {scalar}, ptr {place}, align {x.itemsize}")
+        value = splat(code, value, scalar, lanes)
+    else:
+        value = code.value(f"load {_kind(scalar, lanes)}, ptr {place}, align {x.itemsize}")
+    if x.dtype.kind == "b":
+        return code.value(
+            f"icmp ne {_kind(scalar, lanes)} {value}, zeroinitializer"
+            if lanes > 1
+            else f"icmp ne i8 {value}, 0"
+        )
+    return value
+
+
+def _store(code: Code, x: Array, place: str, value: str, lanes: int) -> None:
+    kind = _kind(TYPES[x.dtype], lanes)
+    if x.dtype.kind == "b":
+        value = code.value(f"zext {_kind('i1', lanes)} {value} to {kind}")
+    code.line(f"store {kind} {value}, ptr {place}, align {x.itemsize}")
+
+
+def _computed(code: Code, step: Step, values: Sequence[str], lanes: int) -> str:
+    dtype = step.args[0].dtype
+    kind = _kind(TYPES[dtype], lanes)
+    whole = dtype.kind == "i"
+    operation = step.operation
+    if operation == "copy":
+        return _converted(code, values[0], dtype, step.out.dtype, lanes)
+    if operation == "neg":
+        return code.value(f"fneg {kind} {values[0]}")
+    if operation == "sqrt":
+        suffix = f"v{lanes}" if lanes > 1 else ""
+        name = f"llvm.sqrt.{suffix}f{8 * dtype.itemsize}"
+        code.declare(name, f"declare {kind} @{name}({kind})")
+        return code.value(f"call {kind} @{name}({kind} {values[0]})")
+    if operation in ("equal", "less"):
+        how = {"equal": ("eq", "oeq"), "less": ("slt", "olt")}[operation][not whole]
+        return code.value(f"{'icmp' if whole else 'fcmp'} {how} {kind} {values[0]}, {values[1]}")
+    name = operation if whole else f"f{operation}"
+    return code.value(f"{name} {kind} {values[0]}, {values[1]}")
+
+
+def _converted(
+    code: Code, value: str, source: np.dtype[Any], target: np.dtype[Any], lanes: int
+) -> str:
+    if source == target:
+        return value
+    before = _kind("i1" if source.kind == "b" else TYPES[source], lanes)
+    after = _kind(TYPES[target], lanes)
+    if source.kind == "b":
+        how = "uitofp" if target.kind == "f" else "zext"
+    elif source.kind == "i":
+        how = "sitofp" if target.kind == "f" else ("sext", "trunc")[target < source]
+    else:
+        how = ("fpext", "fptrunc")[target < source]
+    return code.value(f"{how} {before} {value} to {after}")
+
+
+def _write_sum(code: Code, x: Array, out: Array) -> None:
+    """Sums of every so many numbers, and their sum."""
+    scalar, lanes = TYPES[x.dtype], REGISTER // x.itemsize
+    place, kind = code.place(x), f"<{lanes} x {TYPES[x.dtype]}>"
+    total = number(0, scalar)
+    whole = x.size - x.size % lanes
+    if whole:
+        with code.summing(0, whole, lanes, [kind], ["zeroinitializer"]) as (i, sums, found):
+            some = code.at(place, i, x.itemsize)
+            line = code.value(f"load {kind}, ptr {some}, align {x.itemsize}")
+            found.append(code.value(f"fadd {kind} {sums[0]}, {line}"))
+        total = added(code, found[0], scalar, lanes)
+    for last in range(whole, x.size):
+        some = code.at(place, str(last), x.itemsize)
+        one = code.value(f"load {scalar}, ptr {some}, align {x.itemsize}")
+        total = code.value(f"fadd {scalar} {total}, {one}")
+    code.line(f"store {scalar} {total}, ptr {code.place(out)}, align {x.itemsize}")
+
+
+def added(code: Code, lanes_of: str, scalar: str, lanes: int) -> str:
+    """The sum over the lanes of a register."""
+    kind, bits = f"<{lanes} x {scalar}>", {"float": 32, "double": 64}[scalar]
+    name = f"llvm.vector.reduce.fadd.v{lanes}f{bits}"
+    code.declare(name, f"declare {scalar} @{name}({scalar}, {kind})")
+    zero = number(0, scalar)
+    return code.value(f"call reassoc {scalar} @{name}({scalar} {zero}, {kind} {lanes_of})")
