@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -17,22 +18,23 @@ class Arena:
     """Hands out pieces of memory, and takes back those that are released."""
 
     def __init__(self) -> None:
-        self._free: list[tuple[int, int, HostArray]] = []  # by size; the id breaks ties
+        self._free: list[tuple[int, int, HostArray]] = []  # by size, then by turn: the same calls
+        self._turns = count()  # find the same pieces in every process
 
-    def piece(self, count: int) -> HostArray:
+    def piece(self, size: int) -> HostArray:
         """So many bytes: the smallest free piece that has room and is not much larger, or new
         memory."""
-        place = bisect_left(self._free, (count,))
-        if place < len(self._free) and self._free[place][0] <= 2 * count + 4096:
+        place = bisect_left(self._free, (size,))
+        if place < len(self._free) and self._free[place][0] <= 2 * size + 4096:
             return self._free.pop(place)[2]
-        rounded = -(-max(count, 1) // _ALIGNED) * _ALIGNED
+        rounded = -(-max(size, 1) // _ALIGNED) * _ALIGNED
         memory = np.empty(rounded + _ALIGNED, np.uint8)
         start = -memory.ctypes.data % _ALIGNED
         return np.frombuffer(memory.data, np.uint8, rounded, start)
 
     def release(self, piece: HostArray) -> None:
         """Have a piece for others. What was made of it keeps its place, and loses its numbers."""
-        entry = (piece.size, id(piece), piece)
+        entry = (piece.size, next(self._turns), piece)
         self._free.insert(bisect_left(self._free, entry[:2]), entry)
 
     def release_all(self, pieces: list[HostArray]) -> None:

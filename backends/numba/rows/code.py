@@ -27,16 +27,16 @@ class Code:
     reads in the table.
 
     Attributes:
-        addresses: the table.
+        table: addresses, and the numbers that it is given beside them.
         room: bytes that the function uses on the way; they lie where the table begins.
         declared: what the function calls of LLVM's own, and helpers of its module, by name.
     """
 
     def __init__(self) -> None:
-        self.addresses: list[int] = [0]
+        self.table: list[int] = [0]
         self.room = 0
         self.declared: dict[str, str] = {}
-        self._slots: dict[int, int] = {}
+        self._slots: dict[tuple[str, int], int] = {}
         self._lines: list[str] = ["entry:", "  %unused = alloca [8 x i64]"]
         self._count = 0
         self._block = "entry"
@@ -58,11 +58,19 @@ class Code:
 
     def address(self, address: int) -> str:
         """The pointer that the table has for an address of this process."""
-        slot = self._slots.setdefault(address, len(self.addresses))
-        if slot == len(self.addresses):
-            self.addresses.append(address)
+        return self._entry("ptr", address)
+
+    def given(self, number: int) -> str:
+        """A number that the table has: one that changes from program to program, where the text
+        may stay the same."""
+        return self._entry("i64", number)
+
+    def _entry(self, kind: str, value: int) -> str:
+        slot = self._slots.setdefault((kind, value), len(self.table))
+        if slot == len(self.table):
+            self.table.append(value)
         entry = self.value(f"getelementptr ptr, ptr %table, i64 {slot}")
-        return self.value(f"load ptr, ptr {entry}")
+        return self.value(f"load {kind}, ptr {entry}")
 
     def scratch(self, count: int) -> str:
         """A pointer to so many bytes, which the next who asks gets too."""

@@ -47,7 +47,7 @@ def _row(code: Code, rows: Array, index: Array) -> str:
     found = code.value(f"load {kind}, ptr {code.place(index)}, align {index.itemsize}")
     if kind != "i64":
         found = code.value(f"sext {kind} {found} to i64")
-    for bound, name in ((0, "smax"), (len(rows) - 1, "smin")):
+    for bound, name in (("0", "smax"), (code.given(len(rows) - 1), "smin")):
         code.declare(name, f"declare i64 @llvm.{name}.i64(i64, i64)")
         found = code.value(f"call i64 @llvm.{name}.i64(i64 {found}, i64 {bound})")
     return found

@@ -74,8 +74,8 @@ def _function(run: Sequence[tuple[Call, Writer | Step]]) -> Call:
         else:
             part(code)
     room = np.empty(code.room, np.uint8)
-    code.addresses[0] = room.ctypes.data
-    table = np.array(code.addresses, np.uintp)
+    code.table[0] = room.ctypes.data
+    table = np.array(code.table, np.uintp)
     function = Row(compiled(code.text("row"), "row"), table, (room, run))
     return function.call, ()
 
