@@ -12,7 +12,7 @@ import typer
 
 from tfx.cli import options
 from tfx.cli.output import emit, emit_table
-from tfx.cli.plot import SUFFIXES, PlotCommand, check_drawable, picture_name
+from tfx.cli.plot import SUFFIXES, PlotCommand, check_drawable, keep, picture_name
 from tfx.cli.report import reporter
 from tfx.core.errors import UsageError
 
@@ -226,7 +226,7 @@ def draw(found: Benchmark, picture: Path) -> None:
         figure.subplots(len(parts), squeeze=False).flat, of_part.values(), strict=True
     ):
         _draw_part(axes, rows)
-    figure.savefig(picture, dpi=150)
+    keep(figure, picture)
 
 
 def _draw_part(axes: Any, rows: list[Measured]) -> None:

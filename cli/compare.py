@@ -12,7 +12,7 @@ import typer
 from tfx.cli import options
 from tfx.cli.options import at_least_0
 from tfx.cli.output import emit, emit_table
-from tfx.cli.plot import SUFFIXES, PlotCommand, check_drawable, picture_name
+from tfx.cli.plot import SUFFIXES, PlotCommand, check_drawable, keep, picture_name
 from tfx.cli.report import TextReporter, reporter
 from tfx.core.errors import UsageError
 
@@ -208,7 +208,7 @@ def draw(found: Comparison, picture: Path, title: str) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     limit.set_label("tolerance")
     figure.legend(handles=[*points, limit], loc="outside lower center", ncols=4, frameon=False)
-    figure.savefig(picture, dpi=150)
+    keep(figure, picture)
 
 
 def _span(found: Comparison) -> tuple[float, float]:

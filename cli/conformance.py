@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tfx.cli import options
+from tfx.cli.destination import REPORT, check_destination
 from tfx.cli.output import emit, emit_json, is_terminal, tell
 from tfx.core.errors import TfxError, UsageError
 from tfx.core.files import reason, replace_file, shown
@@ -49,11 +50,16 @@ def conformance(
     xfails: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Names of checks known to fail, one a line; # begins a comment."
+            parser=options.path,
+            metavar="FILE",
+            help="Names of checks known to fail, one a line; # begins a comment.",
         ),
     ] = None,
     out: Annotated[
-        Path, typer.Option(metavar="FILE", help="Where the report goes, as JSON.")
+        Path,
+        typer.Option(
+            parser=options.path, metavar="FILE", help="Where the report goes: a .json file."
+        ),
     ] = Path("conformance.json"),
     list_checks: Annotated[
         bool, typer.Option("--list", help="Print the names of the checks, and run none.")
@@ -72,7 +78,7 @@ def conformance(
     if backend is None:
         raise UsageError("which backend? `tfx backends` lists those that are here")
     known = read_known_gaps(xfails) if xfails else {}
-    _refuse_unwritable(out)
+    check_destination("--out", out, REPORT)
     subject = Subject.open(backend)
     table = _Table(quiet=as_json)
     try:
@@ -107,12 +113,6 @@ def _levels(texts: Iterable[str]) -> list[Level]:
             raise UsageError(f"--level {text!r}: the first of a span is the lower one")
         chosen.update(Level(n) for n in range(first, last + 1))
     return sorted(chosen) or list(Level)
-
-
-def _refuse_unwritable(out: Path) -> None:
-    """Before the checks, not after them."""
-    if out.is_dir() or not out.parent.is_dir():
-        raise UsageError(f"--out {shown(out)}: expected a file in a folder that is there")
 
 
 def _write(result: Result, out: Path) -> None:

@@ -18,10 +18,17 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 @app.command()
 def convert(
     model: options.ModelName,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; new, or empty.")],
+    out: Annotated[
+        Path,
+        typer.Option(parser=options.path, metavar="DIR", help="Folder to write; new, or empty."),
+    ],
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Checkpoint to read; by default the model's own."),
+        typer.Option(
+            parser=options.path,
+            metavar="PATH",
+            help="Checkpoint to read; by default the model's own.",
+        ),
     ] = None,
     dtype: Annotated[
         DType | None,

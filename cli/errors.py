@@ -33,7 +33,7 @@ INTERRUPTED = 130
 CLOSED_PIPE = 141
 
 # The base of every complaint about a command line, by way of the one that Typer exports.
-CommandLineError: type[Exception] = typer.BadParameter.__mro__[1]
+CommandLineError: Any = typer.BadParameter.__mro__[1]
 
 
 def guarded(action: Callable[[], object]) -> int:
@@ -103,6 +103,9 @@ def _complaint(error: Any) -> str:
     context = error.ctx
     if context is None:
         return str(message)
+    if (flag := getattr(error, "option_name", None)) and "requires an argument" in message:
+        wanted = next((x for x in context.command.params if flag in x.opts), None)
+        message = f"{flag} expects {wanted.metavar}: {wanted.help}" if wanted else message
     parameter = getattr(error, "param", None)
     source = parameter and context.get_parameter_source(parameter.name)
     if source is not None and source.name == "DEFAULT_MAP":

@@ -23,6 +23,7 @@ def evaluate(
     data: Annotated[
         Path | None,
         typer.Option(
+            parser=options.path,
             metavar="FILE",
             help="Text to predict; the model reads it whole, or a document a line. With --task, "
             "labelled records: .jsonl or .csv.",

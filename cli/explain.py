@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tfx.cli import options
+from tfx.cli.destination import PAGE, check_destination
 from tfx.cli.environment import ModelCommand
 from tfx.cli.prompts import only_one, text_of
 from tfx.cli.report import reporter
@@ -50,7 +51,11 @@ def explain(
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write a page with pictures, which needs no network."),
+        typer.Option(
+            parser=options.path,
+            metavar="FILE",
+            help="Write a page with pictures, which needs no network.",
+        ),
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -59,8 +64,8 @@ def explain(
     what its heads attend to; how large activations grow; and what each part of the model weighs
     and costs. A piped stdin is the prompt where no other is given."""
     only_one({"PROMPT": words, "--prompt": prompt, "--file": file, "--prompt-ids": prompt_ids})
-    if html is not None and not html.parent.is_dir():
-        raise UsageError(f"--html {shown(html)}: there is no folder {shown(html.parent)}")
+    if html is not None:
+        check_destination("--html", html, PAGE)
     text = words if prompt is None else prompt
     if text is None and prompt_ids is None:
         text = text_of(file)

@@ -15,6 +15,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from tfx.cli.destination import PAGE
 from tfx.cli.explanation_tables import (
     activations,
     heads,
@@ -47,6 +48,7 @@ def _page(found: Explanation, about: Mapping[str, Any]) -> Iterator[str]:
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+{PAGE.mark.decode()}
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <title>{escape(" ".join(title.split()))}</title>
 <style>

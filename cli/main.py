@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from tfx.cli.errors import guarded
+from tfx.cli.errors import CommandLineError, guarded
 from tfx.core.errors import TfxError
 
 if TYPE_CHECKING:
@@ -86,7 +86,13 @@ class Lazy(TyperCommand):
     def make_context(self, *args: Any, **extra: Any) -> Any:
         command = typer.main.get_command(import_module(f"tfx.cli.{self.name}").app)
         command.help = "\n\n".join(text for text in (self.help, command.help) if text)
-        return command.make_context(*args, **extra)
+        try:
+            return command.make_context(*args, **extra)
+        except CommandLineError as error:
+            parent: Any = extra.get("parent")
+            if parent is not None and error.ctx is None:  # the parser does not say whose option
+                error.ctx = type(parent)(command, parent=parent, info_name=self.name)
+            raise
 
 
 class OfPlugin(TyperCommand):

@@ -73,6 +73,15 @@ def element_type(text: str) -> DType:
         raise typer.BadParameter(str(error)) from None
 
 
+def path(text: str | Path) -> Path:
+    """The name of a file or folder, and not an option that stands where one was forgotten."""
+    given = str(text)
+    if not given or (given.startswith("-") and given != "-"):
+        hint = f"; ./{given} would be one" if given else ""
+        raise typer.BadParameter(f"expected the name of a file or folder, got {given!r}{hint}")
+    return Path(text)
+
+
 def span(text: str) -> Span:
     """`1000:6000`, half open.
 
@@ -227,14 +236,17 @@ Task = Annotated[
     ),
 ]
 Weights = Annotated[
-    Path | None, typer.Option(metavar="PATH", help="Checkpoint to take the parameters from.")
+    Path | None,
+    typer.Option(parser=path, metavar="PATH", help="Checkpoint to take the parameters from."),
 ]
 PromptText = Annotated[
     str | None, typer.Option("--prompt", "-p", metavar="TEXT", help="As PROMPT.")
 ]
 PromptFile = Annotated[
     Path | None,
-    typer.Option("--file", "-f", metavar="FILE", help="Take the prompt from a file; - is stdin."),
+    typer.Option(
+        "--file", "-f", parser=path, metavar="FILE", help="Take the prompt from a file; - is stdin."
+    ),
 ]
 PromptIds = Annotated[
     str | None, typer.Option(metavar="IDS", help="The prompt as token ids: '1 2 3'.")

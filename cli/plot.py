@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -13,11 +12,11 @@ from typing import Any
 
 import typer
 
+from tfx.cli.destination import PICTURE, check_destination
 from tfx.cli.environment import ModelCommand
-from tfx.core.errors import DataError, TfxError, UsageError
-from tfx.core.files import reason, shown
+from tfx.core.errors import DataError, TfxError
 
-SUFFIXES = (".png", ".svg", ".pdf")
+SUFFIXES = PICTURE.suffixes
 IN_RUN_FOLDER = "loss.png"
 ENOUGH_TO_SMOOTH = 50
 
@@ -36,10 +35,8 @@ def picture_name(text: str) -> str | None:
     """
     if text in ("true", "false"):
         return "" if text == "true" else None
-    if text and Path(text).suffix.lower() not in SUFFIXES:
-        raise typer.BadParameter(
-            f"expected a name that ends in {', '.join(SUFFIXES)}, got {text!r}"
-        )
+    if text and not PICTURE.has(Path(text)):
+        raise typer.BadParameter(f"{PICTURE.wanted}, got {text!r}")
     return text
 
 
@@ -68,22 +65,9 @@ def check_drawable(picture: str, run_folder: Path | None) -> None:
     if find_spec("matplotlib") is None:
         raise TfxError("--plot needs matplotlib: pip install 'tfx-lm[plot]'")
     if picture:
-        path = Path(picture)
-        if not path.parent.is_dir():
-            raise UsageError(f"--plot {picture}: there is no folder {path.parent}")
+        check_destination("--plot", Path(picture), PICTURE)
     elif run_folder is not None and run_folder.is_dir():
-        path = run_folder / IN_RUN_FOLDER
-    else:
-        return
-    try:
-        is_new = not path.exists()
-        if not (is_new or path.is_file()):
-            raise OSError(errno.EINVAL, "it is not a regular file")
-        path.open("ab").close()
-        if is_new:
-            path.unlink()
-    except OSError as error:
-        raise TfxError(f"--plot: cannot write {shown(path)}: {reason(error)}") from None
+        check_destination("--plot", run_folder / IN_RUN_FOLDER, PICTURE)
 
 
 def draw_losses(metrics: Path, picture: Path, title: str) -> None:
@@ -123,7 +107,7 @@ def draw_points(points: Sequence[dict[str, Any]], picture: Path, title: str) -> 
     axes.margins(x=0.01)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    _keep(figure, picture)
+    keep(figure, picture)
 
 
 def draw_thetas(curves: Sequence[tuple[str, str, Sequence[float]]], picture: Path) -> None:
@@ -144,10 +128,11 @@ def draw_thetas(curves: Sequence[tuple[str, str, Sequence[float]]], picture: Pat
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    _keep(figure, picture)
+    keep(figure, picture)
 
 
-def _keep(figure: Any, picture: Path) -> None:
+def keep(figure: Any, picture: Path) -> None:
+    """Write a figure. Who looks meanwhile finds a whole picture."""
     unfinished = picture.with_name(f".{picture.name}.tmp")
     try:
         figure.savefig(unfinished, dpi=150, format=picture.suffix[1:].lower())

@@ -44,7 +44,11 @@ def new(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder to write; new, or empty. By default tfx-NAME."),
+        typer.Option(
+            parser=options.path,
+            metavar="DIR",
+            help="Folder to write; new, or empty. By default tfx-NAME.",
+        ),
     ] = None,
 ) -> None:
     """Begin a backend of your own: a package that installs, with a stub for each primitive."""

@@ -22,10 +22,14 @@ KEEP = 0.75
 @app.command(cls=ModelCommand)
 def prune(
     model: options.ModelName,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; new, or empty.")],
+    out: Annotated[
+        Path,
+        typer.Option(parser=options.path, metavar="DIR", help="Folder to write; new, or empty."),
+    ],
     data: Annotated[
         Path | None,
         typer.Option(
+            parser=options.path,
             metavar="FILE",
             help="Text that says what matters, predicted before and after; of a task, labelled "
             "records.",
@@ -45,7 +49,11 @@ def prune(
     task: options.Task = None,
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Checkpoint to read; by default the model's own."),
+        typer.Option(
+            parser=options.path,
+            metavar="PATH",
+            help="Checkpoint to read; by default the model's own.",
+        ),
     ] = None,
     backend: options.BackendName = None,
     device: options.Device = None,

@@ -20,10 +20,17 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 @app.command(cls=ModelCommand)
 def quantize(
     model: options.ModelName,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; new, or empty.")],
+    out: Annotated[
+        Path,
+        typer.Option(parser=options.path, metavar="DIR", help="Folder to write; new, or empty."),
+    ],
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Checkpoint to read; by default the model's own."),
+        typer.Option(
+            parser=options.path,
+            metavar="PATH",
+            help="Checkpoint to read; by default the model's own.",
+        ),
     ] = None,
     quantize: Annotated[
         str, typer.Option("--quantize", "-q", metavar="SCHEME", help="int8 or int4.")
@@ -41,7 +48,11 @@ def quantize(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Text to predict before and after, to compare."),
+        typer.Option(
+            parser=options.path,
+            metavar="FILE",
+            help="Text to predict before and after, to compare.",
+        ),
     ] = None,
     backend: options.BackendName = None,
     device: options.Device = None,

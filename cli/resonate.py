@@ -12,7 +12,7 @@ from tfx.cli.environment import ModelCommand
 from tfx.cli.judging import KEYS, Judging
 from tfx.cli.keys import typed, written
 from tfx.cli.options import at_least_0, share_or_0
-from tfx.cli.plot import SUFFIXES, check_drawable
+from tfx.cli.plot import check_drawable
 from tfx.cli.prompts import only_one, text_of
 from tfx.cli.report import TextReporter, reporter
 from tfx.cli.start import computing, start
@@ -71,10 +71,17 @@ def resonate(
     ] = 4,
     feedback_file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Take the keys from a file in place of the terminal."),
+        typer.Option(
+            parser=options.path,
+            metavar="FILE",
+            help="Take the keys from a file in place of the terminal.",
+        ),
     ] = None,
     store: Annotated[
-        Path, typer.Option(metavar="FILE", help="Where experiences are kept, as JSON lines.")
+        Path,
+        typer.Option(
+            parser=options.path, metavar="FILE", help="Where experiences are kept, as JSON lines."
+        ),
     ] = STORE,
     accept: Annotated[bool, typer.Option("--accept", help="What came of it is good.")] = False,
     reject: Annotated[bool, typer.Option("--reject", help="What came of it is bad.")] = False,
@@ -95,7 +102,10 @@ def resonate(
     ] = None,
     report: Annotated[bool, typer.Option("--report", help="Sum up the experiences.")] = False,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With --report, draw theta over tokens.")
+        Path | None,
+        typer.Option(
+            parser=options.path, metavar="FILE", help="With --report, draw theta over tokens."
+        ),
     ] = None,
     no_jit: options.NoJit = False,
     as_json: options.AsJson = False,
@@ -186,10 +196,6 @@ def _sum_up(
     from tfx.cli.resonance_report import report_on
 
     if picture is not None:
-        if picture.suffix.lower() not in SUFFIXES:
-            raise UsageError(
-                f"--plot {picture}: expected a name that ends in {', '.join(SUFFIXES)}"
-            )
         check_drawable(str(picture), None)
     names = None if model is None else {model, _origin(Path(model))}
     return {"model": model} | report_on(store, names, picture, out)

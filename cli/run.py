@@ -43,6 +43,7 @@ def run(
     jsonl: Annotated[
         Path | None,
         typer.Option(
+            parser=options.path,
             metavar="FILE",
             help='Prompts, one object a line: {"prompt": TEXT} or {"prompt_token_ids": [ID, ...]}; '
             "- is stdin. With --task, records. Prints an object for each, in order.",

@@ -19,7 +19,10 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, invoke_without_co
 TokenizerPath = Annotated[
     Path,
     typer.Option(
-        "--tokenizer", metavar="PATH", help="A folder, or the tokenizer.json or vocab.json in it."
+        "--tokenizer",
+        parser=options.path,
+        metavar="PATH",
+        help="A folder, or the tokenizer.json or vocab.json in it.",
     ),
 ]
 
@@ -35,12 +38,19 @@ def without_command(context: typer.Context) -> None:
 def train(
     data: Annotated[
         Path,
-        typer.Option(metavar="PATH", help="Text in UTF-8: a file, or a folder's .txt files."),
+        typer.Option(
+            parser=options.path,
+            metavar="PATH",
+            help="Text in UTF-8: a file, or a folder's .txt files.",
+        ),
     ],
     vocab_size: Annotated[
         int, typer.Option(metavar="INT", help="Tokens in all: 256 bytes, special ones, merges.")
     ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write the tokenizer to.")],
+    out: Annotated[
+        Path,
+        typer.Option(parser=options.path, metavar="DIR", help="Folder to write the tokenizer to."),
+    ],
     special: Annotated[
         list[str] | None,
         typer.Option(
@@ -85,7 +95,13 @@ def encode(
     text: Annotated[str | None, typer.Argument(metavar="TEXT", help="Text to encode.")] = None,
     file: Annotated[
         Path | None,
-        typer.Option("--file", "-f", metavar="FILE", help="Take it from a file; - is stdin."),
+        typer.Option(
+            "--file",
+            "-f",
+            parser=options.path,
+            metavar="FILE",
+            help="Take it from a file; - is stdin.",
+        ),
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:

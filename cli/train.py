@@ -36,6 +36,7 @@ def train(
     data: Annotated[
         Path | None,
         typer.Option(
+            parser=options.path,
             metavar="PATH",
             help="Text to learn from; some models take folders of texts, and token files. With "
             "--task, records: .jsonl or .csv.",
@@ -103,16 +104,22 @@ def train(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Of the run; by default runs/MODEL-TIME.")
+        Path | None,
+        typer.Option(
+            parser=options.path, metavar="DIR", help="Of the run; by default runs/MODEL-TIME."
+        ),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Go on with the run kept there.")
+        Path | None,
+        typer.Option(parser=options.path, metavar="DIR", help="Go on with the run kept there."),
     ] = None,
     weights: options.Weights = None,
     tokenizer: Annotated[
         Path | None,
         typer.Option(
-            metavar="PATH", help="Folder or file of the tokenizer, for a model that has one."
+            parser=options.path,
+            metavar="PATH",
+            help="Folder or file of the tokenizer, for a model that has one.",
         ),
     ] = None,
     seed: options.Seed = None,
@@ -122,6 +129,7 @@ def train(
     config: Annotated[
         Path | None,
         typer.Option(
+            parser=options.path,
             metavar="FILE",
             help="Options in TOML or JSON; flags and environment come first.",
             callback=use_config,

@@ -135,7 +135,7 @@ def test_the_names_of_the_checks(conformance: Any, tmp_path: Path) -> None:
         (["numpy", "--level", "L7"], 2, "--level 'L7': expected L0 to L6, or a span"),
         (["numpy", "-k", "xyz"], 2, "no check has 'xyz' in its name"),
         (["numpy", "--xfails", "gaps"], 1, "cannot read known gaps from gaps: No such file"),
-        (["numpy", "--out", "no/where.json"], 2, "--out no/where.json: expected a file in"),
+        (["numpy", "--out", "no/where.json"], 2, "--out no/where.json: there is no folder no"),
         (["numpy:gpu"], 1, "backend 'numpy' has no device 'gpu'"),
     ],
 )

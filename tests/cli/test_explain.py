@@ -78,6 +78,7 @@ def test_tokens_cannot_reach_into_the_page(invoke: Any) -> None:
     page = Path("page.html").read_text(encoding="utf-8")
     assert done.exit_code == 0 and "the page is in page.html" in done.stderr
     assert page.count("</script>") == 2 and "<b>" not in page
+    assert invoke("explain", "bush", "x", "--backend=chip", "--html=page.html").exit_code == 0
     assert "&amp;amp;" in page and "&lt;leaves&gt;" in page and "&lt;twigs&gt;" in page
 
 

@@ -108,12 +108,12 @@ def test_a_target_that_the_system_refuses(tmp_path: Path) -> None:
 def test_looking_leaves_the_target_as_it_was(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     old = tmp_path / "old.png"
-    old.write_bytes(b"a picture")
+    old.write_bytes(b"a picture by Matplotlib")
     for picture in (old, tmp_path / "new.png"):
         check_drawable(str(picture), None)
     check_drawable("", tmp_path / "not there yet")
     assert [path.name for path in tmp_path.iterdir()] == ["old.png"]
-    assert old.read_bytes() == b"a picture"
+    assert old.read_bytes() == b"a picture by Matplotlib"
 
 
 def test_a_picture_that_fails_does_not_take_the_result_along(
@@ -142,7 +142,7 @@ def test_a_picture_is_the_old_one_or_the_new(
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", torn)
     picture = tmp_path / "x.png"
-    picture.write_bytes(b"a picture")
+    picture.write_bytes(b"a picture by Matplotlib")
     for draw in (
         lambda: draw_points([{"step": 1, "loss": 2.0}], picture, "title"),
         lambda: draw_thetas([("prompt", "accepted", [0.75, 0.8])], picture),
@@ -150,7 +150,7 @@ def test_a_picture_is_the_old_one_or_the_new(
         with pytest.raises(OSError, match="No space left"):
             draw()
         assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [
-            ("x.png", b"a picture")
+            ("x.png", b"a picture by Matplotlib")
         ]
 
 
