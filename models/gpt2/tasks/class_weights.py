@@ -11,7 +11,6 @@ import numpy as np
 
 from tfx.core.backend import HostArray
 from tfx.core.errors import UsageError
-from tfx.core.json_file import unrepeated
 from tfx.core.wording import did_you_mean, quoted
 
 BALANCED = "balanced"
@@ -32,28 +31,33 @@ def asked_weights(text: str) -> ClassWeights:
     """
     if text == BALANCED:
         return BALANCED
+    given = f"--class-weights {quoted(text)}"
     fault = UsageError(
-        f"--class-weights {quoted(text)}: expected balanced, or a number of at least 0 for each "
-        'class, as in good=2,bad=1 or {"good": 2, "bad": 1}'
+        f"{given}: expected balanced, or a number of at least 0 for each class, as in "
+        'good=2,bad=1 or {"good": 2, "bad": 1}'
     )
     try:
         found = _read(text)
     except (ValueError, RecursionError):
         raise fault from None
-    names = list(found) if isinstance(found, dict) else []
-    numbers = [_number(x) for x in (found.values() if isinstance(found, dict) else found)]
-    if None in numbers or "" in names or not any(numbers):
-        raise fault
+    names = [name for name, _ in found] if isinstance(found, tuple) else []
+    numbers = [_number(x) for x in ([x for _, x in found] if names else found)]
     weights = [x for x in numbers if x is not None]
+    if not weights or None in numbers or "" in names:
+        raise fault
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"{given}: the class {quoted(name)} is there twice; leave one out")
     return dict(zip(names, weights, strict=True)) if names else weights
 
 
-def _read(text: str) -> Any:
-    """The object or list that is spelled; `ValueError` for what is none."""
+def _read(text: str) -> tuple[tuple[str, Any], ...] | list[Any]:
+    """Names and numbers, or numbers alone; `ValueError` for what is spelled like neither."""
     if text.lstrip().startswith(("{", "[")):
-        return json.loads(text, object_pairs_hook=unrepeated)
+        found: tuple[tuple[str, Any], ...] | list[Any] = json.loads(text, object_pairs_hook=tuple)
+        return found
     parts = [part.rpartition("=") for part in text.split(",")]
-    return unrepeated([(name.strip(), number) for name, _, number in parts])
+    return tuple((name.strip(), number) for name, _, number in parts)
 
 
 def _number(value: Any) -> float | None:
@@ -71,15 +75,19 @@ def of_classes(asked: dict[str, float] | list[float], labels: Sequence[str]) -> 
     """The weights of the classes with these names, by number.
 
     Raises:
-        UsageError: they do not go together.
+        UsageError: they do not go together, or no class counts.
     """
     known = f"the classes are {', '.join(map(quoted, labels))}"
     if isinstance(asked, list):
         if len(asked) != len(labels):
             raise UsageError(f"--class-weights has {len(asked)} numbers; {known}")
-        return np.array(asked)
-    for name in asked:
-        if name not in labels:
-            hint = did_you_mean(name, labels) or f" {known[0].upper()}{known[1:]}."
-            raise UsageError(f"--class-weights: there is no class {quoted(name)}.{hint}")
-    return np.array([asked.get(label, 1.0) for label in labels])
+        found = np.array(asked)
+    else:
+        for name in asked:
+            if name not in labels:
+                hint = did_you_mean(name, labels) or f" {known[0].upper()}{known[1:]}."
+                raise UsageError(f"--class-weights: there is no class {quoted(name)}.{hint}")
+        found = np.array([asked.get(label, 1.0) for label in labels])
+    if not found.any():
+        raise UsageError(f"--class-weights: all are 0, and nothing would be learnt; {known}")
+    return found

@@ -165,13 +165,19 @@ def test_weights_of_classes_change_what_is_learnt(place: Place) -> None:
         assert losses(place.folder / out) == pytest.approx(balanced, rel=1e-6)
     place.train(TEXTS, "one", class_weights='{"b": 1}', **how)
     assert losses(place.folder / "one") == losses(place.folder / "plain")
+    place.train(TEXTS, "b alone", class_weights="a=0", **how)
+    assert losses(place.folder / "b alone") != losses(place.folder / "plain")
     for said, words in (
         ("even", "--class-weights 'even': expected balanced, or a number"),
         ('{"a": 1', "expected balanced"),
-        ("a=1,a=2", "expected balanced"),
+        ("2,1", "--class-weights '2,1': expected balanced"),
+        ("a=1,a=2", "--class-weights 'a=1,a=2': the class 'a' is there twice"),
+        ('{"a": 1, "a": 2}', "the class 'a' is there twice"),
+        ("{}", "expected balanced"),
         ("a=-1", "expected balanced"),
         ("[1, NaN]", "expected balanced"),
-        ("a=0,b=0", "expected balanced"),
+        ("a=0,b=0", "--class-weights: all are 0, and nothing would be learnt; the classes are"),
+        ("[0, 0]", "--class-weights: all are 0"),
         ("[1, 2, 3]", "--class-weights has 3 numbers; the classes are 'a', 'b'"),
         ("c=1", "--class-weights: there is no class 'c'. The classes are 'a', 'b'"),
     ):
