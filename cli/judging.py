@@ -66,6 +66,8 @@ class Judging:
             for number, key in enumerate(keys, 1):
                 if key == "q":
                     break
+                if key.isspace():
+                    continue
                 try:
                     self._press(key)
                 except UsageError as fault:
@@ -86,7 +88,8 @@ class Judging:
             session.undo()
         else:
             known = ", ".join(f"{key} {meaning}" for key, meaning in KEYS.items())
-            raise UsageError(f"{quoted(key)} is no key here; expected {known}")
+            name = quoted(key) if key.isprintable() else "that"
+            raise UsageError(f"{name} is no key here; expected {known}")
         change = {"undone": 1} if key == "u" else {"decision": decision}
         self.store.note(
             self.name,

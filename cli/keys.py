@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import select
 import signal
 import sys
 from collections.abc import Generator
@@ -15,6 +17,11 @@ from tfx.core.files import reason, shown
 from tfx.core.wording import quoted
 
 END = "\x04"  # Ctrl-D
+ESCAPE = b"\x1b"
+ENDED = rb"\x1b(?:\[[^@-~]*[@-~]|O.|[^\[O])"
+"""What an arrow or another key without a letter sends, whole (ECMA-48, 5.4; xterm's SS3)."""
+LONGEST = 16
+AT_ONCE = 0.02  # seconds from one byte of a key to the next
 
 
 def typed() -> Generator[str]:
@@ -44,11 +51,27 @@ def _unix_keys(descriptor: int) -> Generator[str]:
     before, by_default = termios.tcgetattr(descriptor), signal.signal(signal.SIGTERM, end)
     try:
         tty.setcbreak(descriptor, termios.TCSADRAIN)  # what was typed ahead counts
-        while (key := _read_byte(descriptor)) not in (b"", END.encode()):
-            yield key.decode("latin-1")
+        while (key := _read_key(descriptor)) not in (b"", END.encode()):
+            yield key.decode("utf-8", "replace")
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
         signal.signal(signal.SIGTERM, by_default)
+
+
+def _read_key(descriptor: int) -> bytes:
+    """What one key sends: a byte, a letter in UTF-8, or ESC and what comes with it at once."""
+    key = _read_byte(descriptor)
+    if key == ESCAPE:
+        while len(key) < LONGEST and not re.fullmatch(ENDED, key) and _has_more(descriptor):
+            key += _read_byte(descriptor)
+    elif key >= b"\xc0":
+        while len(key) < (2 if key < b"\xe0" else 3 if key < b"\xf0" else 4):
+            key += _read_byte(descriptor) or b"?"
+    return key
+
+
+def _has_more(descriptor: int) -> bool:
+    return bool(select.select([descriptor], [], [], AT_ONCE)[0])
 
 
 def _read_byte(descriptor: int) -> bytes:
@@ -62,7 +85,7 @@ def _windows_keys() -> Generator[str]:
     from msvcrt import getwch  # type: ignore[attr-defined]
 
     while (key := getwch()) not in (END, "\x1a"):
-        yield key
+        yield key + (getwch() if key in "\x00\xe0" else "")  # an arrow and its like send two
 
 
 def written(file: Path, known: str) -> Generator[str]:

@@ -143,7 +143,7 @@ def without_command(
 
 
 def main() -> None:
-    """The entry point of the console script and of `python -m tfx`."""
+    """What `tfx.__main__` runs, once this module is there."""
     if isinstance(sys.stdout, TextIOWrapper):  # a letter it has no code for is no reason to fail
         sys.stdout.reconfigure(errors="backslashreplace")
     typer.main.get_command(app).main()

@@ -9,6 +9,7 @@ from typing import Any
 from tfx.cli.plot import draw_thetas
 from tfx.cli.report import TextReporter
 from tfx.cli.sparkline import sparkline
+from tfx.core.errors import DataError
 from tfx.core.experiences import Experience, ExperienceStore, summary
 from tfx.core.files import shown
 from tfx.core.wording import quoted
@@ -24,7 +25,7 @@ def report_on(
     Raises:
         TfxError: the store or the picture will not do.
     """
-    found = [x for x in store.experiences() if models is None or x.model in models]
+    found = _of_models(store, models)
     total = summary(found)
     for x in found:
         score = "" if x.score is None else f"  score {x.score:.2f}"
@@ -45,6 +46,28 @@ def report_on(
         report.result(f"drawn into {shown(picture)}")
     listed = [_described(x) for x in found]
     return {"store": str(store.path), **total, "list": listed}
+
+
+def _of_models(store: ExperienceStore, models: set[str] | None) -> list[Experience]:
+    """The experiences of a model, by its names, or of all.
+
+    Raises:
+        DataError: there are none.
+    """
+    every = store.experiences()
+    if not every:
+        raise DataError(
+            f"{shown(store.path)} holds no experiences yet; `tfx resonate MODEL PROMPT` makes "
+            "some, and --store names another file"
+        )
+    found = [x for x in every if models is None or x.model in models]
+    if not found:
+        known = ", ".join(map(quoted, dict.fromkeys(x.model for x in every)))
+        asked = quoted(min(models or (), key=len))
+        raise DataError(
+            f"{shown(store.path)} holds no experience of {asked}; it has some of {known}"
+        )
+    return found
 
 
 def _described(x: Experience) -> dict[str, Any]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tfx.core.backend import Backend
     from tfx.core.experiences import ExperienceStore
     from tfx.core.recipe import Resonant
+    from tfx.core.resonance import Bounds
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -97,7 +98,8 @@ def resonate(
     id: Annotated[
         str | None,
         typer.Option(
-            metavar="ID", help="Apply --accept, --reject, --score and --notes to this one."
+            metavar="ID",
+            help="Apply --accept, --reject, --score and --notes to this; its beginning will do.",
         ),
     ] = None,
     report: Annotated[bool, typer.Option("--report", help="Sum up the experiences.")] = False,
@@ -149,10 +151,11 @@ def resonate(
         from tfx.core.recipe import ResonateSettings
         from tfx.core.resonance import Bounds
 
+        bounds = Bounds(theta_min, theta_max, theta_step)
         settings = ResonateSettings(
             prompt=text,
-            theta=_beginning(theta, experiences, text, origin, out),
-            bounds=Bounds(theta_min, theta_max, theta_step),
+            theta=_beginning(theta, bounds, experiences, text, origin, out),
+            bounds=bounds,
             weights=weights,
             dtype=dtype,
             max_new_tokens=max_new_tokens,
@@ -210,18 +213,33 @@ def _prompt(text: str | None, file: Path | None, feedback: Path | None) -> str:
 
 
 def _beginning(
-    asked: float | None, store: ExperienceStore, prompt: str, model: str, out: TextReporter
+    asked: float | None,
+    bounds: Bounds,
+    store: ExperienceStore,
+    prompt: str,
+    model: str,
+    out: TextReporter,
 ) -> float:
-    """The theta to begin with."""
+    """The theta to begin with, within the bounds."""
     from tfx.core.resonance import START
 
     if asked is not None:
+        if bounds.clamped(asked) != round(asked, 9):
+            raise UsageError(
+                f"--theta {asked:g}: expected a number from {bounds.low:g} to {bounds.high:g}, "
+                "between which theta keeps; --theta-min and --theta-max change that"
+            )
         return asked
     found = store.theta_for(prompt, model)
-    if found is None:
-        return START
-    out.note(f"theta begins at {found:.4g}: the mean of accepted experiences that begin like this")
-    return found
+    why = "" if found is None else "the mean of accepted experiences that begin like this"
+    theta = START if found is None else found
+    within = bounds.clamped(theta)
+    if within != round(theta, 9):
+        words = f"{theta:.4g} ({why})" if why else f"{theta:.4g}"
+        why = f"{words} is not from {bounds.low:g} to {bounds.high:g}"
+    if why:
+        out.note(f"theta begins at {within:.4g}: {why}")
+    return within
 
 
 def _opened(

@@ -31,6 +31,8 @@ from tfx.core.wording import quoted
 ACCEPTED, REJECTED, UNVALIDATED = "accepted", "rejected", "unvalidated"
 STATUSES = (ACCEPTED, REJECTED, UNVALIDATED)
 
+_START = b'{"id": "'  # of a line
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -121,7 +123,12 @@ class ExperienceStore:
     path: Path
 
     def begin(self, **values: Any) -> str:
-        """Enter a new experience, with `prompt` and what else is known of it; its id."""
+        """Enter a new experience, with `prompt` and what else is known of it; its id.
+
+        Raises:
+            DataError: the file cannot be read or written, or is no store of experiences.
+        """
+        self.experiences()
         name = secrets.token_hex(6)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self.note(name, time=now, **values)
@@ -152,19 +159,25 @@ class ExperienceStore:
         Raises:
             DataError: there is none of that id, or the file cannot be read or written.
         """
-        self.experience(name)
+        name = self.experience(name).id
         self.note(name, **verdict)
         return self.experience(name)
 
     def experience(self, name: str) -> Experience:
-        """The one of that id.
+        """The one of that id, or the only one whose id begins so.
 
         Raises:
-            DataError: there is none, or the file cannot be read.
+            DataError: there is none, or more than one, or the file cannot be read.
         """
-        for found in self.experiences():
-            if found.id == name:
-                return found
+        known = {x.id: x for x in self.experiences()}
+        found = [x for x in known if name and x.startswith(name)]
+        if name in known or len(found) == 1:
+            return known[name if name in known else found[0]]
+        if found:
+            raise DataError(
+                f"{len(found)} experiences in {shown(self.path)} begin with {quoted(name)}, as "
+                f"{found[0]} and {found[1]}; say more of the id"
+            )
         raise DataError(f"{shown(self.path)} holds no experience {quoted(name)}")
 
     def experiences(self) -> list[Experience]:
@@ -187,6 +200,8 @@ class ExperienceStore:
             except (ValueError, RecursionError) as error:
                 why = str(error) if type(error) is ValueError else "it is no JSON"
                 raise DataError(f"line {number} of {shown(self.path)}: {why}") from None
+        if not lines[-1].startswith(_START) and not _START.startswith(lines[-1]):
+            raise DataError(f"line {len(lines)} of {shown(self.path)}: it is no experience")
         return list(found.values())
 
     def theta_for(self, prompt: str, model: str) -> float | None:

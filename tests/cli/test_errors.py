@@ -156,3 +156,17 @@ def test_ctrl_c_while_training(tmp_path: Path, environment: dict[str, str]) -> N
     assert process.returncode == 130
     assert said.splitlines()[-1] == "tfx: interrupted"
     assert "Traceback" not in said
+
+
+def test_so_does_one_before_there_is_a_command(environment: dict[str, str]) -> None:
+    code = (
+        "import runpy, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "runpy.run_module('tfx', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "tfx: interrupted\n")

@@ -89,7 +89,7 @@ def test_a_long_torn_line_is_cut_off_as_well(store: ExperienceStore) -> None:
         file.write(b'{"id": "' + b"y" * 10000)
     store.note(name, notes="z")
     assert store.experience(name).notes == "z"
-    store.path.write_bytes(b"q" * 10000)  # no whole line at all
+    store.path.write_bytes(b'{"id": "' + b"q" * 10000)  # no whole line at all
     other = store.begin(prompt="y")
     assert [x.id for x in store.experiences()] == [other]
 
@@ -183,6 +183,29 @@ def test_what_cannot_be_is_one_line(store: ExperienceStore, tmp_path: Path) -> N
         store.validate("gone", status="accepted")
     folder: Any = ExperienceStore(tmp_path)
     with pytest.raises(DataError, match=r"cannot write .*: it is a folder"):
-        folder.begin(prompt="x")
+        folder.note("x", prompt="x")
     with pytest.raises(DataError, match=r"cannot read .*: it is a folder"):
         folder.experiences()
+
+
+@pytest.mark.parametrize("text", ["one line", "a note\n", '{"id": 3', '{"name": "x"}\n'])
+def test_what_is_no_store_is_never_written_to(text: str, store: ExperienceStore) -> None:
+    store.path.parent.mkdir()
+    store.path.write_text(text)
+    with pytest.raises(DataError, match=r"^line 1 of "):
+        store.begin(prompt="x")
+    assert store.path.read_text() == text
+
+
+def test_the_beginning_of_an_id_will_do(store: ExperienceStore) -> None:
+    for name in ("5f0c11", "5f0c22", "5f"):
+        store.note(name, prompt=name)
+    assert store.experience("5f0c1").id == "5f0c11"
+    assert store.experience("5f").id == "5f"
+    assert store.validate("5f0c2", notes="x").notes == store.experience("5f0c22").notes == "x"
+    with pytest.raises(
+        DataError, match=r"2 experiences in .* begin with '5f0c', as 5f0c11 and 5f0"
+    ):
+        store.validate("5f0c", notes="x")
+    with pytest.raises(DataError, match="holds no experience ''"):
+        store.experience("")

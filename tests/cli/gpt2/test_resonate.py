@@ -130,7 +130,9 @@ def test_every_key(terminal: Terminal, store: ExperienceStore) -> None:
     terminal.press("u", "theta 0.75")
     terminal.press("s", "theta 0.8")
     terminal.press("x", "'x' is no key here; expected s satisfied, n not satisfied, u undo, q quit")
-    terminal.press("u", "theta 0.75")
+    for key, name in (("é", "'é'"), ("☃", "'☃'"), ("\x1b[A", "that"), ("\x1b", "that")):
+        terminal.press(key, f"{name} is no key here; expected s satisfied")
+    terminal.press("\n \x1bOB\x1b[1;5Cu", "theta 0.75")
     terminal.press("u", "theta 0.8")
     terminal.press("u", "theta 0.75")
     terminal.press("u", "there is nothing to undo")
@@ -146,6 +148,7 @@ def test_every_key(terminal: Terminal, store: ExperienceStore) -> None:
     assert found.theta == 0.75
     assert found.status == "unvalidated"
     assert terminal.modes() == terminal.before
+    assert terminal.seen.count("is no key here") == 7
     assert "\x1b" not in terminal.seen
 
 
@@ -256,6 +259,10 @@ def test_theta_begins_where_others_ended(resonate: Any) -> None:
     assert begin("the") == 0.5
     assert begin("the the") == pytest.approx(0.6)
     assert begin("the the", "--theta-max", 0.55) == 0.55
+    told = resonate("q", "--theta-max", 0.55).stderr
+    assert "theta begins at 0.55: 0.6 (the mean of accepted experiences that begin like" in told
+    told = resonate("q", "--theta-min", 1, "--theta-max", 2, prompt="other").stderr
+    assert "theta begins at 1: 0.75 is not from 1 to 2" in told
     assert begin("the the", "--theta", 0.2) == 0.2
     assert begin("other") == 0.75
 
@@ -308,6 +315,8 @@ def test_theta_reaches_the_model(resonate: Any, invoke: Any, folder: Path) -> No
         ("s", ("--accept", "--reject"), "--accept and --reject: it is one or the other"),
         ("s", ("--theta-min", 2), "expected bounds of at least 0, the lower first"),
         ("s", ("--theta", -1), "expected a number of at least 0"),
+        ("s", ("--theta", 1.5), "--theta 1.5: expected a number from 0 to 1, between which"),
+        ("s", ("--theta", 0.2, "--theta-min", 0.3), "--theta 0.2: expected a number from 0.3 to 1"),
         ("s", ("--score", 2), "expected a number from 0 to 1"),
         ("s", ("--plot", "x.png"), "--plot draws what --report sums up; add --report"),
         ("s", ("--prompt", "x"), "PROMPT and --prompt each give a prompt"),
@@ -360,6 +369,7 @@ def test_a_verdict_may_come_later(resonate: Any, invoke: Any, store: ExperienceS
     found = store.experience(name)
     assert (found.status, found.score, found.notes) == ("rejected", 0.2, "no")
     assert keys_of(found) == "sn"
+    assert invoke("resonate", "--id", name[:6], "--accept").stdout == f"{name}: accepted\n"
     unknown = invoke("resonate", "--id", "x", "--accept")
     assert (unknown.exit_code, "holds no experience 'x'" in unknown.stderr) == (1, True)
     no_verdict = invoke("resonate", "--id", name)
@@ -369,7 +379,8 @@ def test_a_verdict_may_come_later(resonate: Any, invoke: Any, store: ExperienceS
 def test_a_report(resonate: Any, invoke: Any, folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     empty = invoke("resonate", "--report")
-    assert (empty.exit_code, "0 experiences" in empty.stdout) == (0, True)
+    assert (empty.exit_code, empty.stdout) == (1, "")
+    assert empty.stderr.startswith("tfx: runs/experiences.jsonl holds no experiences yet; ")
     resonate("ssns", "--accept", "--notes", "well done")
     resonate("n" * 9, "--reject", prompt="a $ b_{")
     done = invoke("resonate", "--report", "--plot", "theta.png")
@@ -380,7 +391,11 @@ def test_a_report(resonate: Any, invoke: Any, folder: Path, tmp_path: Path) -> N
     found = json.loads(invoke("resonate", "--report", "--json").stdout)
     assert found["experiences"] == len(found["list"]) == 2
     assert found["list"][0]["thetas"] == [0.75, 0.8, 0.8, 0.85]
-    assert json.loads(invoke("resonate", "gpt2-tiny", "--report", "--json").stdout)["list"] == []
+    other = invoke("resonate", "gpt2-tiny", "--report", "--json")
+    assert (other.exit_code, other.stdout) == (1, "")
+    assert f"experiences.jsonl holds no experience of 'gpt2-tiny'; it has some of '{folder}'" in (
+        other.stderr
+    )
     one = json.loads(invoke("resonate", folder, "--report", "--json").stdout)
     assert one["experiences"] == 2
     assert (
