@@ -53,6 +53,7 @@ def evaluate(
     quantize: options.Quantize = None,
     quantize_embeddings: options.QuantizeEmbeddings = None,
     group_size: options.GroupSize = None,
+    theta: options.Theta = None,
     no_jit: options.NoJit = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -71,6 +72,7 @@ def evaluate(
         quantize=quantize,
         quantize_embeddings=quantize_embeddings,
         group_size=group_size,
+        theta=theta,
     )
     with reporter(as_json) as report:
         recipe, library = start(model, backend, device, report)

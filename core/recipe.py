@@ -171,6 +171,7 @@ class EvalSettings(Settings):
     quantize: str | None = None
     quantize_embeddings: str | None = None
     group_size: int | None = None
+    theta: Theta | None = None
 
 
 @dataclass

@@ -26,6 +26,7 @@ from tfx.models.gpt2.data import characters_in
 from tfx.models.gpt2.language_model import LanguageModel
 from tfx.models.gpt2.model import head, trunk
 from tfx.models.gpt2.presets import Preset, find_weights
+from tfx.models.gpt2.theta import under_flag
 
 Ids = npt.NDArray[np.int64]
 Losses = npt.NDArray[np.float64]
@@ -42,6 +43,7 @@ _SETTINGS = {
     "quantize",
     "quantize_embeddings",
     "group_size",
+    "theta",
 }
 
 
@@ -59,6 +61,7 @@ def evaluate(
     path = find_weights(preset, settings.weights, report.note)
     dtype = as_dtype(settings.dtype or "float32")
     model = LanguageModel.load(path, backend, report.note, dtype, storage)
+    model = under_flag(model, settings.theta)
     loaded = perf_counter()
     stride = settings.stride or model.max_positions
     if stride > model.max_positions:

@@ -29,6 +29,7 @@ from tfx.models.gpt2.parts import parts_of, sizes_of
 from tfx.models.gpt2.passing import Shown
 from tfx.models.gpt2.presets import Preset, find_weights
 from tfx.models.gpt2.request import encoded
+from tfx.models.gpt2.theta import under_flag
 
 TOP_K = 4
 
@@ -43,7 +44,8 @@ def explain(
     """
     dtype = as_dtype(settings.dtype or "float32")
     path = find_weights(preset, settings.weights, report.note)
-    model = LanguageModel.load(path, backend, report.note, dtype).under(settings.theta)
+    model = LanguageModel.load(path, backend, report.note, dtype)
+    model = under_flag(model, settings.theta)
     prompt = (settings.prompt or "") if settings.prompt_ids is None else settings.prompt_ids
     try:
         ids = encoded(prompt, model) if isinstance(prompt, str) else prompt

@@ -38,6 +38,7 @@ from tfx.models.gpt2.request import (
     requests_from,
 )
 from tfx.models.gpt2.speculating import check_speculation, speculation_from
+from tfx.models.gpt2.theta import under_flag
 
 BATCH_SIZE = 8
 
@@ -70,7 +71,7 @@ def run(
     model = LanguageModel.load(path, backend, report.note, dtype, storage)
     if kv_dtype is not None:
         model = replace(model, kv_dtype=kv_dtype)
-    model = model.under(settings.theta)
+    model = under_flag(model, settings.theta)
     timing = Timing(perf_counter() - began, speculation_from(settings, preset, model, report))
     options = replace(options, seed=seed or 0, eos_ids=eos_ids(model, path))
     requests = requests_from(settings, options, model)

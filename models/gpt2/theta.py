@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+import json
+
 from tfx.core.backend import Backend
 from tfx.core.cache import KVCache
+from tfx.core.errors import ShapeError, UsageError
 from tfx.core.pipelines.inside import Thetas
+from tfx.core.recipe import Theta
 from tfx.core.tensor import Tensor
 from tfx.models.gpt2.language_model import LanguageModel
+
+
+def under_flag(model: LanguageModel, theta: Theta | None) -> LanguageModel:
+    """The model under what `--theta` says; None leaves it as it is.
+
+    Raises:
+        UsageError: it is not for this model.
+    """
+    try:
+        return model.under(theta)
+    except ShapeError:
+        layers, heads = model.config.n_layer, model.config.n_head
+        raise UsageError(
+            f"--theta {json.dumps(theta):.60}: expected a number, {layers} of them, one for each "
+            f"layer, or {layers} rows of {heads}, one for each head"
+        ) from None
 
 
 class Steered:

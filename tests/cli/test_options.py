@@ -235,6 +235,7 @@ def test_eval_passes_every_flag_on(invoke: Any) -> None:
         "quantize": "int8",
         "quantize_embeddings": "float16",
         "group_size": 16,
+        "theta": 0.0,
     }
     args = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
     assert given(invoke("eval", "echo", *args, "--json")) == flags

@@ -80,9 +80,9 @@ class QuestionAnswering(Task):
         ids, _, starts, ends = batch
         return span_loss(*span_logits(p, self.config, ids, through), starts, ends)
 
-    def scores(self, p: Params, *batch: Tensor) -> tuple[Tensor, ...]:
-        ids, visible = batch
-        return span_logits(p, self.config, ids, Pass(visible=visible))
+    def scores(self, p: Params, through: Pass, *batch: Tensor) -> tuple[Tensor, ...]:
+        ids, _ = batch
+        return span_logits(p, self.config, ids, through)
 
     def answer(self, example: Example, scores: Sequence[HostArray]) -> dict[str, Any]:
         """The likeliest stretch of the context, if none is not likelier."""

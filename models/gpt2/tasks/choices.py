@@ -82,9 +82,9 @@ class MultipleChoice(Task):
         of_choice = class_loss(_among(scores, there), right)
         return of_choice + next_token_loss(following, written) * weighing.next_token
 
-    def scores(self, p: Params, *batch: Tensor) -> tuple[Tensor, ...]:
-        ids, visible, there = batch
-        scores = choice_logits(p, self.config, self.head, ids, Pass(visible=visible))
+    def scores(self, p: Params, through: Pass, *batch: Tensor) -> tuple[Tensor, ...]:
+        ids, _, there = batch
+        scores = choice_logits(p, self.config, self.head, ids, through)
         return (_among(scores, there),)
 
     def answer(self, example: Example, scores: Sequence[HostArray]) -> dict[str, Any]:

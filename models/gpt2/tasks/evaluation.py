@@ -14,7 +14,7 @@ from tfx.models.gpt2.tasks.kinds import task_named
 from tfx.models.gpt2.tasks.records import read_records
 from tfx.models.gpt2.tasks.task_model import BATCH_SIZE, TaskModel
 
-_SETTINGS = {"task", "weights", "data", "dtype", "batch_size"}
+_SETTINGS = {"task", "weights", "data", "dtype", "batch_size", "theta"}
 
 
 def evaluate(
@@ -38,6 +38,7 @@ def evaluate(
         report.note,
         as_dtype(settings.dtype or "float32"),
         settings.batch_size or BATCH_SIZE,
+        settings.theta,
     )
     loaded = perf_counter()
     figures = model.judge.judged(model.params, model.examples(records, True, report.note))

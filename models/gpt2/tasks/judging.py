@@ -26,18 +26,22 @@ class Judge:
     Args:
         task: whose examples they are.
         batch_size: how many are read at a time.
+        theta: as in `Pass`.
     """
 
-    def __init__(self, task: Task, batch_size: int) -> None:
+    def __init__(self, task: Task, batch_size: int, theta: Tensor | None = None) -> None:
         self.task, self._batch_size = task, batch_size
+
+        def through(batch: Sequence[Tensor]) -> Pass:
+            return Pass(visible=batch[1], theta=theta)
 
         @jit
         def scores(params: Params, *batch: Tensor) -> tuple[Tensor, ...]:
-            return tuple(x.widened() for x in task.scores(params, *batch))
+            return tuple(x.widened() for x in task.scores(params, through(batch), *batch))
 
         @jit
         def loss(params: Params, *batch: Tensor) -> Tensor:
-            return task.loss(params, Pass(visible=batch[1]), Weighing(), *batch)
+            return task.loss(params, through(batch), Weighing(), *batch)
 
         self._scores, self._loss = scores, loss
 

@@ -16,7 +16,7 @@ from tfx.models.gpt2.tasks.records import Record
 from tfx.models.gpt2.tasks.task_model import BATCH_SIZE, TaskModel
 
 _SETTINGS = {
-    *("task", "weights", "dtype", "prompt", "records", "batch_size", "context", "choices"),
+    *("task", "weights", "dtype", "prompt", "records", "batch_size", "context", "choices", "theta"),
 }
 
 
@@ -43,6 +43,7 @@ def run(
         report.note,
         as_dtype(settings.dtype or "float32"),
         settings.batch_size or BATCH_SIZE,
+        settings.theta,
     )
     loaded = perf_counter()
     answers = model.answers(records, report.note)

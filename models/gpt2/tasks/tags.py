@@ -83,9 +83,9 @@ class TokenClassification(Task):
         logits = token_logits(p, self.config, self.head, ids, through)
         return class_loss(logits, labels, weighing.classes)
 
-    def scores(self, p: Params, *batch: Tensor) -> tuple[Tensor, ...]:
-        ids, visible = batch
-        return (token_logits(p, self.config, self.head, ids, Pass(visible=visible)),)
+    def scores(self, p: Params, through: Pass, *batch: Tensor) -> tuple[Tensor, ...]:
+        ids, _ = batch
+        return (token_logits(p, self.config, self.head, ids, through),)
 
     def answer(self, example: Example, scores: Sequence[HostArray]) -> dict[str, Any]:
         (logits,), (words, places, _) = scores, example.label

@@ -94,8 +94,9 @@ class Task(ABC):
         """The mean loss of a labelled batch, of whose padding `through` knows."""
 
     @abstractmethod
-    def scores(self, p: Params, *batch: Tensor) -> tuple[Tensor, ...]:
-        """What answers are made of: tensors whose rows are the examples of a batch."""
+    def scores(self, p: Params, through: Pass, *batch: Tensor) -> tuple[Tensor, ...]:
+        """What answers are made of: tensors whose rows are the examples of a batch, of whose
+        padding `through` knows."""
 
     @abstractmethod
     def answer(self, example: Example, scores: Sequence[HostArray]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tfx.core.backend import Backend
@@ -11,14 +11,16 @@ from tfx.core.dtypes import FLOATS, DType
 from tfx.core.errors import TokenizerError, UsageError
 from tfx.core.files import shown
 from tfx.core.parameters import borrowed
+from tfx.core.recipe import Theta
 from tfx.core.storage import bytes_of
 from tfx.models.gpt2.heads import Head
-from tfx.models.gpt2.language_model import tokenizer_of
+from tfx.models.gpt2.language_model import LanguageModel, tokenizer_of
 from tfx.models.gpt2.model import Params
 from tfx.models.gpt2.tasks.judging import Answer, Judge
 from tfx.models.gpt2.tasks.kinds import task_named
 from tfx.models.gpt2.tasks.records import Record
 from tfx.models.gpt2.tasks.task import Example, Task
+from tfx.models.gpt2.theta import under_flag
 from tfx.models.gpt2.weights import Pretrained, read_headed
 
 BATCH_SIZE = 16
@@ -47,11 +49,12 @@ class TaskModel:
         note: Callable[[str], None],
         dtype: DType = DType.float32,
         batch_size: int = BATCH_SIZE,
+        theta: Theta | None = None,
     ) -> TaskModel:
-        """The model in a folder or file, for the task of that name.
+        """The model in a folder or file, for the task of that name, under that theta.
 
         Raises:
-            TfxError: the checkpoint, its head, its tokenizer or `dtype` will not do.
+            TfxError: the checkpoint, its head, its tokenizer, `dtype` or `theta` will not do.
         """
         task_named(name)
         if dtype not in FLOATS & backend.dtypes:
@@ -64,7 +67,12 @@ class TaskModel:
                 f"--task {name}: {shown(path)} has {has}; give weights that have one with "
                 f"--weights, or train them with tfx train --task {name}"
             )
-        return cls.of(found, found.head, backend, dtype, batch_size)
+        model = cls.of(found, found.head, backend, dtype, batch_size)
+        if theta is None:
+            return model
+        task = model.task
+        steered = under_flag(LanguageModel(task.config, model.params, task.tokenizer), theta)
+        return replace(model, judge=Judge(task, batch_size, steered.theta))
 
     @classmethod
     def of(

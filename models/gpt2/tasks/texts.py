@@ -75,9 +75,9 @@ class TextClassification(Task):
         logits = text_logits(p, self.config, self.head, ids, through)
         return text_loss(logits, labels, self.problem, weighing.classes)
 
-    def scores(self, p: Params, *batch: Tensor) -> tuple[Tensor, ...]:
-        ids, visible = batch
-        return (text_logits(p, self.config, self.head, ids, Pass(visible=visible)),)
+    def scores(self, p: Params, through: Pass, *batch: Tensor) -> tuple[Tensor, ...]:
+        ids, _ = batch
+        return (text_logits(p, self.config, self.head, ids, through),)
 
     def answer(self, example: Example, scores: Sequence[HostArray]) -> dict[str, Any]:
         (logits,), labels = scores, self.head.labels

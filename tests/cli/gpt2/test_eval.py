@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from microgpt_cli import assert_refused
+
+import tfx
 
 EVAL = ("eval", "gpt2", "-b", "numpy", "--weights")
 TEXT = "the winter in the inn, and the thé. " * 9
@@ -35,7 +38,21 @@ def test_a_line_on_stdout_and_progress_on_stderr(invoke: Any, folder: Path) -> N
     assert found["stride"] == 16
 
 
+def test_theta_is_that_of_python(invoke: Any, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("the winter")
+    model = tfx.load(folder, backend="numpy")
+    for theta in (0.3, [0.2, 1.5]):
+        flags = ("--data", "short.txt", "--theta", json.dumps(theta), "--json")
+        logits = model("the winter", theta=theta).logits[0].astype(np.float64)
+        ids = model.encode("the winter")
+        chances = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+        loss = -np.mean([np.log(chances[i, token]) for i, token in enumerate(ids[1:])])
+        found = json.loads(invoke(*EVAL, folder, *flags).stdout)
+        assert found["loss"] == pytest.approx(loss, rel=1e-5)
+
+
 FAULTS = {
+    "--data t.txt --theta 1,1,1": (2, "--theta [1, 1, 1]: expected a number, 2 of them"),
     "--data t.txt --stride 33": (2, "--stride 33 would leave tokens out; expected at most"),
     "--data t.txt --docs 0:3": (2, "gpt2 has no use for --docs; leave it out"),
     "--data t.txt --dtype int8": (2, "--dtype int8"),

@@ -45,8 +45,11 @@ def test_theta_is_that_of_python(invoke: Any, folder: Path) -> None:
         expected = model.generate(PROMPT, max_new_tokens=9, theta=theta).token_ids
         assert found["token_ids"] == expected != plain
     refused = invoke(*RUN, folder, PROMPT, "--theta", "1,1,1")
-    assert refused.exit_code == 1
-    assert "theta has the shape (3,); expected () or (2,) or (2, 4)" in refused.stderr
+    assert refused.exit_code == 2
+    assert (
+        "--theta [1, 1, 1]: expected a number, 2 of them, one for each layer, or 2 rows of 4"
+        in refused.stderr
+    )
 
 
 def test_the_object_is_the_documented_one(invoke: Any, folder: Path) -> None:
