@@ -65,8 +65,8 @@ def check_destination(flag: str, path: Path, kind: Kind) -> None:
         raise TfxError(f"{flag}: cannot write {shown(path)}: {reason(error)}") from None
     if not ours:
         raise TfxError(
-            f"{flag} {shown(path)}: the file there is none that tfx wrote for {flag}; choose "
-            "another name, or remove it"
+            f"{flag} {shown(path)}: the file that is there was not written by tfx; choose another "
+            "name, or remove it"
         )
 
 

@@ -37,7 +37,11 @@ def prune(
     ] = None,
     keep: Annotated[
         float | None,
-        typer.Option(metavar="SHARE", help="Of the heads, how many stay; default: 0.75."),
+        typer.Option(
+            metavar="SHARE",
+            parser=options.share,
+            help="Of the heads, how many stay; default: 0.75.",
+        ),
     ] = None,
     heads: Annotated[
         str | None,

@@ -35,10 +35,10 @@ def report_on(
         if x.notes:
             report.result(f"  {x.notes}")
     counts = ", ".join(f"{total[key]} {key}" for key in ("accepted", "rejected", "unvalidated"))
-    report.result(f"{shown(store.path)}: {total['experiences']} experiences: {counts}")
+    report.result(f"{shown(store.path)}: {_number(total['experiences'], 'experience')}: {counts}")
     if total["decisions"]:
         share = total["satisfied"] / total["decisions"]
-        report.result(f"{total['decisions']} decisions, {share:.0%} satisfied")
+        report.result(f"{_number(total['decisions'], 'decision')}, {share:.0%} satisfied")
     if total["mean_theta_accepted"] is not None:
         report.result(f"theta ended at {total['mean_theta_accepted']:.4g} where it was accepted")
     if picture is not None:
@@ -72,6 +72,10 @@ def _of_models(store: ExperienceStore, models: set[str] | None) -> list[Experien
 
 def _described(x: Experience) -> dict[str, Any]:
     return x.described() | {"thetas": x.thetas}
+
+
+def _number(count: int, of: str) -> str:
+    return f"{count} {of}" if count == 1 else f"{count} {of}s"
 
 
 def _course(thetas: Sequence[float]) -> str:

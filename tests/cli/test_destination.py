@@ -37,7 +37,7 @@ def test_what_somebody_else_wrote_stays(invoke: Any, command: tuple[str, ...], n
         assert (done.exit_code, done.stdout) == (code, "")
         assert str(path) in done.stderr and command[-1] in done.stderr
         assert path.read_bytes() == b'{"mine": 1}'
-    assert "is none that tfx wrote" in invoke(*command, name).stderr
+    assert "is there was not written by tfx; choose" in invoke(*command, name).stderr
 
 
 def test_what_is_made_again_may_be(invoke: Any) -> None:
