@@ -100,7 +100,7 @@ class Held:
             save=self.save,
             inside=Inside(
                 read=self.read,
-                under=lambda theta, mask: Steered(model.masked(mask), theta),
+                under=lambda theta, mask: Steered(model, theta, mask),
                 without_heads=self.without_heads,
                 head_importance=self.head_importance,
                 explain=self.explain,

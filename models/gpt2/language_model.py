@@ -161,9 +161,16 @@ class LanguageModel:
             params[name] = params[name].take(places, cut.axis)
         return replace(self, config=config, params=params)
 
-    def logits(self, ids: Tensor, cache: KVCache, theta: Tensor | None = None) -> Tensor:
+    def logits(
+        self,
+        ids: Tensor,
+        cache: KVCache,
+        theta: Tensor | None = None,
+        head_mask: Tensor | None = None,
+    ) -> Tensor:
         """Read ids (B, T) after what the cache holds; scores (B, V) of what follows the last."""
-        return self._reading(ids, cache, self.theta if theta is None else theta)
+        through = self.through(theta=theta, head_mask=head_mask)
+        return self._reading(ids, cache, through.theta, through.head_mask)
 
     @cached_property
     def _reading(self) -> Reading:
@@ -172,18 +179,23 @@ class LanguageModel:
     @cached_property
     def _verifying(self) -> Reading:
         return Reading(
-            lambda ids, cache, theta: logits(
-                self.params, self.config, ids, self.through(cache, theta=theta)
+            lambda ids, cache, theta, head_mask: logits(
+                self.params,
+                self.config,
+                ids,
+                self.through(cache, theta=theta, head_mask=head_mask),
             )
         )
 
-    def _read(self, ids: Tensor, cache: KVCache, theta: Tensor | None) -> Tensor:
-        hidden = trunk(self.params, self.config, ids, self.through(cache, theta=theta))
-        return head(self.params, hidden[:, -1])
+    def _read(
+        self, ids: Tensor, cache: KVCache, theta: Tensor | None, head_mask: Tensor | None
+    ) -> Tensor:
+        through = self.through(cache, theta=theta, head_mask=head_mask)
+        return head(self.params, trunk(self.params, self.config, ids, through)[:, -1])
 
     def each_logits(self, ids: Tensor, cache: KVCache) -> Tensor:
         """The same for every one of the ids: scores (B, T, V) of what follows each."""
-        return self._verifying(ids, cache, self.theta)
+        return self._verifying(ids, cache, self.theta, self.head_mask)
 
     def all_logits(self, ids: Tensor, visible: Tensor | None = None) -> Tensor:
         """Scores (B, T, V) of what follows each of the ids (B, T).
@@ -201,18 +213,6 @@ class LanguageModel:
         """
         return self if theta is None else replace(self, theta=self.theta_of(theta))
 
-    def masked(self, head_mask: ArrayLike | None) -> LanguageModel:
-        """The model with that head mask for every pass; None leaves it as it is.
-
-        Raises:
-            UsageError, ShapeError: they are no numbers, or not one for each head.
-        """
-        if head_mask is None:
-            return self
-        mask = tensor(numbers("head_mask", head_mask), self.backend, self.factor_dtype)
-        Pass(head_mask=mask).check(self.config.n_layer, self.config.n_head)
-        return replace(self, head_mask=mask)
-
     def theta_of(self, given: ArrayLike) -> Tensor:
         """A theta for whichever tokens.
 
@@ -222,6 +222,16 @@ class LanguageModel:
         theta = tensor(numbers("theta", given), self.backend, self.factor_dtype)
         Pass(theta=theta).check(self.config.n_layer, self.config.n_head)
         return theta
+
+    def head_mask_of(self, given: ArrayLike) -> Tensor:
+        """A head mask.
+
+        Raises:
+            UsageError, ShapeError: they are no numbers, or not one for each head.
+        """
+        mask = tensor(numbers("head_mask", given), self.backend, self.factor_dtype)
+        Pass(head_mask=mask).check(self.config.n_layer, self.config.n_head)
+        return mask
 
     @property
     def factor_dtype(self) -> DType:

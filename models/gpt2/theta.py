@@ -1,8 +1,10 @@
-"""Text that is written under a theta of its own, or under another one at every token."""
+"""Text that is written under a theta and a head mask of its own, or another theta at every token."""
 
 from __future__ import annotations
 
 import json
+
+from numpy.typing import ArrayLike
 
 from tfx.core.backend import Backend
 from tfx.core.cache import KVCache
@@ -30,23 +32,27 @@ def under_flag(model: LanguageModel, theta: Theta | None) -> LanguageModel:
 
 
 class Steered:
-    """A causal model that goes on from one batch of texts, under a theta that may be another one at
-    each step.
+    """A causal model that goes on from one batch of texts, by a head mask, and under a theta that
+    may be another one at each step. To the captured step both are inputs: it serves all of them.
 
     Args:
         model: what reads.
         theta: numbers for all steps, or what gives them for the number of a step; None for the
             model's own. The prompts are step 0; each step then reads one token of every text.
+        head_mask: what the output of each head is multiplied by; None for the model's own.
 
     Raises:
-        UsageError, ShapeError: theta is no such thing, or not for this model; what a function
-            gives is looked at when it comes.
+        UsageError, ShapeError: one is no such thing, or not for this model; what a function gives
+            is looked at when it comes.
     """
 
-    def __init__(self, model: LanguageModel, theta: Thetas | None) -> None:
+    def __init__(
+        self, model: LanguageModel, theta: Thetas | None, head_mask: ArrayLike | None = None
+    ) -> None:
         self._model, self._step = model, 0
         self._theta_at = theta if callable(theta) else None
         self._theta = None if theta is None or callable(theta) else model.theta_of(theta)
+        self._head_mask = None if head_mask is None else model.head_mask_of(head_mask)
 
     @property
     def backend(self) -> Backend:
@@ -68,4 +74,4 @@ class Steered:
         if self._theta_at is not None:
             theta = self._model.theta_of(self._theta_at(self._step))
         self._step += 1
-        return self._model.logits(ids, cache, theta)
+        return self._model.logits(ids, cache, theta, self._head_mask)

@@ -204,6 +204,20 @@ def test_theta_at_loading_is_that_of_each_call(folder: Path, backend: Backend) -
         plain.generate("a", theta=lambda step: None)
 
 
+def test_writing_is_captured_once_for_all_masks_and_thetas() -> None:
+    model = tfx.load("gpt2-tiny", backend="numpy")
+    step = model.causal._reading._step  # type: ignore[attr-defined]
+    masks = [np.eye(4)[head] for head in range(3)]
+    texts = [model.generate("a", max_new_tokens=4, head_mask=mask).token_ids for mask in masks]
+    assert len(step._kept) == 1
+    assert texts[0] != texts[1]
+    fresh = tfx.load("gpt2-tiny", backend="numpy")
+    assert texts[2] == fresh.generate("a", max_new_tokens=4, head_mask=masks[2]).token_ids
+    for theta in (0.2, 0.4):
+        model.generate("a", max_new_tokens=4, theta=theta)
+    assert len(step._kept) == 2  # and one for theta
+
+
 @QUICK
 def test_a_head_mask_holds_while_text_is_written(folder: Path, backend: Backend) -> None:
     model, mask = tfx.load(folder, backend=backend, theta=0.8), silent()
