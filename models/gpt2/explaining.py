@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -22,8 +22,9 @@ from tfx.core.explanation import (
 from tfx.core.generation import decoder
 from tfx.core.recipe import ExplainSettings, Reporter
 from tfx.core.tensor import Tensor
+from tfx.core.wording import in_words
 from tfx.models.gpt2.language_model import LanguageModel
-from tfx.models.gpt2.model import head, norm, trunk
+from tfx.models.gpt2.model import Config, head, norm, trunk
 from tfx.models.gpt2.output import checked_ids
 from tfx.models.gpt2.parts import parts_of, sizes_of
 from tfx.models.gpt2.passing import Shown
@@ -77,7 +78,7 @@ def explained(
         ids: the tokens, from one to as many as the model has positions.
         top_k: how many of the likeliest tokens to tell at each place.
         layers, heads: by their numbers, whose attention to show; all by default. Heads that were
-            pruned have none.
+            pruned have none; it is an error where all of them were.
         spelled: how a message calls these.
 
     Raises:
@@ -90,6 +91,12 @@ def explained(
         raise UsageError(f"{spelled('top_k')} {top_k}: the model knows {config.vocab_size} tokens")
     _check_numbers(spelled("layers"), layers, config.n_layer)
     _check_numbers(spelled("heads"), heads, config.n_head)
+    maps_of = {
+        layer: [head for head in config.heads(layer) if heads is None or head in heads]
+        for layer in (range(config.n_layer) if layers is None else layers)
+    }
+    if maps_of and heads and not any(maps_of.values()):
+        raise UsageError(f"{spelled('heads')} {_listed(heads)}: {_gone(config, maps_of)}")
 
     given = tensor(np.array([text]), model.backend, model.backend.index_dtype)
     hidden: list[Tensor] = []
@@ -107,9 +114,8 @@ def explained(
     maps = [
         AttentionMap(layer, number, weights)
         for layer, found in enumerate(attentions)
-        if layers is None or layer in layers
         for number, weights in zip(config.heads(layer), _host(found), strict=True)
-        if heads is None or number in heads
+        if number in maps_of.get(layer, ())
     ]
     return Explanation(
         token_ids=tuple(text),
@@ -135,6 +141,16 @@ def _text_of(model: LanguageModel) -> TextOf:
         return lambda token: None
     decode = decoder(model.tokenizer)
     return lambda token: decode([token])
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return in_words(map(str, sorted(numbers)))
+
+
+def _gone(config: Config, layers: Collection[int]) -> str:
+    """Which heads some layers have lost."""
+    lost = ((layer, heads) for layer, heads in config.pruned_heads if layer in layers)
+    return ", ".join(f"layer {layer} has lost {_listed(heads)}" for layer, heads in lost)
 
 
 def _check_numbers(name: str, asked: Collection[int] | None, count: int) -> None:

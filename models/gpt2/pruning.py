@@ -13,6 +13,7 @@ from tfx.core.backend import Backend
 from tfx.core.errors import UsageError
 from tfx.core.recipe import EvalSettings, PruneSettings, Reporter
 from tfx.core.weights import StoredTensor
+from tfx.core.wording import in_words
 from tfx.models.gpt2 import evaluation
 from tfx.models.gpt2.convert import files_beside
 from tfx.models.gpt2.evaluation import encoded, text_in
@@ -25,6 +26,7 @@ from tfx.models.gpt2.importance import (
     pieces,
 )
 from tfx.models.gpt2.language_model import LanguageModel
+from tfx.models.gpt2.model import Config
 from tfx.models.gpt2.presets import Preset, find_weights
 from tfx.models.gpt2.pruned import shrunk, without_heads
 from tfx.models.gpt2.tasks import evaluation as task_evaluation
@@ -55,6 +57,7 @@ def prune(
     scores, config = None, found.config
     if settings.heads is not None:
         config = without_heads(config, settings.heads)
+        _tell_gone(found.config, config, settings, report)
     elif settings.keep is not None:
         scores = _scores(settings, text, path, backend, report)
         config = without_heads(config, least_important(scores, config.pruned_heads, settings.keep))
@@ -106,6 +109,26 @@ def _checked(settings: PruneSettings) -> str:
     text = text_in(settings.data) if by_text else ""
     refuse_occupied(settings.out)
     return text
+
+
+def _tell_gone(before: Config, after: Config, settings: PruneSettings, report: Reporter) -> None:
+    """Which of the heads that were named had been pruned before.
+
+    Raises:
+        UsageError: all of them.
+    """
+    lost = dict(before.pruned_heads)
+    gone = [
+        f"layer {layer} has lost {in_words(map(str, again))}"
+        for layer, heads in (settings.heads or {}).items()
+        if (again := sorted({*heads} & {*lost.get(layer, ())}))
+    ]
+    if gone and before == after:
+        raise UsageError(
+            f"{settings.flag('heads')}: {', '.join(gone)} already; name heads that are there"
+        )
+    for line in gone:
+        report.note(f"{line} already")
 
 
 def _count(tensors: Mapping[str, StoredTensor]) -> int:

@@ -147,7 +147,10 @@ def test_pruned_heads_have_no_maps(backend: Backend) -> None:
     assert "W" not in found.sizes  # it is another in each layer
     attention = [part.flops for part in found.parts if part.name == "attn"]
     assert attention == [4 * 9 * 9 * width for width in (24, 48, 36)]
-    assert explained(model, IDS, layers=[0], heads=[1]).attentions == ()
+    assert [x.layer for x in explained(model, IDS, heads=[1]).attentions] == [1, 2]
+    assert explained(model, IDS, layers=[0], heads=[]).attentions == ()
+    with pytest.raises(UsageError, match=r"^heads 1: layer 0 has lost 1 and 3$"):
+        explained(model, IDS, layers=[0], heads=[1])
 
 
 def test_layers_and_heads_that_were_asked_for(backend: Backend) -> None:

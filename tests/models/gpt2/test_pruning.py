@@ -178,6 +178,24 @@ def test_what_cannot_be_pruned(heads: Any, message: str, backend: Backend) -> No
         without_heads(without_heads(model.config, {0: [0, 1]}), {0: [2, 3]})
 
 
+def test_what_is_gone_already_changes_nothing(backend: Backend) -> None:
+    model = whole(RECORDED["cases"][0], backend).prune_heads({0: [0, 1]})
+    assert model.prune_heads({0: [1], 1: []}) is model
+
+
+@pytest.mark.parametrize("backend", ["numpy"], indirect=True)
+def test_the_command_says_what_is_gone_already(backend: Backend, tmp_path: Path) -> None:
+    report = Silent()
+    settings = PruneSettings(weights=None, out=tmp_path / "one", heads={0: (1, 3)})
+    GPT2("gpt2-tiny").prune(settings, backend, report)
+    again = replace(settings, weights=tmp_path / "one", out=tmp_path / "two")
+    with pytest.raises(UsageError, match=r"^--heads: layer 0 has lost 1 and 3 already"):
+        GPT2("gpt2-tiny").prune(again, backend, report)
+    assert not (tmp_path / "two").exists()
+    GPT2("gpt2-tiny").prune(replace(again, heads={0: (1,), 2: (0,)}), backend, report)
+    assert "layer 0 has lost 1 already" in report.notes
+
+
 def test_quantized_weights_are_not_pruned(backend: Backend, tmp_path: Path) -> None:
     model = whole(RECORDED["cases"][0], backend)
     stored = {name: x.numpy().astype(np.float32) for name, x in model.params.items()}
@@ -203,12 +221,15 @@ class Silent:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.notes: list[str] = []
 
     def result(self, line: str) -> None:
         self.lines.append(line)
 
     def piece(self, text: str) -> None: ...
-    def note(self, line: str) -> None: ...
+    def note(self, line: str) -> None:
+        self.notes.append(line)
+
     def progress(self, *_: Any) -> None: ...
     def progress_done(self, *, is_result: bool = True) -> None: ...
 
