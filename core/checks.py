@@ -10,7 +10,7 @@ import numpy as np
 
 from tfx.core.backend import Backend, HostArray
 from tfx.core.dtypes import INDICES, DType
-from tfx.core.errors import BackendMismatch, DTypeError, ShapeError
+from tfx.core.errors import BackendMismatch, DTypeError, NonFiniteError, ShapeError
 
 
 def one_dtype(op: str, domain: str, first: DType | None, x: Any) -> DType:
@@ -122,6 +122,14 @@ def check_host_values(host: HostArray, dtype: DType) -> None:
         within = (host >= limits.min) & (host <= limits.max)
         if not np.all(within & (host == np.trunc(host)) if kind == "f" else within):
             raise DTypeError(f"some of these {host.dtype} values are no {dtype}")
+
+
+def check_finite(what: str, *arrays: HostArray) -> None:
+    """Refuse what a model gave that is infinite or NaN; `what` begins the message."""
+    if not all(np.isfinite(x).all() for x in arrays):
+        raise NonFiniteError(
+            f"{what} not finite: the model's parameters are too large, or theta or the head mask"
+        )
 
 
 def shape_misfit(op: str, args: Sequence[Any]) -> ShapeError | None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tfx.core.backend import HostArray
-from tfx.core.errors import NonFiniteError
+from tfx.core.checks import check_finite
 from tfx.core.generation.logits import largest, log_softmax
 
 TextOf = Callable[[int], str | None]
@@ -236,8 +236,7 @@ def _predictions(
         logits, [*ids[1:], None], strict=True
     ):  # a row at a time: V is large
         row = log_softmax(scores.astype(np.float64))
-        if not np.isfinite(row).all():
-            raise NonFiniteError("the scores are not finite: the model's parameters are too large")
+        check_finite("the scores are", row)
         shares = np.exp(row)
         best = largest(row, count) if count else ()
         top = tuple(Alternative(int(i), text_of(int(i)), float(shares[i])) for i in best)

@@ -13,7 +13,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tfx.core.errors import NonFiniteError, UsageError
+from tfx.core.checks import check_finite
+from tfx.core.errors import UsageError
 from tfx.core.experiences import Decision
 from tfx.core.generation.logits import softmax
 
@@ -159,8 +160,7 @@ class Resonance:
 
     def _read(self, ids: Sequence[int]) -> list[Choice]:
         scores = np.asarray(self._model.read(ids, self.theta), np.float64)
-        if not np.isfinite(scores).all():
-            raise NonFiniteError("the scores are not finite: the model's parameters are too large")
+        check_finite("the scores are", scores)
         weights = softmax(scores)
         best = np.argsort(-scores, kind="stable")[:RANKED]
         return [Choice(int(i), float(weights[i])) for i in best]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+from tfx.core.arguments import whole
 from tfx.core.backend import Backend
 from tfx.core.checks import check_capability
 from tfx.core.dtypes import DType
@@ -78,6 +79,8 @@ class Storage:
         ):
             if given not in known:
                 raise UsageError(f"{flag(name)} {given}: expected one of {', '.join(known)}")
+        if settings.group_size is not None:
+            whole(flag("group_size"), settings.group_size)
         if settings.group_size is not None and not BITS.keys() & {scheme, embeddings}:
             raise UsageError(f"{flag('group_size')} is for int8 and int4; {scheme} has no groups")
         return cls(

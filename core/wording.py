@@ -31,6 +31,16 @@ def kind_of(value: object) -> str:
     return f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
 
 
+def in_brief(value: object) -> str:
+    """What somebody gave, fit for a one-line message: its beginning, where it is long.
+
+    >>> in_brief(0.5), in_brief([[1, 2]] * 9)
+    ('0.5', '[[1, 2], [1, 2], [1, 2], [1, 2], [1, 2], [1, 2], [1, 2], [1,...')
+    """
+    shown = " ".join(repr(value).split())
+    return shown if len(shown) <= 63 else f"{shown[:60]}..."
+
+
 def quoted(name: str) -> str:
     """A name from a file, fit for a one-line message: escaped, and cut when it is long.
 
@@ -69,3 +79,13 @@ def did_you_mean(asked: str, known: Iterable[str]) -> str:
     """
     close = get_close_matches(asked.lower(), known, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def meant(asked: str, known: Iterable[str]) -> str:
+    """A sentence to append: which of `known` looks like `asked`, else all there are.
+
+    >>> meant("cuppy", ["cupy", "numpy"]), meant("tpu", ["cupy", "numpy"])
+    (" Did you mean 'cupy'?", ' There are cupy, numpy.')
+    """
+    listed = list(known)
+    return did_you_mean(asked, listed) or f" There are {', '.join(listed) or 'none'}."

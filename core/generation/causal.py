@@ -10,9 +10,9 @@ import numpy as np
 
 from tfx.core.backend import Backend
 from tfx.core.cache import HOLES
+from tfx.core.checks import check_finite
 from tfx.core.creation import tensor
 from tfx.core.dtypes import DType
-from tfx.core.errors import NonFiniteError
 from tfx.core.generation.logits import Ids, Row
 from tfx.core.tensor import Tensor
 
@@ -190,10 +190,7 @@ class Batch:
         if self._logits is None:
             host = self.scores.numpy()
             self._logits = host[:, None] if host.ndim == 2 else host[:, -1 - self.guessed :]
-            if not np.isfinite(self._logits.max(-1)).all():
-                raise NonFiniteError(
-                    "the logits are not finite: the model's parameters are too large"
-                )
+            check_finite("the logits are", self._logits.max(-1))
         return self._logits
 
     @property

@@ -28,6 +28,7 @@ from tfx.core.generation.logits import (
 from tfx.core.generation.options import GenerationOptions
 from tfx.core.generation.speculation import Ahead, Speculation
 from tfx.core.generation.stopping import Decoder, Ending, FinishReason
+from tfx.core.wording import in_brief
 
 
 @dataclass(frozen=True)
@@ -264,7 +265,7 @@ def check_prompt(
     if not ids.size:
         raise UsageError("empty; expected at least one token to go on from")
     if ids.dtype.kind not in "iu" or ids.ndim != 1:
-        raise UsageError(f"expected a list of token ids, not {prompt!r:.60}")
+        raise UsageError(f"expected a list of token ids, not {in_brief(prompt)}")
     if outside := ids[(ids < 0) | (ids >= model.vocab_size)].tolist():
         raise UsageError(f"token {outside[0]} is not from 0 to {model.vocab_size - 1}")
     if options.window:

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from tfx.core.arguments import one_of, whole
 from tfx.core.backend import HostArray
 from tfx.core.errors import UsageError
-from tfx.core.pipelines.pipeline import Pipeline, one_of, whole
+from tfx.core.pipelines.pipeline import Pipeline
 from tfx.core.pipelines.places import characters_of
 from tfx.core.pipelines.spans import LONGEST, Window, best_answers
-from tfx.core.wording import kind_of
+from tfx.core.wording import in_brief, kind_of
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class QuestionAnswering(Pipeline):
             raise UsageError(f"expected an object with question and context, not {kind_of(given)}")
         for name in ("question", "context"):
             if not isinstance(given.get(name), str) or not given[name].strip():
-                raise UsageError(f"{name} is {given.get(name)!r:.40}; expected some text")
+                raise UsageError(f"{name} is {in_brief(given.get(name))}; expected some text")
         context, most = given["context"], self.model.max_positions
         question, ids = self.model.encode(given["question"]), self.model.encode(context)
         if len(question) > most // 2:

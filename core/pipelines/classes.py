@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tfx.core.arguments import one_of, whole
 from tfx.core.backend import HostArray
 from tfx.core.generation.logits import softmax
-from tfx.core.pipelines.pipeline import Pipeline, one_of, whole
+from tfx.core.pipelines.pipeline import Pipeline
 
 _BEST = "best"
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from tfx.core.arguments import one_of
 from tfx.core.errors import UsageError
 from tfx.core.generation import room_after
 from tfx.core.pipelines.language_model import Choice, Request
-from tfx.core.pipelines.pipeline import Pipeline, one_of
+from tfx.core.pipelines.pipeline import Pipeline
 from tfx.core.wording import kind_of
 
 

@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tfx.core.arguments import one_of
 from tfx.core.backend import HostArray
 from tfx.core.errors import UsageError
 from tfx.core.pipelines.loadable import FEATURES
-from tfx.core.pipelines.pipeline import Pipeline, one_of
+from tfx.core.pipelines.pipeline import Pipeline
 
 
 class FeatureExtraction(Pipeline):

@@ -123,6 +123,8 @@ class Inside:
     explain: Explain | None = None
 
 
+NO_TEXTS = "there are no texts; expected at least one"
+
 # ---- texts as arrays -----------------------------------------------------------------------------
 
 
@@ -135,8 +137,12 @@ def masked(ids: Any, attention_mask: Any) -> tuple[HostArray, HostArray | None]:
     try:
         ids = np.asarray(ids)
         mask = np.ones(ids.shape, bool) if attention_mask is None else np.asarray(attention_mask)
-    except ValueError:  # rows of several lengths
+        if ids.dtype.kind == "U":
+            raise ValueError
+    except ValueError:  # texts, or rows of several lengths
         raise ShapeError("with attention_mask, texts are ids of one length (B, T)") from None
+    if ids.ndim and not len(ids):
+        raise UsageError(NO_TEXTS)
     if mask.shape != ids.shape or not np.isin(mask, (0, 1)).all():
         raise ShapeError(
             f"attention_mask is {mask.dtype} {mask.shape}; expected one 1 or 0 for each of the ids "

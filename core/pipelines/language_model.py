@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tfx.core.arguments import checked_call
 from tfx.core.backend import HostArray
 from tfx.core.creation import tensor
 from tfx.core.errors import UsageError
@@ -25,8 +26,8 @@ from tfx.core.generation import (
     stream,
 )
 from tfx.core.pipelines.inside import Thetas
-from tfx.core.pipelines.loaded_model import LoadedModel, Prompt, about, is_prompt, quiet
-from tfx.core.wording import did_you_mean, kind_of, quoted
+from tfx.core.pipelines.loaded_model import LoadedModel, Prompt, about, is_prompt, quiet, several
+from tfx.core.wording import kind_of, meant, quoted
 
 Request: TypeAlias = tuple[list[int], GenerationOptions]
 """The ids of a prompt, and how to go on from them."""
@@ -67,6 +68,7 @@ class LanguageModel(LoadedModel):
 
     # ---- what comes next ----
 
+    @checked_call
     @quiet
     def generate(
         self,
@@ -97,13 +99,13 @@ class LanguageModel(LoadedModel):
         Raises:
             UsageError: a prompt or an option will not do; says which and why.
         """
-        one = is_prompt(prompts)
-        given: Any = [prompts] if one else list(prompts)
+        one, given = several(prompts)
         choice = self.choice(options, seed, theta, head_mask)
         found: list[Any] = self.texts(self._requests(given, choice), choice)
         found = [texts[0] if len(texts) == 1 else texts for texts in found]
         return found[0] if one else found
 
+    @checked_call
     def stream(
         self,
         prompt: Prompt,
@@ -144,6 +146,7 @@ class LanguageModel(LoadedModel):
 
         return pieces()
 
+    @checked_call
     @quiet
     def logits(self, texts: Prompt | Sequence[Prompt]) -> Any:
         """Scores of what follows each token, on the host in float32 or float64.
@@ -157,10 +160,14 @@ class LanguageModel(LoadedModel):
         Raises:
             UsageError: a text is empty, too long, or has ids that the model does not know.
         """
+        one, given = several(texts)
+        found = []
+        for number, text in enumerate(given):
+            with about(number, len(given), "text"):
+                found.append(self._logits(text))
         if isinstance(texts, np.ndarray) and texts.ndim == 2:
-            return np.stack([self._logits(row.tolist()) for row in texts])
-        given: Any = texts
-        return self._logits(given) if is_prompt(given) else [self._logits(x) for x in given]
+            return np.stack(found)
+        return found[0] if one else found
 
     # ---- what pipelines are made of ----
 
@@ -179,7 +186,7 @@ class LanguageModel(LoadedModel):
         for name in options:
             if name not in OPTIONS:
                 other = _CALLED.get(name)
-                hint = f" Here it is {other}." if other else did_you_mean(name, OPTIONS)
+                hint = f" Here it is {other}." if other else meant(name, OPTIONS)
                 raise UsageError(f"there is no option {quoted(name)}.{hint}")
         given = {name: value for name, value in options.items() if value is not None}
         if isinstance(given.get("stop"), str | list):

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tfx.core.arguments import checked_call, is_text, is_whole, path_of, whole, wholes
 from tfx.core.backend import Backend, HostArray
 from tfx.core.errors import TfxError, UsageError
 from tfx.core.generation import CausalModel
-from tfx.core.pipelines.inside import Heads, Output, Thetas, joined, masked, sizes_of_groups
+from tfx.core.pipelines.inside import (
+    NO_TEXTS,
+    Heads,
+    Output,
+    Thetas,
+    joined,
+    masked,
+    sizes_of_groups,
+)
 from tfx.core.pipelines.loadable import Codec, Loaded
-from tfx.core.wording import kind_of
+from tfx.core.wording import in_brief, kind_of
 
 if TYPE_CHECKING:
     from tfx.core.explanation import Explanation
@@ -90,11 +98,13 @@ class LoadedModel:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids."""
-        return self.codec.decode(ids)
+        return self.codec.decode(wholes("ids", ids.tolist() if hasattr(ids, "tolist") else ids))
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """The ids of a prompt; for an empty text, the token that begins texts."""
         if not isinstance(prompt, str):
+            if not (_is_empty(prompt) or is_prompt(prompt)):
+                raise UsageError(f"expected a text or its token ids, not {in_brief(prompt)}")
             return [int(token) for token in prompt]
         if prompt:
             return self.encode(prompt)
@@ -106,6 +116,7 @@ class LoadedModel:
 
     # ---- what is in it ----
 
+    @checked_call
     @quiet
     def __call__(
         self,
@@ -148,6 +159,7 @@ class LoadedModel:
         )
         return replace(found, attention_mask=np.ones(ids.shape, bool) if seen is None else seen)
 
+    @checked_call
     @quiet
     def prune_heads(self, heads: Heads) -> None:
         """Take some heads out of the model, by layer, as in `{0: [2], 3: [0, 1]}`: its matrices
@@ -161,10 +173,11 @@ class LoadedModel:
         without_heads = self._able("lose heads", self.parts.inside.without_heads)
         if not _are_heads(heads):
             raise UsageError(
-                f"heads {heads!r:.60}: expected numbers by layer, as in {{0: [2], 3: [0, 1]}}"
+                f"heads {in_brief(heads)}: expected numbers by layer, as in {{0: [2], 3: [0, 1]}}"
             )
         self.parts = without_heads(heads)
 
+    @checked_call
     @quiet
     def head_importance(self, texts: Any) -> HostArray:
         """How much each head matters, (L, H): |d loss / d mask|, where the mask multiplies what the
@@ -179,8 +192,8 @@ class LoadedModel:
         """
         importance = self._able("weigh its heads", self.parts.inside.head_importance)
         if self.parts.head is not None:
-            return importance([texts] if isinstance(texts, Mapping) else list(texts))
-        given: Any = [texts] if is_prompt(texts) else list(texts)
+            return importance(_records(texts))
+        _, given = several(texts)
         rows = []
         for number, text in enumerate(given):
             with about(number, len(given), "text"):
@@ -189,6 +202,7 @@ class LoadedModel:
                     raise UsageError("it has one token; expected a second one to predict")
         return importance(rows)
 
+    @checked_call
     @quiet
     def explain(
         self,
@@ -214,6 +228,10 @@ class LoadedModel:
         explain = self._able("be explained", self.parts.inside.explain)
         if not is_prompt(prompt):
             raise UsageError(f"expected one prompt to explain, not {kind_of(prompt)}")
+        if top_k is not None:
+            top_k = whole("top_k", top_k, 0)
+        layers = None if layers is None else wholes("layers", layers)
+        heads = None if heads is None else wholes("heads", heads)
         [ids] = self._rows([prompt])
         return explain(ids, theta=theta, top_k=top_k, layers=layers, heads=heads)
 
@@ -223,10 +241,12 @@ class LoadedModel:
             texts = np.asarray(texts)
         if attention_mask is not None or (isinstance(texts, np.ndarray) and texts.ndim != 1):
             return masked(texts, attention_mask)
-        if is_prompt(texts):
-            return joined(self._rows([texts]), 1)
-        if not len(texts):
-            raise UsageError("there are no texts; expected at least one")
+        one, texts = several(texts)
+        if one:
+            return joined(self._rows(texts), 1)
+        for number, text in enumerate(texts):
+            if _is_empty(text) and text != "":
+                raise UsageError(f"text {number} is empty; expected at least one token")
         alone = {is_prompt(text) for text in texts}
         if alone == {True}:
             return joined(self._rows(texts), len(texts))
@@ -247,6 +267,7 @@ class LoadedModel:
                     )
         return rows
 
+    @checked_call
     @quiet
     def save(self, folder: str | PathLike[str]) -> None:
         """Write the model to a new folder, which `load` takes, and others' programs if they know
@@ -256,7 +277,7 @@ class LoadedModel:
             UsageError: the model's plugin cannot write it.
             WeightsError: the folder is taken, or cannot be written.
         """
-        self._able("be saved", self.parts.save)(Path(folder))
+        self._able("be saved", self.parts.save)(path_of("folder", folder))
 
     def _able(self, to: str, way: _Way | None) -> _Way:
         if way is None:
@@ -266,13 +287,38 @@ class LoadedModel:
 
 def _are_heads(given: object) -> bool:
     return isinstance(given, Mapping) and all(
-        _is_whole(layer) and isinstance(heads, Collection) and all(map(_is_whole, heads))
+        is_whole(layer) and isinstance(heads, Collection) and all(map(is_whole, heads))
         for layer, heads in given.items()
     )
 
 
-def _is_whole(x: object) -> bool:
-    return isinstance(x, int | np.integer) and not isinstance(x, bool)
+def _records(given: Any) -> list[Mapping[str, Any]]:
+    """A labelled record, or several, in a list."""
+    listed = [given] if isinstance(given, Mapping) or not isinstance(given, Iterable) else [*given]
+    if wrong := [x for x in listed if not isinstance(x, Mapping)]:
+        raise UsageError(
+            f"expected labelled records, as the model was trained with, not {kind_of(wrong[0])}"
+        )
+    if not listed:
+        raise UsageError("there are no records; expected at least one")
+    return listed
+
+
+def _is_empty(given: object) -> bool:
+    return isinstance(given, Sequence | np.ndarray) and not len(given)
+
+
+def several(texts: Any) -> tuple[bool, list[Any]]:
+    """Whether it is one prompt; and it in a list, or those that it is a list of.
+
+    Raises:
+        UsageError: it is neither, or has none.
+    """
+    if is_prompt(texts):
+        return True, [texts]
+    if not len(texts):
+        raise UsageError(NO_TEXTS)
+    return False, list(texts)
 
 
 def is_prompt(given: object) -> bool:
@@ -285,9 +331,11 @@ def is_prompt(given: object) -> bool:
         return True
     if isinstance(given, np.ndarray):
         return given.ndim == 1 and given.dtype.kind in "iu"
+    if is_text(given):
+        raise UsageError(f"expected a text, not bytes; decode them: {in_brief(given)}")
     if not isinstance(given, Sequence):
         raise UsageError(f"expected a text, token ids, or a list of these, not {kind_of(given)}")
-    return bool(given) and all(isinstance(x, int | np.integer) for x in given)
+    return bool(given) and all(map(is_whole, given))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from tfx.core import resolve
+from tfx.core.arguments import checked_call, name_of
 from tfx.core.backend import Backend
 from tfx.core.checkpoint import find_checkpoint
 from tfx.core.errors import CheckpointError, UsageError
@@ -20,12 +22,13 @@ from tfx.core.pipelines.language_model import LanguageModel
 from tfx.core.pipelines.loadable import Loadable, LoadSettings
 from tfx.core.plugins import PluginHost
 from tfx.core.runs import BEST
-from tfx.core.wording import did_you_mean, kind_of, quoted
+from tfx.core.wording import did_you_mean, kind_of, meant, quoted
 
 note = logging.getLogger("tfx").warning
 """Where lines go that the user should know: stderr, unless the program says otherwise."""
 
 
+@checked_call
 def load(
     name_or_path: str | PathLike[str],
     *,
@@ -95,8 +98,11 @@ def _plain(theta: Any) -> Any:
 
 
 def _opened(backend: str | Backend | None, device: str | None) -> Backend:
+    if device is not None:
+        name_of("device", device, "cuda:0")
     if not isinstance(backend, Backend):
-        return resolve.backend(resolve.AUTO if backend is None else backend, device)
+        named = resolve.AUTO if backend is None else name_of("backend", backend, "numpy")
+        return resolve.backend(named, device)
     if device is not None:
         raise UsageError(f"device {device!r}: {backend} is open on a device; leave it out")
     return backend
@@ -109,21 +115,32 @@ def _found(
     host: PluginHost, asked: str | PathLike[str], model: str | None
 ) -> tuple[str, Path | None]:
     """The name of a model, and the weights where they are not its own."""
-    if not isinstance(asked, str | PathLike):
-        raise UsageError(f"expected the name of a model or a path, not {kind_of(asked)}")
+    if not isinstance(asked, str | PathLike) or asked == "":
+        what = "an empty text" if asked == "" else kind_of(asked)
+        raise UsageError(f"expected the name of a model or a path, not {what}")
     known = host.models()
+    if model is not None and name_of("model", model, *known) not in known:
+        raise host.why_missing(model) or UsageError(
+            f"model {quoted(model)}: there is no such model.{meant(model, known)}"
+        )
     if isinstance(asked, str) and asked in known and model in (None, asked):
         return asked, None
     path = Path(asked)
     if not path.exists():
         if not (isinstance(asked, str) and is_repo_id(asked)):
-            hint = did_you_mean(str(asked), known)
-            listed = ", ".join(known) or "none"
-            raise UsageError(
-                f"{quoted(str(asked))} is neither a model nor a path.{hint} Models here: {listed}."
-            )
+            raise _neither(asked, known, model)
         path = snapshot(asked, note)
     return model or _model_of(path, host), path
+
+
+def _neither(asked: str | PathLike[str], known: Collection[str], model: str | None) -> UsageError:
+    """That something is no model and no path."""
+    if asked in known:
+        return UsageError(f"model {model!r}: {asked} is a model itself; leave it out")
+    hint, listed = did_you_mean(str(asked), known), ", ".join(known) or "none"
+    return UsageError(
+        f"{quoted(str(asked))} is neither a model nor a path.{hint} Models here: {listed}."
+    )
 
 
 def _model_of(path: Path, host: PluginHost) -> str:

@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tfx.core.arguments import whole
+from tfx.core.checks import check_finite
 from tfx.core.creation import tensor
-from tfx.core.errors import NonFiniteError, UsageError
+from tfx.core.errors import UsageError
 from tfx.core.nn import cross_entropy
-from tfx.core.pipelines.pipeline import Pipeline, whole
+from tfx.core.pipelines.pipeline import Pipeline
 from tfx.core.windows import LOGITS_AT_ONCE, windows_over
 
 
@@ -53,8 +55,7 @@ class Perplexity(Pipeline):
             self._losses(ids[window.start : window.stop + 1], window.counted - window.start)
             for window in windows_over(count, self.model.max_positions, stride)
         )
-        if not math.isfinite(total):
-            raise NonFiniteError("the loss is not finite: the model's parameters are too large")
+        check_finite("the loss is", np.array(total))
         loss = total / count
         return {
             "perplexity": math.exp(loss) if loss < 700 else math.inf,

@@ -9,19 +9,19 @@ from itertools import islice
 from os import PathLike
 from typing import Any, ClassVar
 
-import numpy as np
-
+from tfx.core.arguments import checked_call, is_text, whole
 from tfx.core.backend import Backend, HostArray
+from tfx.core.checks import check_finite
 from tfx.core.creation import tensor
 from tfx.core.dtypes import DType
-from tfx.core.errors import NonFiniteError, UsageError
+from tfx.core.errors import UsageError
 from tfx.core.padding import padded_right
 from tfx.core.pipelines.language_model import LanguageModel
 from tfx.core.pipelines.loadable import FEATURES, Head
 from tfx.core.pipelines.loaded_model import about, quiet
 from tfx.core.pipelines.loading import load
 from tfx.core.tensor import Tensor
-from tfx.core.wording import did_you_mean, kind_of, quoted
+from tfx.core.wording import kind_of, meant, quoted
 
 BATCH_SIZE = 8
 
@@ -64,6 +64,7 @@ class Pipeline(ABC):
         self._given = options
         self.chosen(options)
 
+    @checked_call
     def __call__(self, inputs: Any, *, batch_size: int | None = None, **options: Any) -> Any:
         size = self.batch_size if batch_size is None else _positive(batch_size)
         chosen = self.chosen(self._given | options)
@@ -72,7 +73,7 @@ class Pipeline(ABC):
             return self.alone(result, chosen)
         if isinstance(inputs, list | tuple):
             return list(self._each(inputs, size, chosen, len(inputs)))
-        if not isinstance(inputs, Iterable) or isinstance(inputs, bytes):
+        if not isinstance(inputs, Iterable) or is_text(inputs) or isinstance(inputs, Mapping):
             raise UsageError(f"expected {self.expected()}, not {kind_of(inputs)}")
         return self._each(inputs, size, chosen, None)
 
@@ -84,9 +85,7 @@ class Pipeline(ABC):
         """
         for name in options:
             if name not in self.defaults:
-                hint = did_you_mean(name, self.defaults) or (
-                    f" There are {', '.join(['batch_size', *self.defaults])}."
-                )
+                hint = meant(name, ["batch_size", *self.defaults])
                 raise UsageError(f"{self.task} has no option {quoted(name)}.{hint}")
         return {**self.defaults, **options}
 
@@ -171,11 +170,11 @@ class Pipeline(ABC):
     def scores(self, rows: Sequence[Sequence[int]]) -> list[HostArray]:
         """What the head gives for some texts, on the host."""
         found = [x.widened().numpy() for x in self.head.scores(*self.padded(rows))]
-        if not all(np.isfinite(x).all() for x in found):
-            raise NonFiniteError("the scores are not finite: the model's parameters are too large")
+        check_finite("the scores are", *found)
         return found
 
 
+@checked_call
 def pipeline(
     task: str,
     model: str | PathLike[str] | LanguageModel,
@@ -204,7 +203,7 @@ def pipeline(
     [{'generated_text': 'ROMEO:\\nI will not'}]
     """
     if task not in PIPELINES:
-        hint = did_you_mean(str(task), PIPELINES) or f" There are {', '.join(PIPELINES)}."
+        hint = meant(str(task), PIPELINES)
         raise UsageError(f"there is no pipeline {quoted(str(task))}.{hint}")
     module, _, name = PIPELINES[task].partition(":")
     kind: type[Pipeline] = getattr(import_module(module), name)
@@ -222,28 +221,6 @@ def pipeline(
             task=kind.needs,
         )
     return kind(model, batch_size=batch_size, **options)
-
-
-def whole(name: str, value: Any, least: int = 1) -> int:
-    """An option that is a whole number.
-
-    Raises:
-        UsageError: it is not, or is too small.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UsageError(f"{name} {value!r}: expected a whole number from {least} up")
-    return value
-
-
-def one_of(name: str, value: Any, known: Sequence[Any]) -> Any:
-    """An option that has few values.
-
-    Raises:
-        UsageError: it has another.
-    """
-    if not any(type(value) is type(x) and value == x for x in known):
-        raise UsageError(f"{name} {value!r}: expected one of {', '.join(map(repr, known))}")
-    return value
 
 
 def _positive(batch_size: Any) -> int:

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tfx.core.arguments import one_of
 from tfx.core.backend import HostArray
 from tfx.core.errors import UsageError
 from tfx.core.generation.logits import softmax
-from tfx.core.pipelines.pipeline import Pipeline, one_of
+from tfx.core.pipelines.pipeline import Pipeline
 from tfx.core.pipelines.places import WORD, characters_of
 from tfx.core.wording import kind_of
 

@@ -25,6 +25,7 @@ from tfx.models.gpt2.importance import LENGTH, importance, importance_to, pieces
 from tfx.models.gpt2.language_model import LanguageModel
 from tfx.models.gpt2.layouts import forms, inputs_first
 from tfx.models.gpt2.model import trunk
+from tfx.models.gpt2.output import checked_ids
 from tfx.models.gpt2.pruned import shrunk
 from tfx.models.gpt2.request import beginning, eos_ids
 from tfx.models.gpt2.tasks.records import Record
@@ -122,6 +123,8 @@ class Held:
 
     def without_heads(self, heads: Heads) -> Loaded:
         model, task = self.model.prune_heads(heads), self.task
+        if model is self.model:
+            return self.loaded()
         if task is not None:
             task = type(task)(task.head, model.config, task.tokenizer, task.length)
         return replace(self, model=model, task=task).loaded()
@@ -131,7 +134,10 @@ class Held:
         if task is None:
             length = min(LENGTH, model.max_positions)
             texts = [np.array(ids, np.int64) for ids in given]
-            return importance(model, [piece for ids in texts for piece in pieces(ids, length)])
+            parts = [piece for ids in texts for piece in pieces(ids, length)]
+            for part in parts:
+                checked_ids([part], model.vocab_size, length)
+            return importance(model, parts)
         records = [Record(values, f"record {number}") for number, values in enumerate(given)]
         return importance_to(task, model, [task.example(record, True) for record in records])
 

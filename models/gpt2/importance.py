@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from tfx.core.autograd import value_and_grad
 from tfx.core.backend import HostArray
+from tfx.core.checks import check_finite
 from tfx.core.creation import full
-from tfx.core.errors import NonFiniteError
 from tfx.core.recipe import Reporter
 from tfx.core.tensor import Tensor
 from tfx.models.gpt2.language_model import LanguageModel
@@ -92,8 +92,7 @@ def _slopes(
             report.progress(done, len(batches), value.item(), perf_counter() - began)
     if report is not None:
         report.progress_done(is_result=False)
-    if not np.isfinite(total).all():
-        raise NonFiniteError("a gradient is not finite: the model's parameters are too large")
+    check_finite("a gradient is", total)
     return np.asarray(total / len(batches))
 
 

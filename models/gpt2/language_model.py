@@ -27,7 +27,7 @@ from tfx.core.wording import in_words
 from tfx.models.gpt2.heads import Head, named_scores
 from tfx.models.gpt2.layouts import forms, inputs_first
 from tfx.models.gpt2.model import Config, Params, head, logits, trunk
-from tfx.models.gpt2.numbers import by_token, numbers
+from tfx.models.gpt2.numbers import by_token, numbers, thetas
 from tfx.models.gpt2.output import checked_ids, output_of
 from tfx.models.gpt2.passing import PLAIN, Pass, Shown
 from tfx.models.gpt2.pruned import cuts, without_heads
@@ -146,7 +146,7 @@ class LanguageModel:
         """The model without some heads, by layer: its matrices shrink, all else is shared.
 
         Heads keep their numbers, so that those of a second call, of theta and of a head mask mean
-        the same heads as before. What was pruned already may be named again.
+        the same heads as before. What was pruned already may be named again, and changes nothing.
 
         Raises:
             UsageError: there is no such layer or head, a layer would lose all of its heads, or the
@@ -155,6 +155,8 @@ class LanguageModel:
         if any(isinstance(x, Stored) for x in self.params.values()):
             raise UsageError("quantized weights cannot be pruned; quantize what is pruned already")
         config = without_heads(self.config, heads)
+        if config == self.config:
+            return self
         backend, params = self.backend, dict(self.params)
         for name, cut in cuts(self.config, config).items():
             places = tensor(cut.kept, backend, backend.index_dtype)
@@ -219,7 +221,7 @@ class LanguageModel:
         Raises:
             UsageError, ShapeError: it is no number, nor one for each layer or each head.
         """
-        theta = tensor(numbers("theta", given), self.backend, self.factor_dtype)
+        theta = tensor(thetas(given, self.dtype), self.backend, self.factor_dtype)
         Pass(theta=theta).check(self.config.n_layer, self.config.n_head)
         return theta
 
@@ -229,7 +231,7 @@ class LanguageModel:
         Raises:
             UsageError, ShapeError: they are no numbers, or not one for each head.
         """
-        mask = tensor(numbers("head_mask", given), self.backend, self.factor_dtype)
+        mask = tensor(numbers("head_mask", given, self.dtype), self.backend, self.factor_dtype)
         Pass(head_mask=mask).check(self.config.n_layer, self.config.n_head)
         return mask
 
@@ -275,7 +277,8 @@ class LanguageModel:
 
         Raises:
             ShapeError: arrays that do not suit the model or each other.
-            UsageError: a token that the model does not know.
+            UsageError: a token that the model does not know, or factors that are none.
+            NonFiniteError: scores are not finite.
         """
         config, choices = self.config, on is not None and on.task == "multiple-choice"
         texts = checked_ids(ids, self.vocab_size, self.max_positions, choices)
@@ -283,15 +286,18 @@ class LanguageModel:
         if seen is not None and (seen.shape != texts.shape or seen.dtype != bool):
             raise ShapeError(f"visible is {seen.dtype} {seen.shape}; expected bool {texts.shape}")
         if callable(theta):
-            theta = by_token(theta, texts.shape[-1], config.n_layer, config.n_head)
+            theta = by_token(theta, self.dtype, texts.shape[-1], config.n_layer, config.n_head)
         shown = Shown([] if output_hidden_states else None, [] if output_attentions else None)
         given, padding, factors, mask = (
             None if x is None else tensor(x, self.backend, dtype)
             for x, dtype in (
                 (texts, self.backend.index_dtype),
                 (seen, DType.bool),
-                (None if theta is None else numbers("theta", theta), self.factor_dtype),
-                (None if head_mask is None else numbers("head_mask", head_mask), self.factor_dtype),
+                (None if theta is None else thetas(theta, self.dtype), self.factor_dtype),
+                (
+                    None if head_mask is None else numbers("head_mask", head_mask, self.dtype),
+                    self.factor_dtype,
+                ),
             )
         )
         assert given is not None

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tfx.core.backend import HostArray
+from tfx.core.checks import check_finite
 from tfx.core.errors import ShapeError, UsageError
 from tfx.core.pipelines.inside import Output
 from tfx.core.tensor import Tensor
@@ -18,8 +19,10 @@ def output_of(scores: Mapping[str, Tensor], shown: Shown) -> Output:
     """What a pass gave, by its name, and showed: of the last layer what was normed, as transformers
     has it."""
     hidden, weights = shown.hidden_states, shown.attentions
+    found = {name: _host(x) for name, x in scores.items()}
+    check_finite("the logits are", *found.values())
     return Output(
-        **{name: _host(x) for name, x in scores.items()},
+        **found,
         hidden_states=None if hidden is None else tuple(map(_host, hidden[:-2] + hidden[-1:])),
         attentions=None if weights is None else tuple(map(_host, weights)),
     )

@@ -1,4 +1,4 @@
-"""Text that is written under a theta and a head mask of its own, or another theta at every token."""
+"""Text that is written by a head mask, and under a theta that may be another at every token."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("calm")
 LAYERS, HEADS, WIDTH = 2, 4, 16
 WEIGHTS = random_weights(seed=3, vocabulary=31, positions=64, width=WIDTH, layers=LAYERS)
 IDS = np.random.default_rng(5).integers(0, 31, 12)
-BY_HEAD = np.array([[0.2, 1.0, 1.7, 0.0], [-0.4, 0.9, 0.1, 1.1]])
+BY_HEAD = np.array([[0.2, 1.0, 1.7, 0.0], [0.4, 0.9, 0.1, 1.1]])
 SHAPES = [(), (LAYERS,), (LAYERS, HEADS)]
 
 
