@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 from tfx.core.errors import DataError
 from tfx.core.files import open_regular
-from tfx.core.wording import kind_of, quoted
+from tfx.core.wording import in_brief, kind_of, quoted
 
 MAX_SIZE = 4 * 1024 * 1024
 """Longest file read where nobody says otherwise, in bytes: room for an index of forty thousand
@@ -50,7 +51,13 @@ def object_in(line: str, where: str) -> dict[str, Any]:
         DataError: there is something else; `where` begins the message.
     """
     try:
-        found: Any = json.loads(line, object_pairs_hook=unrepeated)
+        found: Any = json.loads(
+            line,
+            object_pairs_hook=unrepeated,
+            parse_float=_finite,
+            parse_int=_finite,
+            parse_constant=_no_number,
+        )
     except json.JSONDecodeError as error:
         raise DataError(f"{where} is no JSON: {error.msg} at column {error.colno}") from None
     except ValueError as error:
@@ -60,6 +67,21 @@ def object_in(line: str, where: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise DataError(f"{where} is {kind_of(found)}; expected an object")
     return found
+
+
+def _finite(text: str) -> int | float:
+    """A number as Python has it, of those that float64 can hold.
+
+    Raises:
+        ValueError: it is too large.
+    """
+    if math.isinf(value := float(text)):
+        raise ValueError(f"the number {in_brief(text)} is too large; expected at most 1.8e308")
+    return value if set(text) & set(".eE") else int(text)
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON; expected a finite one")
 
 
 def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tfx.core.arguments import one_of, whole
+from tfx.core.arguments import checked_call, one_of, whole
 from tfx.core.backend import HostArray
 from tfx.core.errors import UsageError
 from tfx.core.pipelines.pipeline import Pipeline
@@ -26,7 +26,8 @@ class QuestionAnswering(Pipeline):
     """The stretch of a context that answers a question: `answer`, `score`, `start`, `end`, in
     characters of the context, half open.
 
-    Called with `question=` and `context=`, with an object that has both, or with several such.
+    Called with `question=` and `context=`, by their names or in this order, with an object that has
+    both, or with several such. A list of questions goes with as many contexts, or one.
     A context that is longer than the model's positions is read in windows that overlap. The model
     reads the question, the context and the token that ends texts, as `tfx train` teaches it. The
     score is the probability of the first token times that of the last, among all that may be one in
@@ -52,19 +53,22 @@ class QuestionAnswering(Pipeline):
         "truncation": False,
     }
 
+    @checked_call
     def __call__(
         self,
         inputs: Any = None,
+        context: str | Sequence[str] | None = None,
         *,
         batch_size: int | None = None,
-        question: str | None = None,
-        context: str | None = None,
+        question: str | Sequence[str] | None = None,
         **options: Any,
     ) -> Any:
+        if question is None and (isinstance(inputs, str) or context is not None):
+            question, inputs = inputs, None
         if question is not None or context is not None:
             if inputs is not None:
                 raise UsageError("give objects, or question= and context=, not both")
-            inputs = {"question": question, "context": context}
+            inputs = _paired(question, context)
         return super().__call__(inputs, batch_size=batch_size, **options)
 
     def chosen(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,6 +103,11 @@ class QuestionAnswering(Pipeline):
                 )
             question = question[: most // 2]
         room = most - len(question) - 1
+        if room < 1:
+            raise UsageError(
+                f"the question takes {len(question)} of the model's {most} positions: no room for "
+                "context; shorten it"
+            )
         shared = room // 2 if options["doc_stride"] is None else options["doc_stride"]
         if shared >= room:
             raise UsageError(f"doc_stride {shared}: windows have room for {room} tokens of context")
@@ -118,6 +127,24 @@ class QuestionAnswering(Pipeline):
             scored += zip(first, last, strict=True)
         rest = iter(scored)
         return [_best(x, [next(rest) for _ in x.windows], options) for x in read]
+
+
+def _paired(question: Any, context: Any) -> Any:
+    """A question with its context as an object, or several with theirs."""
+    for name, given in (("question", question), ("context", context)):
+        if given is None:
+            raise UsageError(f"there is no {name}; expected question=TEXT and context=TEXT")
+    listed = [x for x in (question, context) if isinstance(x, list | tuple)]
+    if not listed:
+        return {"question": question, "context": context}
+    count = len(listed[0])
+    if len(listed[-1]) != count:
+        raise UsageError(
+            f"there are {count} questions and {len(context)} contexts; expected as many of both, "
+            "or one for all"
+        )
+    pairs = (x if isinstance(x, list | tuple) else [x] * count for x in (question, context))
+    return [{"question": q, "context": c} for q, c in zip(*pairs, strict=True)]
 
 
 def _best(read: _Read, scores: Sequence[Sequence[HostArray]], options: Mapping[str, Any]) -> Any:

@@ -57,6 +57,8 @@ class QuestionAnswering(Task):
     def example(self, record: Record, labelled: bool) -> Example:
         context = record.text("context")
         asked, told = self.encoded(record.text("question")), self.encoded(context)
+        if not labelled:
+            self._check(record, len(asked))
         room = self.length - 1 - min(len(asked), self.length // 2)
         question, read = asked[: self.length // 2], told[:room]
         row = (*question, *read, self.end)
@@ -71,6 +73,18 @@ class QuestionAnswering(Task):
         reading = Reading(window, spans, span, tuple(text for text, _ in right))
         cut = len(question) < len(asked) or len(read) < len(told)
         return Example((row,), reading, record, cut)
+
+    def _check(self, record: Record, count: int) -> None:
+        """Refuse a question of `count` tokens that cannot be answered; to learn from, there are
+        others, and what is too long is cut."""
+        for name in ("question", "context"):
+            if not record.text(name).strip():
+                raise record.fault(f"{name} is empty; expected some text")
+        if count > self.length // 2 or count > self.length - 2:
+            raise record.fault(
+                f"the question has {count} tokens; expected at most {self.length // 2}, half of "
+                "the model's positions; shorten it"
+            )
 
     def targets(self, examples: Sequence[Example], width: int) -> tuple[HostArray, ...]:
         spans = np.array([example.label.span for example in examples], np.int64)
@@ -112,13 +126,16 @@ def _answers(record: Record, context: str) -> list[tuple[str, int]]:
     if isinstance(value, str):
         found = json_in(value)
         value = [value] if found is None or value in context else found
-    starts: list[Any]
+    texts: Any
+    starts: Any
     if isinstance(value, dict):
         texts, starts = value.get("text"), value.get("answer_start") or []
     else:
         texts, starts = value, []
-    if not isinstance(texts, list) or not isinstance(starts, list):
-        raise record.fault(f"answers is {kind_of(value)}; expected texts, as SQuAD has them")
+    for name, given in (("text", texts), ("answer_start", starts)):
+        if not isinstance(given, list):
+            what = f"{name} of answers" if isinstance(value, dict) else "answers"
+            raise record.fault(f"{what} is {kind_of(given)}; expected a list, as SQuAD has it")
     if starts and len(starts) != len(texts):
         raise record.fault(f"there are {len(texts)} answers and {len(starts)} of answer_start")
     return [

@@ -11,7 +11,7 @@ from tfx.core.backend import HostArray
 from tfx.core.generation.logits import softmax
 from tfx.core.ops import lowest, where
 from tfx.core.tensor import Tensor
-from tfx.core.wording import quoted
+from tfx.core.wording import kind_of, quoted
 from tfx.models.gpt2.head_losses import NO_LABEL, class_loss, next_token_loss
 from tfx.models.gpt2.heads import Head, choice_logits, double_logits
 from tfx.models.gpt2.model import Params
@@ -122,13 +122,18 @@ def _among(scores: Tensor, there: Tensor) -> Tensor:
 
 def _choices(record: Record) -> tuple[list[str], list[str]]:
     """The names of the choices, which may be their numbers, and the choices."""
-    value = record.values.get("choices")
+    value, names = record.field("choices"), None
     if isinstance(value, dict):
         texts, names = value.get("text"), value.get("label")
+        if not isinstance(texts, list):
+            raise record.fault(f"the text of choices is {kind_of(texts)}; expected a list")
     else:
-        texts, names = record.listed("choices"), None
-    if not isinstance(texts, list) or len(texts) < 2 or not all(isinstance(x, str) for x in texts):
-        raise record.fault("choices are no list of texts; expected two or more")
+        texts = record.listed("choices")
+    if wrong := [x for x in texts if not isinstance(x, str)]:
+        raise record.fault(f"one of choices is {kind_of(wrong[0])}; expected a text")
+    if len(texts) < 2:
+        count = "there is one choice" if texts else "there are no choices"
+        raise record.fault(f"{count}; expected two or more")
     if not isinstance(names, list) or len(names) != len(texts):
         names = [str(number) for number in range(len(texts))]
     return [str(name) for name in names], texts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tfx.core.errors import DataError
@@ -16,15 +16,17 @@ class UnknownLabel(DataError):
     """A label that is none of a head's."""
 
 
-def class_names(labels: Sequence[Any], where: str) -> tuple[str, ...]:
-    """The names of the classes that occur, in order: of numbers, or of the alphabet.
+def class_names(labels: Iterable[tuple[Record, Any]]) -> tuple[str, ...]:
+    """The names of the classes that occur, in order: of numbers, or of the alphabet. Each label
+    comes with the record that has it.
 
-    >>> class_names(["b", "a", "b"], "here"), class_names([10, 9], "here")
+    >>> record = Record({}, "here")
+    >>> class_names([(record, "b"), (record, "a")]), class_names([(record, 10), (record, 9)])
     (('a', 'b'), ('9', '10'))
     """
-    names = {_name(label, where) for label in labels}
+    names = {_name(label, record) for record, label in labels}
     if not names:
-        raise DataError(f"{where}: there is no label")
+        raise DataError("no record has a label; expected one class or more")
     if all(name.isdecimal() for name in names):
         return tuple(sorted(names, key=int))
     return tuple(sorted(names))
@@ -33,7 +35,7 @@ def class_names(labels: Sequence[Any], where: str) -> tuple[str, ...]:
 def number_of(label: Any, names: Sequence[str], record: Record) -> int:
     """The number of a class: that of its name, or a number that says it itself, where the names are
     none."""
-    name = _name(label, record.where)
+    name = _name(label, record)
     if name in names:
         return names.index(name)
     if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(names):
@@ -43,9 +45,10 @@ def number_of(label: Any, names: Sequence[str], record: Record) -> int:
     raise UnknownLabel(f"{record.where}: the label {quoted(name)} is none of the model's: {known}")
 
 
-def _name(label: Any, where: str) -> str:
+def _name(label: Any, record: Record) -> str:
     if isinstance(label, bool):
         return str(label).lower()
-    if isinstance(label, int | str):
+    if isinstance(label, int | str) and label != "":
         return str(label)
-    raise DataError(f"{where}: a label is {kind_of(label)}; expected a name or a whole number")
+    what = "empty" if label in ("", None) else kind_of(label)
+    raise record.fault(f"a label is {what}; expected a name or a whole number")

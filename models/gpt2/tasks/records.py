@@ -42,6 +42,8 @@ class Record:
         for name in names:
             if self.values.get(name) is not None:
                 return self.values[name]
+        if empty := [name for name in names if name in self.values]:
+            raise self.fault(f"{quoted(empty[0])} is empty; expected a value")
         there = ", ".join(map(quoted, self.values)) or "no field at all"
         raise self.fault(f"there is {there}; expected {' or '.join(map(quoted, names))}")
 

@@ -36,8 +36,7 @@ class TokenClassification(Task):
 
     @classmethod
     def head_for(cls, records: Sequence[Record], pad: int | None, asked: Mapping[str, Any]) -> Head:
-        tags = [tag for record in records for tag in record.listed(*_TAGS)]
-        names = class_names(tags, records[0].where)
+        names = class_names((x, tag) for x in records for tag in x.listed(*_TAGS))
         return Head(cls.name, names, pad_token_id=pad, tagged="last")
 
     def example(self, record: Record, labelled: bool) -> Example:

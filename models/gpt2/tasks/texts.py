@@ -11,7 +11,7 @@ from tfx.core.backend import HostArray
 from tfx.core.errors import UsageError
 from tfx.core.generation.logits import softmax
 from tfx.core.tensor import Tensor
-from tfx.core.wording import kind_of, quoted
+from tfx.core.wording import in_brief, quoted
 from tfx.models.gpt2.head_losses import text_loss
 from tfx.models.gpt2.heads import Head, Problem, text_logits
 from tfx.models.gpt2.model import Params
@@ -36,10 +36,11 @@ class TextClassification(Task):
         problem = asked.get("problem_type") or _problem_in(records)
         if problem == "regression":
             return Head(cls.name, ("value",), problem, pad)
-        labels: list[Any] = []
+        labels: list[tuple[Record, Any]] = []
         for record in records:
-            labels += record.listed("labels") if problem == MANY else [record.field("label")]
-        names = class_names(labels, records[0].where)
+            its = record.listed("labels") if problem == MANY else [record.field("label")]
+            labels += ((record, label) for label in its)
+        names = class_names(labels)
         if problem == SINGLE and len(names) < 2:
             raise records[0].fault(
                 f"all labels are {quoted(names[0])}; expected two classes or more"
@@ -152,9 +153,8 @@ def _number(record: Record) -> float:
     label = record.field("label")
     try:
         value = float("x" if isinstance(label, bool) else label)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = np.nan
     if not np.isfinite(value):
-        shown = quoted(label) if isinstance(label, str) else kind_of(label)
-        raise record.fault(f"label is {shown}; expected a number")
+        raise record.fault(f"label is {in_brief(label)}; expected a finite number")
     return value

@@ -15,7 +15,7 @@ from transformers_folders import write_transformers
 import tfx
 from tfx.backends.numpy.backend import NumpyBackend
 from tfx.core.backend import Backend
-from tfx.core.errors import UsageError, WeightsError
+from tfx.core.errors import DataError, UsageError, WeightsError
 from tfx.core.pipelines.language_model import LanguageModel
 from tfx.core.recipe import RunSettings
 from tfx.models.gpt2.presets import PRESETS
@@ -336,8 +336,42 @@ def test_a_question_without_context_or_too_long_is_refused(folders: Any) -> None
     ):
         with pytest.raises(UsageError, match=told):
             ask(given)
-    with pytest.raises(UsageError, match="expected question= and context="):
-        ask(7)
+    for call, told in (
+        (lambda: ask(7), "expected question= and context="),
+        (lambda: ask("who?"), "there is no context; expected question=TEXT and context=TEXT"),
+        (lambda: ask(["who?", "what?"]), "input 0: expected an object with question and context"),
+        (lambda: ask(context="a"), "there is no question; expected question=TEXT"),
+        (lambda: ask(question=["a", "b"], context=["c"]), "2 questions and 1 contexts"),
+        (lambda: ask({"question": "a"}, context="c"), "question is {'question': 'a'}"),
+        (lambda: ask([], question="a", context="c"), "not both"),
+        (lambda: ask("a", "b", topk=1), "no option 'topk'. Did you mean 'top_k'"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            call()
+
+
+def test_ways_to_ask(folders: Any) -> None:
+    """Those of transformers."""
+    ask = tfx.pipeline("question-answering", folders("GPT2ForQuestionAnswering"), backend="numpy")
+    one, other = "the king in a tower", "the queen"
+    both = [{"question": QUESTION, "context": text} for text in (one, other)]
+    wanted = ask(both)
+    assert ask(question=QUESTION, context=one) == ask(QUESTION, one) == ask(both[0])
+    assert_alike(ask(QUESTION, one), wanted[0])
+    assert ask(QUESTION, [one, other]) == wanted
+    assert ask([QUESTION, QUESTION], context=[one, other]) == wanted
+    same = ask(question=[QUESTION, QUESTION], context=one)
+    assert_alike(same[1], wanted[0])
+
+
+def test_a_question_that_leaves_no_room_is_refused_by_the_command(folders: Any) -> None:
+    folder = folders("GPT2ForQuestionAnswering")
+    for asked, told in (
+        ({"prompt": "the king " * 30, "context": "a"}, "the question has .* expected at most 20"),
+        ({"prompt": QUESTION, "context": " "}, "context is empty; expected some text"),
+    ):
+        with pytest.raises(DataError, match=told):
+            answered(folder, task="question-answering", **asked)
 
 
 def test_heads_are_saved_and_give_features(folders: Any, tmp_path: Path) -> None:

@@ -57,6 +57,9 @@ def test_a_list_in_a_cell() -> None:
         ("a.jsonl", '{"a": 1, "a": 2}', "the key 'a' comes twice"),
         ("a.jsonl", b"{}\n\xff", "{} is not UTF-8 text: byte 0xff at offset 3"),
         ("a.jsonl", "[" * 100_000, "nested too deeply"),
+        ("a.jsonl", '{}\n{"a": 1e400}', "line 2 of {}: the number '1e400' is too large"),
+        ("a.jsonl", '{"a": ' + "1" * 5000 + "}", "1... is too large"),
+        ("a.jsonl", '{"a": [-Infinity]}', "line 1 of {}: -Infinity is no number of JSON"),
         ("a.csv", "a,a\n1,2\n", "does not name each field once"),
         ("a.csv", "a,b\n1,2,3\n", "line 2 of {} has 3 cells; expected 2"),
         ("a.csv", 'a\n"b"c\n', "line 2 of {} is no CSV"),
@@ -76,7 +79,9 @@ def test_a_field_that_is_not_there() -> None:
     record = Record({"txt": "a", "label": None}, "line 7 of x.csv")
     with pytest.raises(DataError, match=r"line 7 of x.csv: there is 'txt', 'label'; expected 'te"):
         record.text("text")
-    with pytest.raises(DataError, match="expected 'label' or 'answer'"):
+    with pytest.raises(DataError, match="expected 'text' or 'answer'"):
+        record.field("text", "answer")
+    with pytest.raises(DataError, match=r"line 7 of x.csv: 'label' is empty; expected a value"):
         record.field("label", "answer")
     with pytest.raises(DataError, match="txt is an int; expected a list"):
         Record({"txt": 3}, "x").listed("txt")

@@ -99,8 +99,17 @@ def test_what_labels_of_texts_are() -> None:
     assert (many.labels, many.problem_type) == (("a", "c"), "multi_label_classification")
     with pytest.raises(DataError, match="all labels are 'a'; expected two classes or more"):
         head("a", "a")
-    with pytest.raises(DataError, match="row 1: a label is a list"):
-        head([1], [2])
+    for labels, told in (
+        (["b", "a", [1]], "row 3: a label is a list; expected a name or a whole number"),
+        (["b", ""], "row 2: a label is empty"),
+        (["b", "a", None], "row 3: 'label' is empty; expected a value"),
+    ):
+        with pytest.raises(DataError, match=told):
+            head(*labels)
+    with pytest.raises(DataError, match="row 2: a label is a dict"):
+        head(["a"], [{}], name="labels")
+    with pytest.raises(DataError, match="no record has a label"):
+        head([], [], name="labels")
 
 
 def test_texts_are_cut_and_never_empty() -> None:
@@ -317,8 +326,14 @@ def test_ways_to_say_which_is_right(said: dict[str, Any]) -> None:
 
 def test_choices_that_are_none() -> None:
     task = made("multiple-choice", [])
-    assert "expected two or more" in fault(task, question="x", choices=["a"], label=0)
-    assert "expected two or more" in fault(task, question="x", choices=["a", 2], label=0)
+    for choices, told in (
+        (["a"], "there is one choice; expected two or more"),
+        ([], "there are no choices; expected two or more"),
+        (["a", 2], "one of choices is an int; expected a text"),
+        ({"text": "a"}, "the text of choices is a str; expected a list"),
+        (None, "'choices' is empty"),
+    ):
+        assert told in fault(task, question="x", choices=choices, label=0)
     assert "none of the 2 choices" in fault(task, question="x", choices=["a", "b"], label=2)
 
 
