@@ -108,7 +108,7 @@ def quantized(
         if not np.isfinite(found).all():
             raise WeightsError(
                 f"{name!r} has numbers up to {np.abs(rows).max():.3g}, too large for scales of "
-                f"{rounding.scale_dtype}; choose --scale-dtype float32"
+                f"{rounding.scale_dtype}; `tfx quantize` can keep scales in float32"
             )
         scales[part] = found[..., 0]
         q[part] = (numbers if rounding.bits == 8 else packed(numbers)).reshape(len(rows), -1)

@@ -76,7 +76,7 @@ def storage_from(data: Any, origin: str) -> Storage:
     if method != METHOD["quant_method"]:
         raise CheckpointError(
             f"{where}: the weights were quantized by {quoted(str(method))}, which tfx does not "
-            "read; take those they were made from, and --quantize"
+            "read; take those they were made from, and quantize them"
         )
     rules: dict[str, Callable[[Any], bool]] = {
         "scheme": lambda x: x in SCHEMES,

@@ -126,8 +126,9 @@ def _made(folder: Path) -> bool:
     return True
 
 
-def newest_run(model: str) -> Path:
-    """The latest run folder of a model under `runs/` that holds a checkpoint.
+def newest_run(model: str, instead: str = "name a run's folder with --weights") -> Path:
+    """The latest run folder of a model under `runs/` that holds a checkpoint; the error says what
+    can be done `instead`.
 
     Raises:
         CheckpointError: there is none.
@@ -138,6 +139,5 @@ def newest_run(model: str) -> Path:
         if newest_in(run):
             return run
     raise CheckpointError(
-        f"no trained {model} in {RUNS}/; "
-        f"train one with: tfx train {model}, or name a run's folder with --weights"
+        f"no trained {model} in {RUNS}/; train one with: tfx train {model}, or {instead}"
     )

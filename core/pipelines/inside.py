@@ -17,6 +17,7 @@ from tfx.core.backend import HostArray
 from tfx.core.errors import ShapeError, UsageError
 from tfx.core.generation import CausalModel
 from tfx.core.padding import padded_right
+from tfx.core.pipelines.prompts import NO_TEXTS
 
 if TYPE_CHECKING:
     from tfx.core.explanation import Explanation
@@ -122,8 +123,6 @@ class Inside:
     head_importance: Callable[[Sequence[Any]], HostArray] | None = None
     explain: Explain | None = None
 
-
-NO_TEXTS = "there are no texts; expected at least one"
 
 # ---- texts as arrays -----------------------------------------------------------------------------
 

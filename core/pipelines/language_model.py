@@ -26,7 +26,8 @@ from tfx.core.generation import (
     stream,
 )
 from tfx.core.pipelines.inside import Thetas
-from tfx.core.pipelines.loaded_model import LoadedModel, Prompt, about, is_prompt, quiet, several
+from tfx.core.pipelines.loaded_model import LoadedModel, quiet
+from tfx.core.pipelines.prompts import Prompt, about, is_prompt, several
 from tfx.core.wording import kind_of, meant, quoted
 
 Request: TypeAlias = tuple[list[int], GenerationOptions]
@@ -165,9 +166,10 @@ class LanguageModel(LoadedModel):
         for number, text in enumerate(given):
             with about(number, len(given), "text"):
                 found.append(self._logits(text))
-        if isinstance(texts, np.ndarray) and texts.ndim == 2:
-            return np.stack(found)
-        return found[0] if one else found
+        if one:
+            return found[0]
+        rows = hasattr(texts, "__array__") and isinstance(given[0], np.ndarray)
+        return np.stack(found) if rows else found
 
     # ---- what pipelines are made of ----
 

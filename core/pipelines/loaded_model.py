@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tfx.core.arguments import checked_call, is_text, is_whole, path_of, whole, wholes
+from tfx.core.arguments import checked_call, is_whole, path_of, whole, wholes
 from tfx.core.backend import Backend, HostArray
-from tfx.core.errors import TfxError, UsageError
+from tfx.core.errors import UsageError
 from tfx.core.generation import CausalModel
 from tfx.core.pipelines.inside import (
-    NO_TEXTS,
     Heads,
     Output,
     Thetas,
@@ -25,13 +23,11 @@ from tfx.core.pipelines.inside import (
     sizes_of_groups,
 )
 from tfx.core.pipelines.loadable import Codec, Loaded
+from tfx.core.pipelines.prompts import Prompt, about, is_empty, is_prompt, records, several
 from tfx.core.wording import in_brief, kind_of
 
 if TYPE_CHECKING:
     from tfx.core.explanation import Explanation
-
-Prompt: TypeAlias = str | Sequence[int]
-"""A text, or its token ids."""
 
 quiet = np.errstate(all="ignore")
 """NumPy would warn of overflows on stderr; what comes of them is found out and is an error."""
@@ -103,7 +99,7 @@ class LoadedModel:
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """The ids of a prompt; for an empty text, the token that begins texts."""
         if not isinstance(prompt, str):
-            if not (_is_empty(prompt) or is_prompt(prompt)):
+            if not (is_empty(prompt) or is_prompt(prompt)):
                 raise UsageError(f"expected a text or its token ids, not {in_brief(prompt)}")
             return [int(token) for token in prompt]
         if prompt:
@@ -192,7 +188,7 @@ class LoadedModel:
         """
         importance = self._able("weigh its heads", self.parts.inside.head_importance)
         if self.parts.head is not None:
-            return importance(_records(texts))
+            return importance(records(texts))
         _, given = several(texts)
         rows = []
         for number, text in enumerate(given):
@@ -245,7 +241,7 @@ class LoadedModel:
         if one:
             return joined(self._rows(texts), 1)
         for number, text in enumerate(texts):
-            if _is_empty(text) and text != "":
+            if is_empty(text) and text != "":
                 raise UsageError(f"text {number} is empty; expected at least one token")
         alone = {is_prompt(text) for text in texts}
         if alone == {True}:
@@ -290,67 +286,3 @@ def _are_heads(given: object) -> bool:
         is_whole(layer) and isinstance(heads, Collection) and all(map(is_whole, heads))
         for layer, heads in given.items()
     )
-
-
-def _records(given: Any) -> list[Mapping[str, Any]]:
-    """A labelled record, or several, in a list."""
-    listed = [given] if isinstance(given, Mapping) or not isinstance(given, Iterable) else [*given]
-    if wrong := [x for x in listed if not isinstance(x, Mapping)]:
-        raise UsageError(
-            f"expected labelled records, as the model was trained with, not {kind_of(wrong[0])}"
-        )
-    if not listed:
-        raise UsageError("there are no records; expected at least one")
-    return listed
-
-
-def _is_empty(given: object) -> bool:
-    return isinstance(given, Sequence | np.ndarray) and not len(given)
-
-
-def several(texts: Any) -> tuple[bool, list[Any]]:
-    """Whether it is one prompt; and it in a list, or those that it is a list of.
-
-    Raises:
-        UsageError: it is neither, or has none.
-    """
-    if is_prompt(texts):
-        return True, [texts]
-    if not len(texts):
-        raise UsageError(NO_TEXTS)
-    return False, list(texts)
-
-
-def is_prompt(given: object) -> bool:
-    """Whether it is one prompt: a text, or whole numbers.
-
-    >>> is_prompt("a"), is_prompt([1, 2]), is_prompt(["a", "b"]), is_prompt([[1], [2]])
-    (True, True, False, False)
-    """
-    if isinstance(given, str):
-        return True
-    if isinstance(given, np.ndarray):
-        return given.ndim == 1 and given.dtype.kind in "iu"
-    if is_text(given):
-        raise UsageError(f"expected a text, not bytes; decode them: {in_brief(given)}")
-    if not isinstance(given, Sequence):
-        raise UsageError(f"expected a text, token ids, or a list of these, not {kind_of(given)}")
-    return bool(given) and all(map(is_whole, given))
-
-
-@contextmanager
-def about(number: int, count: int, what: str) -> Iterator[None]:
-    """Errors say which of several inputs they are about.
-
-    >>> with about(2, 5, "prompt"):
-    ...     raise UsageError("empty")
-    Traceback (most recent call last):
-    ...
-    tfx.core.errors.UsageError: prompt 2: empty
-    """
-    try:
-        yield
-    except TfxError as fault:
-        where = f"the {what}" if count == 1 else f"{what} {number}"
-        kind = UsageError if isinstance(fault, UsageError) else type(fault)
-        raise kind(f"{where}: {fault}") from None

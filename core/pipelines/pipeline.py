@@ -18,8 +18,9 @@ from tfx.core.errors import UsageError
 from tfx.core.padding import padded_right
 from tfx.core.pipelines.language_model import LanguageModel
 from tfx.core.pipelines.loadable import FEATURES, Head
-from tfx.core.pipelines.loaded_model import about, quiet
+from tfx.core.pipelines.loaded_model import quiet
 from tfx.core.pipelines.loading import load
+from tfx.core.pipelines.prompts import about
 from tfx.core.tensor import Tensor
 from tfx.core.wording import kind_of, meant, quoted
 

@@ -29,7 +29,7 @@ def load(preset: Preset, settings: LoadSettings, backend: Backend, note: Note) -
     Raises:
         TfxError: the weights or the settings will not do.
     """
-    path = find_weights(preset, settings.weights, note, "name_or_path")
+    path = find_weights(preset, settings.weights, note, "load a folder: tfx.load('DIR')")
     if settings.task not in (None, FEATURES, *TASKS):
         known = ", ".join([*TASKS, FEATURES])
         raise UsageError(f"task {settings.task!r}: {preset.name} has {known}")
@@ -61,7 +61,9 @@ def _language_model(
 ) -> Held:
     storage, dtype = Storage.asked(settings), _dtype(settings, backend)
     kv_dtype = kv_dtype_from(settings, dtype, backend)
-    model = LanguageModel.of(language_model_in(found, note), backend, note, dtype, storage)
+    model = LanguageModel.of(
+        language_model_in(found, note, "task={!r}"), backend, note, dtype, storage
+    )
     model = replace(model, kv_dtype=kv_dtype).under(settings.theta)
     return Held(path, model, note, storage)
 

@@ -47,11 +47,14 @@ PRESETS = {
 
 
 def find_weights(
-    preset: Preset, asked: Path | None, note: Callable[[str], None], flag: str = "--weights"
+    preset: Preset,
+    asked: Path | None,
+    note: Callable[[str], None],
+    instead: str = "give a folder with --weights DIR",
 ) -> Path:
-    """The folder or file of the weights: what was asked for by `flag`, a path, a preset's name or a
+    """The folder or file of the weights: what was asked for, a path, a preset's name or a
     repository on the Hub, else the preset's own. What begins with a folder that is here is a path,
-    though it lead nowhere.
+    though it lead nowhere. Errors say what can be done `instead`.
 
     Raises:
         HubError: a repository that cannot be had; says what to do instead.
@@ -64,7 +67,6 @@ def find_weights(
         return asked
     from tfx.core.hub import is_repo_id, snapshot  # imported for those who have nothing here
 
-    instead = f"give a folder with {flag} DIR"
     if asked is None:
         try:
             return snapshot(str(preset.source), note)

@@ -125,8 +125,8 @@ def headed_in(saved: SavedCheckpoint, note: Note) -> Pretrained:
     return _understood(_found_in(saved), note)
 
 
-def language_model_in(found: Pretrained, note: Note) -> Pretrained:
-    """The same without a head for something else.
+def language_model_in(found: Pretrained, note: Note, asked: str = "--task {}") -> Pretrained:
+    """The same without a head for something else; `asked` is how that would be asked for.
 
     Raises:
         UsageError: it has no language model's.
@@ -139,7 +139,7 @@ def language_model_in(found: Pretrained, note: Note) -> Pretrained:
             f"{where} has a head for {task} and is no language model; `tfx run`, `eval` and "
             f"`train` take it with --task {task}"
         )
-    note(f"{where}: its head for {task} is left out; --task {task} uses it")
+    note(f"{where}: its head for {task} is left out; {asked.format(task)} uses it")
     tensors = {name: found.tensors[name] for name in found.config.shapes()}
     return replace(found, tensors=tensors, head=None)
 

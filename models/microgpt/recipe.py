@@ -175,7 +175,8 @@ class MicroGPT:
     @_quiet
     def load(self, settings: LoadSettings, backend: Backend, note: Callable[[str], None]) -> Loaded:
         """The model of a checkpoint for Python code."""
-        return loading.loaded(settings, _load(settings.weights, note), backend)
+        saved = _load(settings.weights, note, "load a run's folder: tfx.load('DIR')")
+        return loading.loaded(settings, saved, backend)
 
     def example(
         self,
@@ -251,8 +252,8 @@ def _print_samples(
     return names
 
 
-def _load(weights: Path | None, note: Callable[[str], None]) -> SavedCheckpoint:
-    saved = load_checkpoint(weights or newest_run(NAME), NAME)
+def _load(weights: Path | None, note: Callable[[str], None], *instead: str) -> SavedCheckpoint:
+    saved = load_checkpoint(weights or newest_run(NAME, *instead), NAME)
     if weights is None:
         note(f"weights: {saved.path}")
     return saved

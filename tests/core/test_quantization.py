@@ -165,7 +165,7 @@ def test_scales_that_are_too_large(bits: Any) -> None:
     x[3, 4] = 1e8
     assert np.isfinite(rounded(x, bits).array).all()
     with pytest.raises(
-        WeightsError, match=r"up to 1e\+08, too large for scales of float16; choose"
+        WeightsError, match=r"up to 1e\+08, too large for scales of float16; `tfx quantize` can"
     ):
         rounded(x, bits, scales=DType.float16)
 

@@ -397,6 +397,26 @@ def test_heads_are_steered_and_pruned(
         model.explain("a")
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ([], "there are no records; expected at least one"),
+        ("the king", "expected labelled records, as the model was trained with, not a str"),
+        (5, "expected labelled records, .*, not an int"),
+        ([{"text": "a", "label": 0}, "b"], "expected labelled records, .*, not a str"),
+        ([[1, 2]], "expected labelled records, .*, not a list"),
+        ([{"label": 0}], "record 0: there is 'label'; expected 'text'"),
+        ([{"text": "a", "label": 0}, {"text": "b"}], "record 1: there is 'text'; expected 'label'"),
+        ([{"text": "a", "label": 7}], "record 0: the label '7' is none of the model's"),
+        ({"text": 5, "label": 0}, "record 0: text is an int; expected a text"),
+    ],
+)
+def test_importance_is_not_that_of_other_records(folders: Any, given: Any, told: str) -> None:
+    folder, task = folders(TASKS["text-classification"]), "text-classification"
+    with pytest.raises(TfxError, match=f"^{told}"):
+        tfx.load(folder, backend="numpy", task=task).head_importance(given)
+
+
 @QUICK
 def test_importance_to_labels(folders: Any, backend: Backend) -> None:
     folder, task = folders(TASKS["text-classification"]), "text-classification"
@@ -464,5 +484,5 @@ def test_a_head_beside_the_language_model_is_left_out_and_named(
     folders: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = tfx.load(folders("GPT2DoubleHeadsModel"), backend="numpy")
-    assert "its head for multiple-choice is left out" in caplog.text
+    assert "head for multiple-choice is left out; task='multiple-choice' uses it" in caplog.text
     assert model("a").mc_logits is None

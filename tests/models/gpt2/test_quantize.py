@@ -368,7 +368,7 @@ def test_a_damaged_folder(folder: Path, tmp_path: Path) -> None:
     config = json.loads((out / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "gptq"}
     (out / "config.json").write_text(json.dumps(config))
-    refused(CheckpointError, load, "quantized by", "gptq", "--quantize")
+    refused(CheckpointError, load, "quantized by", "gptq", "quantize them")
     del config["quantization_config"]
     (out / "config.json").write_text(json.dumps(config))
     refused(WeightsError, load, "missing", "unexpected")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import tfx
-from tfx.core.errors import NonFiniteError, ShapeError, TfxError, UsageError
+from tfx.core.errors import NonFiniteError, ShapeError, TfxError
 from tfx.core.pipelines.language_model import LanguageModel
 
 Call = Callable[[LanguageModel], Any]
@@ -21,7 +22,7 @@ def model() -> LanguageModel:
 
 
 def refusal(call: Callable[[], Any]) -> str:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(TfxError) as caught:
         call()
     told = str(caught.value)
     assert "\n" not in told and "--" not in told
@@ -98,6 +99,7 @@ READS: tuple[Callable[[LanguageModel, Any], Any], ...] = (
         ([b"abc"], "expected a text, not bytes"),
         ([True, False], "expected a text"),
         ([1.5, 2.5], "expected a text"),
+        (np.array(3), "expected"),
         ({"text": "a"}, "expected a text, token ids, or a list of these, not a dict"),
         (None, "expected a text, token ids, or a list of these, not None"),
     ],
@@ -148,3 +150,28 @@ def test_pipelines_refuse_at_once_what_is_no_text(model: LanguageModel, given: A
     ask = tfx.pipeline("text-generation", model, max_new_tokens=1)
     assert refusal(lambda: ask(given)).startswith("expected a text, a list of texts")
     assert ask([]) == []  # as in transformers
+
+
+def test_what_cannot_be_had_is_loaded_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said as in Python, where the command line would name a flag."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("gpt2-xl", "microgpt"):
+        with pytest.raises(TfxError, match=r"tfx\.load\('DIR'\)") as caught:
+            tfx.load(name, backend="numpy")
+        assert "--" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_arrays_of_ids_are_texts_wherever_texts_are_read(model: LanguageModel) -> None:
+    ids = np.array([[5, 6, 7], [8, 9, 10]])
+    several = model.logits([ids[0], ids[1, :2]])
+    assert [x.shape for x in several] == [(3, 768), (2, 768)]
+    wrapped = type("Ids", (), {"__array__": lambda self, *_, **__: ids})()
+    for given in (ids, wrapped):
+        found = [text.token_ids for text in model.generate(given, max_new_tokens=2)]
+        assert found == [x.token_ids for x in model.generate(ids.tolist(), max_new_tokens=2)]
+        np.testing.assert_allclose(model.logits(given), model(given).logits, rtol=1e-4, atol=1e-4)
