@@ -188,7 +188,7 @@ BAD_LINES = {
     "column 15",
     '{"prompt": "a"}\n\n{"prompt": "b"}\n': "line 2 of in.jsonl is blank; expected a JSON object",
     '{"prompt": "a", "prompt": "b"}': "line 1 of in.jsonl: the key 'prompt' comes twice in one",
-    "1" * 5000: "line 1 of in.jsonl: Exceeds the limit",
+    "1" * 5000: "is too large; expected at most 1.8e308",
     '["a"]': "line 1 of in.jsonl is a list; expected an object",
     '{"promt": "a"}': "line 1 of in.jsonl has the key 'promt'; expected prompt or prompt_token_ids",
     "{}": "line 1 of in.jsonl has neither of prompt and prompt_token_ids; expected one of them",
