@@ -47,6 +47,7 @@ class TextGeneration(Pipeline):
         for name in ("return_full_text", "truncation"):
             one_of(name, mine[name], (True, False))
         choice = self.model.choice(rest, mine["seed"], mine["theta"], mine["head_mask"])
+        self.model.writing(choice)  # which refuses a theta or a head mask that will not do
         return _Chosen(choice, mine["return_full_text"], mine["truncation"])
 
     def _check(self) -> None:

@@ -132,7 +132,7 @@ class LanguageModel(LoadedModel):
             raise UsageError(f"num_samples {chosen.num_samples}: one text is streamed at a time")
         decode = self.codec.decode
         with np.errstate(all="ignore"):
-            tokens = stream(self._writing(choice), [ids], chosen, decode)
+            tokens = stream(self.writing(choice), [ids], chosen, decode)
         growing = Growing(decode, chosen.stop)
 
         def pieces() -> Iterator[str]:
@@ -230,12 +230,16 @@ class LanguageModel(LoadedModel):
         for options, places in alike.items():
             ids = [requests[place][0] for place in places]
             seeds = [requests[place][1].seed for place in places]
-            texts = generate(self._writing(choice), ids, options, decode, seeds=seeds)
+            texts = generate(self.writing(choice), ids, options, decode, seeds=seeds)
             found |= zip(places, texts, strict=True)
         return [found[place] for place in range(len(requests))]
 
-    def _writing(self, choice: Choice) -> CausalModel:
-        """What goes on from one batch of texts."""
+    def writing(self, choice: Choice) -> CausalModel:
+        """What goes on from one batch of texts.
+
+        Raises:
+            TfxError: theta or the head mask will not do.
+        """
         model = self.causal
         theta, head_mask = choice.theta, choice.head_mask
         if theta is None and head_mask is None:

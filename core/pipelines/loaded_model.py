@@ -93,8 +93,14 @@ class LoadedModel:
         return [int(token) for token in self.codec.encode(text)]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids."""
-        return self.codec.decode(wholes("ids", ids.tolist() if hasattr(ids, "tolist") else ids))
+        """The text of token ids.
+
+        Raises:
+            UsageError: they are none, or the weights came without a tokenizer.
+        """
+        most = None if self.parts.causal is None else self.parts.causal.vocab_size - 1
+        plain = ids.tolist() if hasattr(ids, "tolist") else ids
+        return self.codec.decode(wholes("ids", plain, most))
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """The ids of a prompt; for an empty text, the token that begins texts."""

@@ -163,8 +163,9 @@ def _dots(
     for last in range(whole, count):
         one = code.value(f"load {scalar}, ptr {code.at(left, str(last), size)}, align {size}")
         for n, column in enumerate(columns):
-            other = code.value(f"load {scalar}, ptr {code.at(column, str(last), size)}, align {size}")
-            totals[n] = code.value(
-                f"fadd {scalar} {totals[n]}, {code.value(f'fmul {scalar} {one}, {other}')}"
+            other = code.value(
+                f"load {scalar}, ptr {code.at(column, str(last), size)}, align {size}"
             )
+            both = code.value(f"fmul {scalar} {one}, {other}")
+            totals[n] = code.value(f"fadd {scalar} {totals[n]}, {both}")
     return totals

@@ -67,7 +67,8 @@ def test_arguments_that_there_are_not(model: LanguageModel, call: Call, told: st
         (lambda m: m.explain("a", layers=[0.5]), "layers [0.5]: expected a list of whole"),
         (lambda m: m.decode(5), "ids 5: expected a list of whole numbers"),
         (lambda m: m.decode([True]), "ids [True]: expected a list of whole numbers"),
-        (lambda m: m.decode([-1]), "ids -1: expected a whole number from 0 up"),
+        (lambda m: m.decode([768]), "ids 768: expected a whole number from 0 to 767"),
+        (lambda m: m.decode([-1]), "ids -1: expected a whole number from 0 to 767"),
         (lambda m: m.save(5), "folder 5: expected a path"),
         (lambda m: m.save(""), "folder '': expected a path"),
         (lambda m: load(backend=5), "backend 5: expected a name, as 'numpy'"),
@@ -125,6 +126,7 @@ def test_heads_are_weighed_by_texts_that_the_model_can_read(model: LanguageModel
         lambda m, theta: m.generate("a", theta=theta),
         lambda m, theta: m.generate("a", theta=lambda step: theta),
         lambda m, theta: m.explain("a", theta=theta),
+        lambda m, theta: tfx.pipeline("text-generation", m, theta=theta),
     ],
 )
 def test_theta_is_a_finite_number_from_0_up(model: LanguageModel, call: Callable[..., Any]) -> None:
