@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+
 from tfx.core import host_memory
 from tfx.core.backend import Array, Backend, Fused, HostArray
 
@@ -33,6 +35,11 @@ def put_row(rows: HostArray, index: HostArray, slab: HostArray) -> None:
     """Write the one row of `slab` at a 0-d index: a call of its own, for who carries out calls in
     another way to know."""
     rows[index] = slab[0]
+
+
+def maximum(x: HostArray, y: HostArray, out: HostArray) -> None:
+    """`np.maximum`, which alone does not take `out` by position."""
+    np.maximum(x, y, out=out)
 
 
 class Workspace(Protocol):

@@ -16,7 +16,7 @@ from tfx.core.backend import Backend
 from tfx.core.capture.memory import owner
 from tfx.core.dtypes import DType
 from tfx.core.kernel_calls import HOST
-from tfx.core.planning import Call, PrimitivePlan, Workspace, put_row
+from tfx.core.planning import Call, PrimitivePlan, Workspace, maximum, put_row
 
 Planned = tuple[Array, Sequence[Call]] | None
 
@@ -33,10 +33,6 @@ def _elementwise(ufunc: Callable[..., Any], dtype: Any = None) -> PrimitivePlan:
         return out, [(ufunc, (*arrays, out))]
 
     return plan
-
-
-def _maximum(x: Array, y: Array, out: Array) -> None:
-    np.maximum(x, y, out=out)  # which alone does not take it by position
 
 
 def _weak_as_arrays(args: Sequence[Any]) -> list[Array]:
@@ -197,7 +193,7 @@ PLANS: dict[str, PrimitivePlan] = {
     "mul": _elementwise(np.multiply),
     "div": _elementwise(np.true_divide),
     "pow": _pow,
-    "maximum": _elementwise(_maximum),
+    "maximum": _elementwise(maximum),
     "less": _elementwise(np.less, np.dtype(bool)),
     "equal": _elementwise(np.equal, np.dtype(bool)),
     "where": _where,

@@ -20,6 +20,10 @@ TYPES = {
 """What LLVM calls the numbers of an array in memory."""
 
 
+REGISTER = 64
+"""Bytes that are worked on at a time, which the compiler cuts into what the processor has."""
+
+
 class Code:
     """A function of a table of addresses, written line by line.
 
@@ -88,6 +92,14 @@ class Code:
         offset = index if stride == 1 else self.value(f"mul i64 {index}, {stride}")
         return self.value(f"getelementptr i8, ptr {pointer}, i64 {offset}")
 
+    def load(self, kind: str, place: str, align: int) -> str:
+        """What lies at a pointer."""
+        return self.value(f"load {kind}, ptr {place}, align {align}")
+
+    def store(self, kind: str, value: str, place: str, align: int) -> None:
+        """Write to a pointer."""
+        self.line(f"store {kind} {value}, ptr {place}, align {align}")
+
     @contextmanager
     def loop(self, start: int, stop: int, step: int = 1) -> Iterator[str]:
         """The index, from `start` on, below `stop`; there is at least one."""
@@ -139,14 +151,49 @@ class Code:
         return f"{outside}\ndefine void @{name}(ptr %table) {{\n{body}\n}}\n"
 
 
+def lanes_of(scalar: str, lanes: int) -> str:
+    """The kind of so many numbers side by side; of one, its own."""
+    return scalar if lanes == 1 else f"<{lanes} x {scalar}>"
+
+
+def splat(code: Code, value: str, scalar: str, lanes: int) -> str:
+    """One number in every lane."""
+    if lanes == 1:
+        return value
+    kind = lanes_of(scalar, lanes)
+    first = code.value(f"insertelement {kind} poison, {scalar} {value}, i64 0")
+    mask = f"<{lanes} x i32> zeroinitializer"
+    return code.value(f"shufflevector {kind} {first}, {kind} poison, {mask}")
+
+
+def intrinsic(code: Code, name: str, scalar: str, lanes: int, *values: str) -> str:
+    """What a function of LLVM's own gives, lane by lane."""
+    kind, bits = lanes_of(scalar, lanes), {"float": 32, "double": 64}[scalar]
+    full = f"llvm.{name}.{f'v{lanes}' if lanes > 1 else ''}f{bits}"
+    code.declare(full, f"declare {kind} @{full}({', '.join([kind] * len(values))})")
+    return code.value(f"call {kind} @{full}({', '.join(f'{kind} {x}' for x in values)})")
+
+
+def added(code: Code, value: str, scalar: str, lanes: int) -> str:
+    """The sum over the lanes of a register."""
+    if lanes == 1:
+        return value
+    kind, bits = lanes_of(scalar, lanes), {"float": 32, "double": 64}[scalar]
+    name = f"llvm.vector.reduce.fadd.v{lanes}f{bits}"
+    code.declare(name, f"declare {scalar} @{name}({scalar}, {kind})")
+    zero = number(0, scalar)
+    return code.value(f"call reassoc {scalar} @{name}({scalar} {zero}, {kind} {value})")
+
+
 def overlap(x: Array, y: Array) -> bool:
     """Whether two arrays may have memory in common."""
     return bool(np.may_share_memory(x, y))
 
 
-def same_place(x: Array, y: Array) -> bool:
-    """Whether the numbers of two arrays of one shape are the same ones in memory."""
-    return (x.ctypes.data, x.strides, x.dtype) == (y.ctypes.data, y.strides, y.dtype)
+def place_of(x: Array) -> tuple[Any, ...]:
+    """What two arrays of one shape have in common if their numbers are the same ones in memory."""
+    strides = tuple(0 if n == 1 else step for n, step in zip(x.shape, x.strides, strict=True))
+    return x.ctypes.data, strides, x.dtype
 
 
 def beside(x: Array) -> bool:

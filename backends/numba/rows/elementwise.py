@@ -9,10 +9,19 @@ from typing import Any
 import numpy as np
 
 from tfx.backends.numba.compiling import Array
-from tfx.backends.numba.rows.code import TYPES, Code, number, overlap, same_place
-
-REGISTER = 64
-"""Bytes that are worked on at a time, which compilers cut into what the processor has."""
+from tfx.backends.numba.rows.code import (
+    REGISTER,
+    TYPES,
+    Code,
+    added,
+    intrinsic,
+    lanes_of,
+    number,
+    overlap,
+    place_of,
+    splat,
+)
+from tfx.core.planning import maximum
 
 
 @dataclass
@@ -84,7 +93,7 @@ def step_of(function: Callable[..., Any], args: Sequence[Any]) -> Step | None:
     return found if _is_sound(found) else None
 
 
-_OPERATIONS = {
+_OPERATIONS: dict[str, str] = {
     "add": "add",
     "subtract": "sub",
     "multiply": "mul",
@@ -92,21 +101,27 @@ _OPERATIONS = {
     "divide": "div",
     "negative": "neg",
     "sqrt": "sqrt",
+    "maximum": "maximum",
     "equal": "equal",
     "less": "less",
 }
 
 
 def _operation(function: Any, args: Sequence[Any]) -> Step | None:
-    if not isinstance(function, np.ufunc) or function.__name__ not in _OPERATIONS:
+    known = function is maximum or isinstance(function, np.ufunc)
+    if not known or function.__name__ not in _OPERATIONS:
         return None
-    if len(args) != function.nargs or not all(isinstance(x, np.ndarray) for x in args):
+    if len(args) != getattr(function, "nargs", 3) or not all(_is_array(x) for x in args):
         return None
     *inputs, out = args
     if any(x.dtype != inputs[0].dtype for x in inputs):
         return None
     seen = [np.broadcast_to(x, out.shape) for x in inputs]
     return Step(_OPERATIONS[function.__name__], out, seen)
+
+
+def _is_array(x: Any) -> bool:
+    return isinstance(x, np.ndarray)
 
 
 def _copy(args: Sequence[Any]) -> Step | None:
@@ -127,12 +142,12 @@ def _is_sound(step: Step) -> bool:
         return out.kind == "b" and kinds <= {"f", "i"}
     if step.args[0].dtype != out:
         return False
-    return kinds == {"f"} or (kinds == {"i"} and step.operation in ("add", "sub", "mul"))
+    return kinds == {"f"} or (kinds == {"i"} and step.operation in ("add", "sub", "mul", "maximum"))
 
 
 def _apart(x: Array, y: Array) -> bool:
     """Whether writing to one leaves the other alone, or changes it at the same index only."""
-    return same_place(x, y) or not overlap(x, y)
+    return place_of(x) == place_of(y) or not overlap(x, y)
 
 
 def _merged(steps: Sequence[Step]) -> tuple[tuple[int, ...], list[list[tuple[int, ...]]]]:
@@ -222,54 +237,35 @@ def _write_lanes(
     for step, some, here in zip(steps, strides, places, strict=True):
         values = []
         for x, stride, place in zip(step.arrays()[1:], some[1:], here[1:], strict=True):
-            key = _key(x)
+            key = place_of(x)
             if key not in known:
                 known[key] = _loaded(code, x, stride[0] if stride else 0, place, lanes)
             values.append(known[key])
         mask = values.pop() if step.mask is not None else None
         result = _computed(code, step, values, lanes)
         if mask is not None:
-            kind = _kind(TYPES[step.out.dtype], lanes)
+            kind = lanes_of(TYPES[step.out.dtype], lanes)
             is_bool = step.out.dtype.kind == "b"
-            kind = _kind("i1", lanes) if is_bool else kind
+            kind = lanes_of("i1", lanes) if is_bool else kind
             old = _loaded(code, step.out, step.out.itemsize, here[0], lanes)
-            chosen = _kind("i1", lanes)
+            chosen = lanes_of("i1", lanes)
             result = code.value(f"select {chosen} {mask}, {kind} {result}, {kind} {old}")
         _store(code, step.out, here[0], result, lanes)
         known = {key: x for key, x in known.items() if key[0] != step.out.ctypes.data}
-        known[_key(step.out)] = result
-
-
-def _key(x: Array) -> Any:
-    return x.ctypes.data, x.strides, x.dtype
-
-
-def _kind(scalar: str, lanes: int) -> str:
-    return scalar if lanes == 1 else f"<{lanes} x {scalar}>"
-
-
-def splat(code: Code, value: str, scalar: str, lanes: int) -> str:
-    """One number in every lane."""
-    if lanes == 1:
-        return value
-    kind = _kind(scalar, lanes)
-    first = code.value(f"insertelement {kind} poison, {scalar} {value}, i64 0")
-    return code.value(
-        f"shufflevector {kind} {first}, {kind} poison, <{lanes} x i32> zeroinitializer"
-    )
+        known[place_of(step.out)] = result
 
 
 def _loaded(code: Code, x: Array, stride: int, place: str, lanes: int) -> str:
     """Numbers from memory; truth values as bits."""
     scalar = TYPES[x.dtype]
     if stride == 0 and lanes > 1:
-        value = code.value(f"load {scalar}, ptr {place}, align {x.itemsize}")
+        value = code.load(scalar, place, x.itemsize)
         value = splat(code, value, scalar, lanes)
     else:
-        value = code.value(f"load {_kind(scalar, lanes)}, ptr {place}, align {x.itemsize}")
+        value = code.load(lanes_of(scalar, lanes), place, x.itemsize)
     if x.dtype.kind == "b":
         return code.value(
-            f"icmp ne {_kind(scalar, lanes)} {value}, zeroinitializer"
+            f"icmp ne {lanes_of(scalar, lanes)} {value}, zeroinitializer"
             if lanes > 1
             else f"icmp ne i8 {value}, 0"
         )
@@ -277,15 +273,15 @@ def _loaded(code: Code, x: Array, stride: int, place: str, lanes: int) -> str:
 
 
 def _store(code: Code, x: Array, place: str, value: str, lanes: int) -> None:
-    kind = _kind(TYPES[x.dtype], lanes)
+    kind = lanes_of(TYPES[x.dtype], lanes)
     if x.dtype.kind == "b":
-        value = code.value(f"zext {_kind('i1', lanes)} {value} to {kind}")
-    code.line(f"store {kind} {value}, ptr {place}, align {x.itemsize}")
+        value = code.value(f"zext {lanes_of('i1', lanes)} {value} to {kind}")
+    code.store(kind, value, place, x.itemsize)
 
 
 def _computed(code: Code, step: Step, values: Sequence[str], lanes: int) -> str:
     dtype = step.args[0].dtype
-    kind = _kind(TYPES[dtype], lanes)
+    kind = lanes_of(TYPES[dtype], lanes)
     whole = dtype.kind == "i"
     operation = step.operation
     if operation == "copy":
@@ -293,10 +289,16 @@ def _computed(code: Code, step: Step, values: Sequence[str], lanes: int) -> str:
     if operation == "neg":
         return code.value(f"fneg {kind} {values[0]}")
     if operation == "sqrt":
-        suffix = f"v{lanes}" if lanes > 1 else ""
-        name = f"llvm.sqrt.{suffix}f{8 * dtype.itemsize}"
-        code.declare(name, f"declare {kind} @{name}({kind})")
-        return code.value(f"call {kind} @{name}({kind} {values[0]})")
+        return intrinsic(code, "sqrt", TYPES[dtype], lanes, values[0])
+    if operation == "maximum":
+        x, y = values
+        more = f"icmp sge {kind} {x}, {y}" if whole else f"fcmp oge {kind} {x}, {y}"
+        chosen = code.value(more)
+        bits = lanes_of("i1", lanes)
+        if not whole:  # as NumPy does, which gives the first NaN
+            unknown = code.value(f"fcmp uno {kind} {x}, {x}")
+            chosen = code.value(f"or {bits} {chosen}, {unknown}")
+        return code.value(f"select {bits} {chosen}, {kind} {x}, {kind} {y}")
     if operation in ("equal", "less"):
         how = {"equal": ("eq", "oeq"), "less": ("slt", "olt")}[operation][not whole]
         return code.value(f"{'icmp' if whole else 'fcmp'} {how} {kind} {values[0]}, {values[1]}")
@@ -309,8 +311,8 @@ def _converted(
 ) -> str:
     if source == target:
         return value
-    before = _kind("i1" if source.kind == "b" else TYPES[source], lanes)
-    after = _kind(TYPES[target], lanes)
+    before = lanes_of("i1" if source.kind == "b" else TYPES[source], lanes)
+    after = lanes_of(TYPES[target], lanes)
     if source.kind == "b":
         how = "uitofp" if target.kind == "f" else "zext"
     elif source.kind == "i":
@@ -329,20 +331,11 @@ def _write_sum(code: Code, x: Array, out: Array) -> None:
     if whole:
         with code.summing(0, whole, lanes, [kind], ["zeroinitializer"]) as (i, sums, found):
             some = code.at(place, i, x.itemsize)
-            line = code.value(f"load {kind}, ptr {some}, align {x.itemsize}")
+            line = code.load(kind, some, x.itemsize)
             found.append(code.value(f"fadd {kind} {sums[0]}, {line}"))
         total = added(code, found[0], scalar, lanes)
     for last in range(whole, x.size):
         some = code.at(place, str(last), x.itemsize)
-        one = code.value(f"load {scalar}, ptr {some}, align {x.itemsize}")
+        one = code.load(scalar, some, x.itemsize)
         total = code.value(f"fadd {scalar} {total}, {one}")
-    code.line(f"store {scalar} {total}, ptr {code.place(out)}, align {x.itemsize}")
-
-
-def added(code: Code, lanes_of: str, scalar: str, lanes: int) -> str:
-    """The sum over the lanes of a register."""
-    kind, bits = f"<{lanes} x {scalar}>", {"float": 32, "double": 64}[scalar]
-    name = f"llvm.vector.reduce.fadd.v{lanes}f{bits}"
-    code.declare(name, f"declare {scalar} @{name}({scalar}, {kind})")
-    zero = number(0, scalar)
-    return code.value(f"call reassoc {scalar} @{name}({scalar} {zero}, {kind} {lanes_of})")
+    code.store(scalar, total, code.place(out), x.itemsize)

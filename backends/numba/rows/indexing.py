@@ -44,7 +44,7 @@ def _write(code: Code, copy: Step, which: int, rows: Array, index: Array) -> Non
 
 def _row(code: Code, rows: Array, index: Array) -> str:
     kind = TYPES[index.dtype]
-    found = code.value(f"load {kind}, ptr {code.place(index)}, align {index.itemsize}")
+    found = code.load(kind, code.place(index), index.itemsize)
     if kind != "i64":
         found = code.value(f"sext {kind} {found} to i64")
     for bound, name in (("0", "smax"), (code.given(len(rows) - 1), "smin")):

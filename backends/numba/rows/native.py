@@ -45,6 +45,8 @@ def compiled(text: str, name: str) -> Callable[[ctypes.c_void_p], None]:
 def _machine() -> tuple[Any, str]:
     """What compiles for this processor, and how it is told from others. One for each engine, which
     takes it over."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
     processor = llvm.get_host_cpu_name()
     features = llvm.get_host_cpu_features().flatten()
     # Loops, registers and tiles are in the text: what LLVM could do beyond that takes as long

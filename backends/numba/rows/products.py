@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from tfx.backends.numba.compiling import Array
-from tfx.backends.numba.rows.code import TYPES, Code, beside, number, overlap
-from tfx.backends.numba.rows.elementwise import REGISTER, added, splat
+from tfx.backends.numba.rows.code import (
+    REGISTER,
+    TYPES,
+    Code,
+    added,
+    beside,
+    intrinsic,
+    lanes_of,
+    number,
+    overlap,
+    splat,
+)
 
 SMALL = 1 << 17
 """Multiplications up to which a product is worth no call of its own."""
@@ -48,11 +58,9 @@ def _write_turned(code: Code, w: Array, place: str) -> str:
         source = code.at(place, j, w.strides[1])
         target = code.at(room, j, w.itemsize)
         with code.loop(0, rows) as k:
-            value = code.value(
-                f"load {scalar}, ptr {code.at(source, k, w.strides[0])}, align {w.itemsize}"
-            )
+            value = code.load(scalar, code.at(source, k, w.strides[0]), w.itemsize)
             to = code.at(target, k, columns * w.itemsize)
-            code.line(f"store {scalar} {value}, ptr {to}, align {w.itemsize}")
+            code.store(scalar, value, to, w.itemsize)
     return room
 
 
@@ -98,26 +106,18 @@ def _write_tile(
     right: str,
 ) -> None:
     scalar, size = TYPES[out.dtype], out.itemsize
-    kind = f"<{width} x {scalar}>"
-    multiply = f"llvm.fmuladd.v{width}f{8 * size}"
-    code.declare(multiply, f"declare {kind} @{multiply}({kind}, {kind}, {kind})")
+    kind = lanes_of(scalar, width)
     zeros = ["zeroinitializer"] * height
     with code.summing(0, x.shape[1], 1, [kind] * height, zeros) as (k, sums, found):
-        line = code.value(f"load {kind}, ptr {code.at(right, k, stride)}, align {size}")
+        line = code.load(kind, code.at(right, k, stride), size)
         column = code.at(left, k, x.strides[1])
         for i in range(height):
             one = code.at(column, str(i), x.strides[0])
-            factor = splat(
-                code, code.value(f"load {scalar}, ptr {one}, align {size}"), scalar, width
-            )
-            found.append(
-                code.value(
-                    f"call {kind} @{multiply}({kind} {factor}, {kind} {line}, {kind} {sums[i]})"
-                )
-            )
+            factor = splat(code, code.load(scalar, one, size), scalar, width)
+            found.append(intrinsic(code, "fmuladd", scalar, width, factor, line, sums[i]))
     for i in range(height):
         target = code.at(to, str(i), out.strides[0])
-        code.line(f"store {kind} {found[i]}, ptr {target}, align {size}")
+        code.store(kind, found[i], target, size)
 
 
 def _write_dots(code: Code, out: Array, x: Array, w: Array, to: str, left: str, right: str) -> None:
@@ -125,7 +125,7 @@ def _write_dots(code: Code, out: Array, x: Array, w: Array, to: str, left: str, 
     four columns at a time."""
     scalar, size = TYPES[out.dtype], out.itemsize
     lanes = REGISTER // size
-    kind = f"<{lanes} x {scalar}>"
+    kind = lanes_of(scalar, lanes)
     for i in range(len(x)):
         x_i, out_i = code.at(left, str(i), x.strides[0]), code.at(to, str(i), out.strides[0])
         for start, stop, some in _cuts(w.shape[1], [4]):
@@ -137,7 +137,7 @@ def _write_dots(code: Code, out: Array, x: Array, w: Array, to: str, left: str, 
                 target = code.at(out_i, j, size)
                 for n, total in enumerate(_dots(code, x, columns, x_i, kind, scalar, lanes)):
                     place = code.at(target, str(n), size)
-                    code.line(f"store {scalar} {total}, ptr {place}, align {size}")
+                    code.store(scalar, total, place, size)
 
 
 def _dots(
@@ -147,25 +147,17 @@ def _dots(
     whole = count - count % lanes
     totals = [number(0, scalar)] * len(columns)
     if whole:
-        multiply = f"llvm.fmuladd.v{lanes}f{8 * size}"
-        code.declare(multiply, f"declare {kind} @{multiply}({kind}, {kind}, {kind})")
         zeros = ["zeroinitializer"] * len(columns)
         with code.summing(0, whole, lanes, [kind] * len(columns), zeros) as (k, sums, found):
-            some = code.value(f"load {kind}, ptr {code.at(left, k, size)}, align {size}")
+            some = code.load(kind, code.at(left, k, size), size)
             for n, column in enumerate(columns):
-                line = code.value(f"load {kind}, ptr {code.at(column, k, size)}, align {size}")
-                found.append(
-                    code.value(
-                        f"call {kind} @{multiply}({kind} {some}, {kind} {line}, {kind} {sums[n]})"
-                    )
-                )
-        totals = [added(code, x, scalar, lanes) for x in found]
+                line = code.load(kind, code.at(column, k, size), size)
+                found.append(intrinsic(code, "fmuladd", scalar, lanes, some, line, sums[n]))
+        totals = [added(code, total, scalar, lanes) for total in found]
     for last in range(whole, count):
-        one = code.value(f"load {scalar}, ptr {code.at(left, str(last), size)}, align {size}")
+        one = code.load(scalar, code.at(left, str(last), size), size)
         for n, column in enumerate(columns):
-            other = code.value(
-                f"load {scalar}, ptr {code.at(column, str(last), size)}, align {size}"
-            )
+            other = code.load(scalar, code.at(column, str(last), size), size)
             both = code.value(f"fmul {scalar} {one}, {other}")
             totals[n] = code.value(f"fadd {scalar} {totals[n]}, {both}")
     return totals
