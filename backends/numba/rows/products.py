@@ -19,7 +19,10 @@ from tfx.backends.numba.rows.code import (
 SMALL = 1 << 17
 """Multiplications up to which a product is worth no call of its own."""
 
-_ROWS = 4  # of a tile; its columns are two registers
+_ROWS = 4  # of a tile
+
+_SUMS = 8  # registers of a tile: as many as keep a processor busy, which begins the next sum while
+# the last ones are on their way
 
 
 def is_small_product(out: Array, x: Array, w: Array) -> bool:
@@ -31,10 +34,20 @@ def is_small_product(out: Array, x: Array, w: Array) -> bool:
         and out.dtype in TYPES
         and 0 < x.shape[0] * x.shape[1] * w.shape[1] <= SMALL
         and beside(out)
-        and (beside(w) or len(x) >= _ROWS or (w.strides[0] == w.itemsize and beside(x)))
+        and (beside(w) or _is_worth_turning(x, w) or _is_few_dots(x, w))
         and not overlap(out, x)
         and not overlap(out, w)
     )
+
+
+def _is_worth_turning(x: Array, w: Array) -> bool:
+    """Whether so many rows make up for a copy of the columns."""
+    return len(x) >= 16 or (len(x) >= _ROWS and w.size <= 1024)
+
+
+def _is_few_dots(x: Array, w: Array) -> bool:
+    """Whether columns lie side by side, as those of `w.T` do, and meet few rows."""
+    return len(x) < _ROWS and w.strides[0] == w.itemsize and beside(x)
 
 
 def write_product(code: Code, out: Array, x: Array, w: Array) -> None:
@@ -43,7 +56,7 @@ def write_product(code: Code, out: Array, x: Array, w: Array) -> None:
     places = code.place(out), code.place(x), code.place(w)
     if beside(w):
         _write_tiles(code, out, x, w, *places, w.strides[0])
-    elif len(x) < _ROWS:
+    elif _is_few_dots(x, w):
         _write_dots(code, out, x, w, *places)
     else:
         room = _write_turned(code, w, places[2])
@@ -70,11 +83,11 @@ def _write_tiles(
     """Tile by tile: all that is left over at the edges is smaller tiles."""
     rows, columns = out.shape
     lanes = REGISTER // out.itemsize
-    wide = 2 * lanes
     for first, last, height in _cuts(rows, [_ROWS]):
         with code.loop(first, last, height) as i:
             out_i, x_i = code.at(to, i, out.strides[0]), code.at(left, i, x.strides[0])
-            for start, stop, width in _cuts(columns, [wide, lanes]):
+            sizes = [lanes * n for n in (8, 4, 2, 1) if n * height <= _SUMS]
+            for start, stop, width in _cuts(columns, sizes):
                 with code.loop(start, stop, width) as j:
                     tile = code.at(out_i, j, out.itemsize), x_i, code.at(right, j, out.itemsize)
                     _write_tile(code, out, x, height, width, stride, *tile)
