@@ -16,7 +16,7 @@ class TextReporter:
 
     def __init__(self) -> None:
         self._progress: Bar | Lines | None = None
-        self._reached = ""
+        self._reached: tuple[int, int, float] | None = None
         self._in_line = False
 
     def __enter__(self) -> Self:
@@ -45,7 +45,7 @@ class TextReporter:
         if self._progress is None:
             self._progress = (Bar if is_terminal(sys.stderr) else Lines)(step, total)
         self._progress.update(step, loss, seconds)
-        self._reached = step_line(step, total, loss)
+        self._reached = step, total, loss
 
     def progress_done(self, *, is_result: bool = True) -> None:
         if self._progress is None:
@@ -53,8 +53,8 @@ class TextReporter:
         self._progress.close()
         seen = isinstance(self._progress, Bar) and is_terminal(sys.stdout)
         self._progress = None
-        if is_result and not seen:
-            self.result(self._reached)
+        if is_result and not seen and self._reached:
+            self.result(step_line(*self._reached))
 
     def _aside(self) -> AbstractContextManager[None]:
         return nullcontext() if self._progress is None else self._progress.aside()

@@ -85,8 +85,11 @@ class Metrics:
     def add(self, *, step: int, loss: float, **values: float) -> None:
         """Note a step; `flush` writes it."""
         self.last_loss = loss
-        with self._refusals():
-            self._file.write(json.dumps({"step": step, "loss": loss, **values}).encode() + b"\n")
+        line = json.dumps({"step": step, "loss": loss, **values}).encode() + b"\n"
+        try:  # every step comes here, and a context costs as much as writing
+            self._file.write(line)
+        except OSError as error:
+            raise self._refusal(error) from error
 
     def flush(self) -> None:
         with self._refusals():
@@ -104,7 +107,10 @@ class Metrics:
         try:
             yield
         except OSError as error:
-            raise CheckpointError(f"cannot write {shown(self.path)}: {reason(error)}") from error
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: OSError) -> CheckpointError:
+        return CheckpointError(f"cannot write {shown(self.path)}: {reason(error)}")
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
