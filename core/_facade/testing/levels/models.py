@@ -66,10 +66,12 @@ def _reference() -> Backend:
     return StrictBackend()
 
 
-def example_of(model: str, B: Backend, dtype: DType = DType.float32) -> Example:
-    """A small piece of a model's work on a backend."""
+def example_of(
+    model: str, B: Backend, dtype: DType = DType.float32, prompt: str | None = None
+) -> Example:
+    """A small piece of a model's work on a backend, on a text of its own or this one."""
     recipe: Any = _recipe(model)
-    example: Example = recipe.example(CompareSettings(dtype=dtype), B)
+    example: Example = recipe.example(CompareSettings(dtype=dtype, prompt=prompt), B)
     return example
 
 
