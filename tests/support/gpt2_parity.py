@@ -59,10 +59,13 @@ class Reference:
     Args:
         length: of the texts that are read whole.
         prompt: length of the one that is gone on from.
+        new: how many tokens go on from it.
         options: of transformers' configuration; small sizes by default.
     """
 
-    def __init__(self, length: int = 40, prompt: int = 4, seed: int = 1, **options: Any) -> None:
+    def __init__(
+        self, length: int = 40, prompt: int = 4, new: int = NEW, seed: int = 1, **options: Any
+    ) -> None:
         self.model = transformers_gpt2(transformers, seed, **options)
         enliven(self.model)
         given = self.model.config
@@ -70,6 +73,7 @@ class Reference:
         shape = 2, min(length, self.config.n_positions)
         self.ids = np.random.default_rng(seed).integers(0, self.config.vocab_size, shape)
         self.prompt: list[int] = self.ids[0, :prompt].tolist()
+        self.new = new
         self.texts: list[list[int]] = [self.ids[0, :4].tolist(), [7], self.ids[1, :6].tolist()]
 
     def on(self, backend: Backend, dtype: DType = DType.float32) -> LanguageModel:
@@ -93,7 +97,7 @@ class Reference:
     @cached_property
     def greedy(self) -> Continuation:
         """The prompt's; a text that repeats itself, or that rounding could change, is no test."""
-        found = self._continuation(self.prompt, NEW)
+        found = self._continuation(self.prompt, self.new)
         assert len(set(found.ids)) >= len(found.ids) * 30 // 200
         assert min(found.gaps) >= NEAR
         return found
@@ -196,9 +200,9 @@ def check_padded_logits(reference: Reference, model: LanguageModel) -> None:
             assert_near(found[row, places[row]], reference.logits(text), LOGITS, what)
 
 
-def check_greedy(reference: Reference, model: LanguageModel, count: int = NEW) -> None:
-    """The prompt's continuation, token by token through the cache."""
-    count = reference.room(count, reference.prompt)
+def check_greedy(reference: Reference, model: LanguageModel, count: int | None = None) -> None:
+    """The prompt's continuation, token by token through the cache; the first `count`, or all."""
+    count = reference.room(reference.new if count is None else count, reference.prompt)
     [[found]] = generate(model, [reference.prompt], GenerationOptions(max_new_tokens=count))
     _assert_same(found.token_ids, reference.greedy)
 

@@ -79,10 +79,10 @@ def calm() -> Iterator[None]:
 @pytest.mark.parametrize(
     "chosen",
     [
-        {"max_new_tokens": 16},
-        {"max_new_tokens": 16, "repetition_penalty": 1.3},
-        {"max_new_tokens": 16, **DRAWN},
-        {"max_new_tokens": 12, "eos_ids": (4,), "min_new_tokens": 9, "num_samples": 3, **DRAWN},
+        {"max_new_tokens": 10},
+        {"max_new_tokens": 10, "repetition_penalty": 1.3},
+        {"max_new_tokens": 10, **DRAWN},
+        {"max_new_tokens": 10, "eos_ids": (4,), "min_new_tokens": 7, "num_samples": 2, **DRAWN},
     ],
     ids=str,
 )

@@ -55,8 +55,11 @@ def golden(folder: Path) -> dict[str, HostArray]:
 
 
 def test_every_input_is_sorted(sorter: LanguageModel) -> None:
+    """Every seventh where a device may be a simulated one."""
     inputs = [list(digits) for digits in product(range(3), repeat=6)]
     assert len(inputs) == 729
+    if sorter.backend.name == "cupy":
+        inputs = inputs[::7]
     found = generate(sorter, inputs, GenerationOptions(max_new_tokens=6))
     assert [text.token_ids for [text] in found] == [sorted(digits) for digits in inputs]
 

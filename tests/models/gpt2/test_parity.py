@@ -71,7 +71,8 @@ def test_ten_tokens_through_the_cache(reference: Reference, backend: Backend) ->
 
 @pytest.mark.parametrize("backend", [*QUICK, *SLOW], indirect=True)
 def test_200_tokens_through_the_cache(reference: Reference, backend: Backend) -> None:
-    check_greedy(reference, reference.on(backend))
+    """Fewer where every call is checked, which takes its time."""
+    check_greedy(reference, reference.on(backend), count=60 if backend.name == "strict" else 200)
 
 
 @pytest.mark.parametrize("check", [check_batch, check_beams])
