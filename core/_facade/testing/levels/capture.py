@@ -24,8 +24,8 @@ from tfx.testing.nearness import Mismatch
 CHECKS = Checks(Level.BEHAVIOUR)
 
 STEPS = 3
-TEXT = "emma"
-"""Of few tokens: that longer ones are read rightly, and learned from, is for the level below."""
+TEXT = "themoonrising"
+"""Short: that longer ones are read rightly, and learned from, is for the level below."""
 TRACE = 1e-3
 """How far losses may part in a few steps of float32, in each of which the last error grows."""
 
