@@ -310,6 +310,16 @@ def _kept(dispatcher: Any, signature: tuple[types.Type, ...]) -> Any | None:
 
 
 @cache
+def code_folder() -> Path:
+    """Where Numba keeps what it compiles of these functions: NUMBA_CACHE_DIR, or beside the source
+    files if it may write there."""
+
+    def anything() -> None: ...
+
+    return Path(numba.njit(cache=True)(anything)._cache.cache_path)
+
+
+@cache
 def _made_of() -> str:
     """When the files of this package last changed, and what compiles them for which processor."""
     files = [path.stat() for path in sorted(Path(__file__).parent.glob("*.py"))]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("numba")
@@ -34,17 +34,17 @@ FLOATS = st.sampled_from([np.float32, np.float64])
 BINARY = [np.add, np.subtract, np.multiply, np.true_divide, np.less, np.equal, maximum]
 UNARY = [np.negative, np.sqrt]
 
-few = settings(max_examples=60, deadline=None)
+few = settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def own_folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is compiled here is not kept among the user's."""
-    import numba
-
-    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(tmp_path_factory.mktemp("rows"))
-    yield
-    numba.config.CACHE_DIR = before
+    monkeypatch.setattr(native, "code_folder", lambda: tmp_path)
 
 
 def numbers(shape: tuple[int, ...], dtype: Any, seed: int = 0) -> Any:
@@ -225,9 +225,6 @@ def test_calls_that_are_not_known_stay_where_they_were() -> None:
 def test_code_is_kept_and_read_only_where_it_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import numba
-
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     x = np.arange(5.0)
     calls: list[Call] = [(np.negative, (x, x)), (np.add, (x, x, x)), (np.negative, (x, x))]
     for _ in range(2):

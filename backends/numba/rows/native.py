@@ -1,4 +1,4 @@
-"""Machine code of LLVM text, kept on disk as Numba keeps that of its kernels."""
+"""Machine code of LLVM text, kept on disk beside that of Numba's kernels."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
-import numba
 
-from tfx.core.data import data_dir
+from tfx.backends.numba.compiling import code_folder
 from tfx.core.files import make_folder, replace_file
 
 KEPT = 512
@@ -31,7 +30,7 @@ def compiled(text: str, name: str) -> Callable[[ctypes.c_void_p], None]:
     by several threads at once: Python's lock is not held meanwhile."""
     machine, known_as = _machine()
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
-    path = _folder() / f"{hashlib.sha256((known_as + text).encode()).hexdigest()}.row"
+    path = code_folder() / f"{hashlib.sha256((known_as + text).encode()).hexdigest()}.row"
     code = _read(path)
     if code is None:
         code = machine.emit_object(llvm.parse_assembly(text))
@@ -55,10 +54,6 @@ def _machine() -> tuple[Any, str]:
         cpu=processor, features=features, opt=1, jit=True
     )
     return machine, f"{llvm.llvm_version_info} {machine.triple} {processor} {features}\n"
-
-
-def _folder() -> Path:
-    return Path(numba.config.CACHE_DIR or data_dir() / "numba")
 
 
 def _read(path: Path) -> bytes | None:
