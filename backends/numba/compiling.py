@@ -35,6 +35,9 @@ Row = Array
 Rows = Array
 """Real numbers (rows, n): those of a row lie side by side, rows anywhere."""
 
+Matrix = Array
+"""Real numbers (rows, n), anywhere."""
+
 Heads = Array
 """Real numbers (texts, heads, positions, n), those along the last axis side by side."""
 
@@ -65,6 +68,7 @@ Count = int
 _TYPES: dict[str, Callable[[types.Type, types.Type], types.Type]] = {
     "Row": lambda real, ids: types.Array(real, 1, "C"),
     "Rows": lambda real, ids: types.Array(real, 2, "A"),
+    "Matrix": lambda real, ids: types.Array(real, 2, "A"),
     "Heads": lambda real, ids: types.Array(real, 4, "A"),
     "Mask": lambda real, ids: types.Array(types.boolean, 4, "A"),
     "Factors": lambda real, ids: types.Array(real, 4, "A"),

@@ -12,6 +12,7 @@ from tfx.backends.numba.arrays import constant, flat, parts, result, rows_of
 from tfx.backends.numba.compiling import Array, Compiled, Count, Row, Rows, shared
 from tfx.backends.numba.rows.row import planned
 from tfx.backends.numba.skinny import skinny
+from tfx.backends.numba.small import small
 from tfx.core.backend import Backend
 from tfx.core.kernel_calls import HOST
 from tfx.core.planning import Call, Workspace
@@ -107,15 +108,17 @@ def _sum_rows(total: Row, sums: Rows, x: Rows) -> None:
 # ---- linear: residual + activation(x w + b) -----------------------------------------------------
 
 
-def product(x: Array, w: Array, out: Array) -> Call:
-    """The call for a product of matrices, into `out`."""
+def product(x: Array, w: Array, out: Array, space: Workspace) -> list[Call]:
+    """The calls for a product of matrices, into `out`."""
+    if (calls := small(x, w, out, space)) is not None:
+        return calls
     if (call := skinny(x, w, out)) is not None:
-        return call
+        return [call]
     if not out.flags.c_contiguous:
-        return np.matmul, (x, w, out)
+        return [(np.matmul, (x, w, out))]
     if len(x) == 1:  # one row is read faster as a vector
-        return np.dot, (x[0], w, out[0])
-    return np.dot, (x, w, out)
+        return [(np.dot, (x[0], w, out[0]))]
+    return [(np.dot, (x, w, out))]
 
 
 def _plan_linear(
@@ -135,7 +138,7 @@ def _plan_linear(
     rows = rows_of(x, space, calls)
     out = result(space, (*x.shape[:-1], outputs), x.dtype)
     before = None if activation is None else space.saved((len(rows), outputs), x.dtype)
-    calls.append(product(rows, weights, out.target if before is None else before))
+    calls += product(rows, weights, out.target if before is None else before, space)
     more = out.target if residual is None else rows_of(residual, space, calls)
     rest = _bias(b, outputs, x, space, calls), more, residual is not None
     size = out.target.size
@@ -176,9 +179,9 @@ def _plan_linear_vjp(
             calls.append((back, (g_before, total, sums, g_rows, before, bias)))
             g_rows = g_before
     g_x, g_w = result(space, x.shape, x.dtype, 0), result(space, w.shape, w.dtype, 1)
-    calls.append(product(g_rows, w if outputs_first else w.T, g_x.target))
+    calls += product(g_rows, w if outputs_first else w.T, g_x.target, space)
     pair = (g_rows, rows) if outputs_first else (rows, g_rows)
-    calls.append(product(pair[0].T, pair[1], g_w.target))
+    calls += product(pair[0].T, pair[1], g_w.target, space)
     calls += [*g_x.last_calls(), *g_w.last_calls()]
     return (g_x.array, g_w.array, g_b, None if residual is None else g), calls
 

@@ -71,7 +71,7 @@ def by_numpy(calls: Sequence[Call]) -> None:
         function(*args)
 
 
-def check(calls: Sequence[Call], arrays: Sequence[Any], together: bool = True, **how: Any) -> None:
+def check(calls: Sequence[Call], arrays: Sequence[Any], together: bool = True) -> None:
     """Both ways from the same numbers; `together`: whether all are to be one function."""
     before = [x.copy() for x in arrays]
     with np.errstate(all="ignore"):
@@ -85,10 +85,7 @@ def check(calls: Sequence[Call], arrays: Sequence[Any], together: bool = True, *
     with np.errstate(all="ignore"):
         by_numpy(row)
     for x, right in zip(arrays, expected, strict=True):
-        if how:
-            np.testing.assert_allclose(x, right, **how)
-        else:
-            np.testing.assert_array_equal(x, right)
+        np.testing.assert_array_equal(x, right)
 
 
 @few
@@ -150,32 +147,8 @@ def test_arrays_that_overlap(data: Any) -> None:
     check(calls, [memory], together=False)
 
 
-@few
-@given(st.data())
-def test_products(data: Any) -> None:
-    draw = data.draw
-    dtype = draw(FLOATS)
-    rows, inner, columns = draw(SIZES), draw(SIZES), draw(SIZES)
-    x, w = laid_out(draw, (rows, inner), dtype), laid_out(draw, (inner, columns), dtype, 1)
-    outs = [np.zeros((rows, columns), dtype), np.zeros((rows, 2 * columns), dtype)[:, :columns]]
-    calls = [(np.matmul, (x, w, out)) for out in outs]
-    tolerance = 1e-5 if dtype is np.float32 else 1e-12
-    check(calls, outs, together=False, rtol=tolerance, atol=100 * tolerance)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("turned", [False, True])
-@pytest.mark.parametrize("rows", [1, 3, 4, 16])
-def test_products_of_these_kinds_are_joined(rows: int, turned: bool, dtype: Any) -> None:
-    x, w = numbers((rows, 19), dtype), numbers((27, 19) if turned else (19, 27), dtype)
-    w = w.T if turned else w
-    out, vector = np.zeros((rows, 27), dtype), np.zeros(27, dtype)
-    calls = [(np.dot, (x, w, out)), (np.dot, (x[0], w, vector))]
-    check(calls, [out, vector], rtol=1e-4 if dtype is np.float32 else 1e-12)
-
-
-def test_large_products_are_for_blas() -> None:
-    x, out = np.ones((64, 64)), np.ones((64, 64))
+def test_products_are_for_blas() -> None:
+    x, out = np.ones((8, 8)), np.ones((8, 8))
     calls: list[Call] = [(np.dot, (x, x, out)), (np.negative, (out, x)), (np.negative, (x, out))]
     assert joined(calls)[0][0] is np.dot
     assert len(joined(calls)) == 2
@@ -196,16 +169,6 @@ def test_rows_at_an_index(index: int, kind: Any) -> None:
 def test_an_index_outside_reads_the_last_row() -> None:
     rows, at, out = np.arange(6.0).reshape(3, 2), np.array(9), np.zeros(2)
     check([(np.take, (rows, at, 0, out, "clip")), (np.negative, (out, out))], [out])
-
-
-@pytest.mark.parametrize("count", [1, 7, 8, 100])
-def test_sums(count: int) -> None:
-    x, out, twice = numbers((count,), np.float64), np.zeros(()), np.zeros(())
-    calls: list[Call] = [
-        (np.add.reduce, (x, (0,), x.dtype, out, False)),
-        (np.add, (out, out, twice)),
-    ]
-    check(calls, [out, twice], rtol=1e-13)
 
 
 def test_calls_that_are_not_known_stay_where_they_were() -> None:
@@ -240,8 +203,9 @@ def test_code_is_kept_and_read_only_where_it_is_whole(
     assert len(list(tmp_path.glob("*.row"))) == 1
 
 
-def test_a_training_step_of_a_small_model_is_one_function() -> None:
-    """Kernels of Numba's among its calls, and all kinds of others."""
+def test_a_training_step_of_a_small_model_is_a_few_functions() -> None:
+    """Kernels of Numba's among its calls, and all kinds of others; a sum, and the first calls of
+    each program, stay apart. Replayed or not, the bits are the same."""
     backend = opened("numpy")
     rng = np.random.default_rng(0)
     weights = {name: rng.normal(size=(16, 16)) for name in "ab"}
@@ -264,6 +228,6 @@ def test_a_training_step_of_a_small_model_is_one_function() -> None:
     for _ in range(5):
         one, value, _ = replayed(one, x + 0, targets)
         other, expected, _ = step(other, x, targets)
-        assert value.item() == pytest.approx(expected.item(), rel=1e-12)
-    np.testing.assert_allclose(one.params.flat.numpy(), other.params.flat.numpy(), rtol=1e-10)
-    assert re.search(r"these \d+ calls are joined to 1$", replayed.explain())
+        assert value.item() == expected.item()
+    np.testing.assert_array_equal(one.params.flat.numpy(), other.params.flat.numpy())
+    assert re.search(r"these \d\d calls are joined to [1-5]$", replayed.explain())

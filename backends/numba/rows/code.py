@@ -32,13 +32,11 @@ class Code:
 
     Attributes:
         table: addresses, and the numbers that it is given beside them.
-        room: bytes that the function uses on the way; they lie where the table begins.
         declared: what the function calls of LLVM's own, and helpers of its module, by name.
     """
 
     def __init__(self) -> None:
-        self.table: list[int] = [0]
-        self.room = 0
+        self.table: list[int] = []
         self.declared: dict[str, str] = {}
         self._slots: dict[tuple[str, int], int] = {}
         self._lines: list[str] = ["entry:", "  %unused = alloca [8 x i64]"]
@@ -76,11 +74,6 @@ class Code:
         entry = self.value(f"getelementptr ptr, ptr %table, i64 {slot}")
         return self.value(f"load {kind}, ptr {entry}")
 
-    def scratch(self, count: int) -> str:
-        """A pointer to so many bytes, which the next who asks gets too."""
-        self.room = max(self.room, count)
-        return self.value("load ptr, ptr %table")
-
     def place(self, x: Array) -> str:
         """Where an array begins."""
         return self.address(x.ctypes.data)
@@ -101,39 +94,22 @@ class Code:
         self.line(f"store {kind} {value}, ptr {place}, align {align}")
 
     @contextmanager
-    def loop(self, start: int, stop: int, step: int = 1) -> Iterator[str]:
-        """The index, from `start` on, below `stop`; there is at least one."""
-        with self.summing(start, stop, step, [], []) as (index, _, _):
-            yield index
-
-    @contextmanager
-    def summing(
-        self, start: int, stop: int, step: int, kinds: list[str], begun: list[str]
-    ) -> Iterator[tuple[str, list[str], list[str]]]:
-        """A loop that carries values of the given kinds from turn to turn: the index, the values as
-        a turn finds them, and a list to be filled with what it leaves, which are those of the
-        whole loop in the end."""
+    def loop(self, stop: int, step: int = 1) -> Iterator[str]:
+        """The index, from 0 on, below `stop`; there is at least one."""
         head, done = f"b{self.name()[2:]}", f"b{self.name()[2:]}"
         index, following = self.name(), self.name()
-        carried, left = [self.name() for _ in kinds], [self.name() for _ in kinds]
         before = self._block
         self.line(f"br label %{head}")
         self._begin(head)
-        phis = len(self._lines)
-        found: list[str] = []
-        yield index, carried, found
+        first = len(self._lines)
+        yield index
         end = self._block
         self.line(f"{following} = add nsw nuw i64 {index}, {step}")
         more = self.value(f"icmp slt i64 {following}, {stop}")
         self.line(f"br i1 {more}, label %{head}, label %{done}")
-        inside = [f"  {index} = phi i64 [ {start}, %{before} ], [ {following}, %{end} ]"]
-        for kind, name, first, last in zip(kinds, carried, begun, found, strict=True):
-            inside.append(f"  {name} = phi {kind} [ {first}, %{before} ], [ {last}, %{end} ]")
-        self._lines[phis:phis] = inside
+        phi = f"  {index} = phi i64 [ 0, %{before} ], [ {following}, %{end} ]"
+        self._lines.insert(first, phi)
         self._begin(done)
-        for kind, name, last in zip(kinds, left, found, strict=True):
-            self.line(f"{name} = phi {kind} [ {last}, %{end} ]")
-        found[:] = left
 
     def _begin(self, block: str) -> None:
         self._lines.append(f"{block}:")
@@ -174,17 +150,6 @@ def intrinsic(code: Code, name: str, scalar: str, lanes: int, *values: str) -> s
     return code.value(f"call {kind} @{full}({', '.join(f'{kind} {x}' for x in values)})")
 
 
-def added(code: Code, value: str, scalar: str, lanes: int) -> str:
-    """The sum over the lanes of a register."""
-    if lanes == 1:
-        return value
-    kind, bits = lanes_of(scalar, lanes), {"float": 32, "double": 64}[scalar]
-    name = f"llvm.vector.reduce.fadd.v{lanes}f{bits}"
-    code.declare(name, f"declare {scalar} @{name}({scalar}, {kind})")
-    zero = number(0, scalar)
-    return code.value(f"call reassoc {scalar} @{name}({scalar} {zero}, {kind} {value})")
-
-
 def overlap(x: Array, y: Array) -> bool:
     """Whether two arrays may have memory in common."""
     return bool(np.may_share_memory(x, y))
@@ -194,11 +159,6 @@ def place_of(x: Array) -> tuple[Any, ...]:
     """What two arrays of one shape have in common if their numbers are the same ones in memory."""
     strides = tuple(0 if n == 1 else step for n, step in zip(x.shape, x.strides, strict=True))
     return x.ctypes.data, strides, x.dtype
-
-
-def beside(x: Array) -> bool:
-    """Whether the numbers along the last axis lie side by side."""
-    return x.shape[-1] == 1 or x.strides[-1] == x.itemsize
 
 
 def number(value: Any, kind: str) -> str:

@@ -13,10 +13,8 @@ from tfx.backends.numba.rows.code import (
     REGISTER,
     TYPES,
     Code,
-    added,
     intrinsic,
     lanes_of,
-    number,
     overlap,
     place_of,
     splat,
@@ -68,17 +66,6 @@ class Chain:
         return all(_apart(x, y) for x in written for y in step.arrays()) and all(
             _apart(x, step.out) for x in read
         )
-
-
-def sum_of(function: Callable[..., Any], args: Sequence[Any]) -> Callable[[Code], None] | None:
-    """How to write `np.add.reduce` of all numbers of an array that lie side by side; else None."""
-    if function != np.add.reduce:
-        return None
-    x, axis, dtype, out, _ = args
-    whole = len(axis) == x.ndim and out.size == 1 and x.flags.c_contiguous
-    if not whole or not x.size or x.dtype.kind != "f" or {x.dtype, out.dtype} - {dtype}:
-        return None
-    return None if x.dtype not in TYPES else lambda code: _write_sum(code, x, out)
 
 
 def step_of(function: Callable[..., Any], args: Sequence[Any]) -> Step | None:
@@ -191,7 +178,7 @@ def _write_axes(
     places: list[list[str]],
 ) -> None:
     if len(shape) > 1:
-        with code.loop(0, shape[0]) as i:
+        with code.loop(shape[0]) as i:
             inner = _moved(code, places, strides, i)
             rest = [[x[1:] for x in some] for some in strides]
             _write_axes(code, steps, shape[1:], rest, inner)
@@ -206,7 +193,7 @@ def _write_axes(
     lanes = REGISTER // max(sizes) if regular else 1
     whole = count - count % lanes
     if whole:
-        with code.loop(0, whole, lanes) as i:
+        with code.loop(whole, lanes) as i:
             _write_lanes(code, steps, strides, _moved(code, places, strides, i), lanes)
     if whole < count and lanes > 1:
         here = _moved(code, places, strides, str(whole))
@@ -320,22 +307,3 @@ def _converted(
     else:
         how = ("fpext", "fptrunc")[target < source]
     return code.value(f"{how} {before} {value} to {after}")
-
-
-def _write_sum(code: Code, x: Array, out: Array) -> None:
-    """Sums of every so many numbers, and their sum."""
-    scalar, lanes = TYPES[x.dtype], REGISTER // x.itemsize
-    place, kind = code.place(x), f"<{lanes} x {TYPES[x.dtype]}>"
-    total = number(0, scalar)
-    whole = x.size - x.size % lanes
-    if whole:
-        with code.summing(0, whole, lanes, [kind], ["zeroinitializer"]) as (i, sums, found):
-            some = code.at(place, i, x.itemsize)
-            line = code.load(kind, some, x.itemsize)
-            found.append(code.value(f"fadd {kind} {sums[0]}, {line}"))
-        total = added(code, found[0], scalar, lanes)
-    for last in range(whole, x.size):
-        some = code.at(place, str(last), x.itemsize)
-        one = code.load(scalar, some, x.itemsize)
-        total = code.value(f"fadd {scalar} {total}, {one}")
-    code.store(scalar, total, code.place(out), x.itemsize)

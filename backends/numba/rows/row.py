@@ -1,8 +1,9 @@
 """Planned calls that follow each other as one native function.
 
 From Python, a call costs about a microsecond, which is more than most calls of a small model take.
-What is made one: kernels that Numba compiled, small products, elementwise calls of NumPy, and rows
-that are read or written at an index. Other calls stay as they are, between those that were joined.
+What is made one: kernels that Numba compiled, elementwise calls of NumPy, and rows that are read
+or written at an index. Each gives the bits that it gives by itself; calls of which that could not
+be said, BLAS's and NumPy's sums among them, stay as they are between those that were joined.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ import numpy as np
 
 from tfx.backends.numba.compiling import native_of
 from tfx.backends.numba.rows.code import Code
-from tfx.backends.numba.rows.elementwise import Chain, Step, step_of, sum_of, write_chain
+from tfx.backends.numba.rows.elementwise import Chain, Step, step_of, write_chain
 from tfx.backends.numba.rows.indexing import indexed
 from tfx.backends.numba.rows.kernels import write_kernel
 from tfx.backends.numba.rows.native import compiled
-from tfx.backends.numba.rows.products import is_small_product, write_product
 from tfx.core import planning
 from tfx.core.planning import Call
 
@@ -52,18 +52,7 @@ def _part(function: Callable[..., Any], args: tuple[Any, ...]) -> Writer | Step 
     native = native_of(function)
     if native is not None:
         return lambda code: write_kernel(code, native, args)
-    if function is np.dot or function is np.matmul:
-        x, w, out = _as_matrices(*args)
-        if is_small_product(out, x, w):
-            return lambda code: write_product(code, out, x, w)
-        return None
-    return indexed(function, args) or sum_of(function, args) or step_of(function, args)
-
-
-def _as_matrices(x: Any, w: Any, out: Any) -> Any:
-    if x.ndim == 1 and w.ndim == 2:
-        return x[None], w, out[None]
-    return x, w, out
+    return indexed(function, args) or step_of(function, args)
 
 
 def _function(run: Sequence[tuple[Call, Writer | Step]]) -> Call:
@@ -73,10 +62,8 @@ def _function(run: Sequence[tuple[Call, Writer | Step]]) -> Call:
             write_chain(code, part)
         else:
             part(code)
-    room = np.empty(code.room, np.uint8)
-    code.table[0] = room.ctypes.data
     table = np.array(code.table, np.uintp)
-    function = Row(compiled(code.text("row"), "row"), table, (room, run))
+    function = Row(compiled(code.text("row"), "row"), table, run)
     return function.call, ()
 
 

@@ -1,0 +1,144 @@
+"""Products of small matrices, whose sums stay in registers: a call of BLAS takes as long to prepare
+as they take, and cannot be joined with its neighbours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
+
+from tfx.backends.numba.arithmetic import row
+from tfx.backends.numba.compiling import Array, Compiled, Matrix, Rows, compiled
+from tfx.core.planning import Call, Workspace
+
+_SMALL = 1 << 16  # multiplications
+_TURNED = 16  # rows that make up for a copy of the other matrix, unless that is no larger than
+_TURNED_AT_ONCE = 1024  # numbers
+
+
+def _tile(height: int, width: int) -> Any:
+    """Writes out[i:i+height, j:j+width] of x @ w, where the numbers of a row of `w` lie side by
+    side, and those of `out`: a register of sums, or some, for each row."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def tile(typingctx: Any, out: Any, x: Any, w: Any, i: Any, j: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            to, left, right = (
+                make_array(kind)(context, builder, value)
+                for kind, value in zip(signature.args[:3], args[:3], strict=True)
+            )
+            real = context.get_value_type(out.dtype)
+            size = context.get_abi_sizeof(real)
+            several = ir.VectorType(real, width)
+            strides = [cgutils.unpack_tuple(builder, a.strides, 2) for a in (to, left, right)]
+            inner = cgutils.unpack_tuple(builder, left.shape, 2)[1]
+
+            def place(base: Any, kind: Any, *moves: tuple[Any, Any]) -> Any:
+                offset = ir.Constant(ir.IntType(64), 0)
+                for index, stride in moves:
+                    offset = builder.add(offset, builder.mul(index, stride))
+                return cgutils.pointer_add(builder, base, offset, kind.as_pointer())
+
+            bytes_ = ir.Constant(ir.IntType(64), size)
+            rows = [builder.add(args[3], ir.Constant(ir.IntType(64), r)) for r in range(height)]
+            zeros = ir.Constant(several, [0.0] * width)
+            sums = [cgutils.alloca_once_value(builder, zeros) for _ in rows]
+            kind = ir.FunctionType(several, [several] * 3)
+            name = f"llvm.fmuladd.v{width}f{8 * size}"
+            multiply_add = cgutils.get_or_insert_function(builder.module, kind, name)
+            with cgutils.for_range(builder, inner) as loop:
+                k = loop.index
+                source = place(right.data, several, (k, strides[2][0]), (args[4], bytes_))
+                line = builder.load(source, align=size)
+                for r, total in zip(rows, sums, strict=True):
+                    one = place(left.data, real, (r, strides[1][0]), (k, strides[1][1]))
+                    factor = _everywhere(builder, builder.load(one), several)
+                    value = builder.call(multiply_add, [factor, line, builder.load(total)])
+                    builder.store(value, total)
+            for r, total in zip(rows, sums, strict=True):
+                target = place(to.data, several, (r, strides[0][0]), (args[4], bytes_))
+                builder.store(builder.load(total), target, align=size)
+            return context.get_dummy_value()
+
+        return types.none(out, x, w, i, j), codegen
+
+    return tile
+
+
+def _everywhere(builder: Any, number: Any, several: Any) -> Any:
+    """A vector with one number in all places."""
+    none = ir.Constant(several, ir.Undefined)
+    one = builder.insert_element(none, number, ir.Constant(ir.IntType(32), 0))
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), several.count), [0] * several.count)
+    return builder.shuffle_vector(one, none, mask)
+
+
+def _product_by(lanes: int) -> Compiled:
+    """x @ w with so many numbers in a register; what is left over at the edges, one by one. A tile
+    has eight registers of sums: with fewer, each addition would wait for the one before it."""
+    wide, half, one = _tile(4, 2 * lanes), _tile(4, lanes), _tile(4, 1)
+    wide_row, row_of_lanes, single = _tile(1, 8 * lanes), _tile(1, lanes), _tile(1, 1)
+
+    @compiled
+    def product(out: Rows, x: Matrix, w: Rows) -> None:
+        count, columns = out.shape
+        by_fours = count - count % 4
+        for i in range(0, by_fours, 4):
+            j = 0
+            while j + 2 * lanes <= columns:
+                wide(out, x, w, i, j)
+                j += 2 * lanes
+            if j + lanes <= columns:
+                half(out, x, w, i, j)
+                j += lanes
+            while j < columns:
+                one(out, x, w, i, j)
+                j += 1
+        for i in range(by_fours, count):
+            j = 0
+            while j + 8 * lanes <= columns:
+                wide_row(out, x, w, i, j)
+                j += 8 * lanes
+            while j + lanes <= columns:
+                row_of_lanes(out, x, w, i, j)
+                j += lanes
+            while j < columns:
+                single(out, x, w, i, j)
+                j += 1
+
+    return product
+
+
+_PRODUCTS = {np.dtype(t): _product_by(64 // np.dtype(t).itemsize) for t in ("f4", "f8")}
+"""For registers of 64 bytes, which the compiler cuts into what the processor has."""
+
+
+@compiled
+def _turn(out: Rows, x: Rows) -> None:
+    """out = x.T"""
+    for i in range(x.shape[0]):
+        source = row(x, i)
+        for j in range(len(source)):
+            out[j, i] = source[j]
+
+
+def small(x: Array, w: Array, out: Array, space: Workspace) -> list[Call] | None:
+    """The calls for x @ w into `out`, where they are quicker than one of BLAS; else None."""
+    if not 0 < len(x) * w.size <= _SMALL or not _side_by_side(out):
+        return None
+    of, product = x.dtype, _PRODUCTS[x.dtype].of(x.dtype)
+    if _side_by_side(w):
+        return [(product, (out, x, w))]
+    worth = len(x) >= _TURNED or (len(x) >= 4 and w.size <= _TURNED_AT_ONCE)
+    if not worth or not _side_by_side(w.T):
+        return None
+    turned = space.scratch(w.shape, of)
+    return [(_turn.of(of), (turned, w.T)), (product, (out, x, turned))]
+
+
+def _side_by_side(x: Array) -> bool:
+    return x.strides[1] == x.itemsize or x.shape[1] == 1
