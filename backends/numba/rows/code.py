@@ -19,7 +19,6 @@ TYPES = {
 }
 """What LLVM calls the numbers of an array in memory."""
 
-
 REGISTER = 64
 """Bytes that are worked on at a time, which the compiler cuts into what the processor has."""
 
@@ -32,7 +31,7 @@ class Code:
 
     Attributes:
         table: addresses, and the numbers that it is given beside them.
-        declared: what the function calls of LLVM's own, and helpers of its module, by name.
+        declared: what the function calls of LLVM's own, by name.
     """
 
     def __init__(self) -> None:
@@ -115,10 +114,9 @@ class Code:
         self._lines.append(f"{block}:")
         self._block = block
 
-    def declare(self, name: str, text: str) -> str:
-        """What stands outside of the function, once."""
+    def declare(self, name: str, text: str) -> None:
+        """Say once how a function of LLVM's own is called."""
         self.declared.setdefault(name, text)
-        return name
 
     def text(self, name: str) -> str:
         """The module with the finished function."""

@@ -231,12 +231,8 @@ def _write_lanes(
         mask = values.pop() if step.mask is not None else None
         result = _computed(code, step, values, lanes)
         if mask is not None:
-            kind = lanes_of(TYPES[step.out.dtype], lanes)
-            is_bool = step.out.dtype.kind == "b"
-            kind = lanes_of("i1", lanes) if is_bool else kind
             old = _loaded(code, step.out, step.out.itemsize, here[0], lanes)
-            chosen = lanes_of("i1", lanes)
-            result = code.value(f"select {chosen} {mask}, {kind} {result}, {kind} {old}")
+            result = _chosen(code, mask, result, old, _register(step.out.dtype), lanes)
         _store(code, step.out, here[0], result, lanes)
         known = {key: x for key, x in known.items() if key[0] != step.out.ctypes.data}
         known[place_of(step.out)] = result
@@ -251,12 +247,19 @@ def _loaded(code: Code, x: Array, stride: int, place: str, lanes: int) -> str:
     else:
         value = code.load(lanes_of(scalar, lanes), place, x.itemsize)
     if x.dtype.kind == "b":
-        return code.value(
-            f"icmp ne {lanes_of(scalar, lanes)} {value}, zeroinitializer"
-            if lanes > 1
-            else f"icmp ne i8 {value}, 0"
-        )
+        return code.value(f"icmp ne {lanes_of(scalar, lanes)} {value}, zeroinitializer")
     return value
+
+
+def _register(dtype: np.dtype[Any]) -> str:
+    """What LLVM calls such numbers out of memory: truth values are bits."""
+    return "i1" if dtype.kind == "b" else TYPES[dtype]
+
+
+def _chosen(code: Code, mask: str, yes: str, no: str, scalar: str, lanes: int) -> str:
+    """One or the other, lane by lane."""
+    bits, kind = lanes_of("i1", lanes), lanes_of(scalar, lanes)
+    return code.value(f"select {bits} {mask}, {kind} {yes}, {kind} {no}")
 
 
 def _store(code: Code, x: Array, place: str, value: str, lanes: int) -> None:
@@ -278,14 +281,7 @@ def _computed(code: Code, step: Step, values: Sequence[str], lanes: int) -> str:
     if operation == "sqrt":
         return intrinsic(code, "sqrt", TYPES[dtype], lanes, values[0])
     if operation == "maximum":
-        x, y = values
-        more = f"icmp sge {kind} {x}, {y}" if whole else f"fcmp oge {kind} {x}, {y}"
-        chosen = code.value(more)
-        bits = lanes_of("i1", lanes)
-        if not whole:  # as NumPy does, which gives the first NaN
-            unknown = code.value(f"fcmp uno {kind} {x}, {x}")
-            chosen = code.value(f"or {bits} {chosen}, {unknown}")
-        return code.value(f"select {bits} {chosen}, {kind} {x}, {kind} {y}")
+        return _larger(code, values[0], values[1], TYPES[dtype], lanes)
     if operation in ("equal", "less"):
         how = {"equal": ("eq", "oeq"), "less": ("slt", "olt")}[operation][not whole]
         return code.value(f"{'icmp' if whole else 'fcmp'} {how} {kind} {values[0]}, {values[1]}")
@@ -293,12 +289,23 @@ def _computed(code: Code, step: Step, values: Sequence[str], lanes: int) -> str:
     return code.value(f"{name} {kind} {values[0]}, {values[1]}")
 
 
+def _larger(code: Code, x: str, y: str, scalar: str, lanes: int) -> str:
+    """As NumPy has it: of two NaNs the first."""
+    kind, bits = lanes_of(scalar, lanes), lanes_of("i1", lanes)
+    if scalar.startswith("i"):
+        return _chosen(code, code.value(f"icmp sge {kind} {x}, {y}"), x, y, scalar, lanes)
+    more, unknown = (
+        code.value(f"fcmp {how} {kind} {x}, {z}") for how, z in (("oge", y), ("uno", x))
+    )
+    return _chosen(code, code.value(f"or {bits} {more}, {unknown}"), x, y, scalar, lanes)
+
+
 def _converted(
     code: Code, value: str, source: np.dtype[Any], target: np.dtype[Any], lanes: int
 ) -> str:
     if source == target:
         return value
-    before = lanes_of("i1" if source.kind == "b" else TYPES[source], lanes)
+    before = lanes_of(_register(source), lanes)
     after = lanes_of(TYPES[target], lanes)
     if source.kind == "b":
         how = "uitofp" if target.kind == "f" else "zext"

@@ -20,9 +20,6 @@ KEPT = 512
 
 _DIGEST = hashlib.sha256().digest_size
 
-_alive: list[Any] = []
-"""What machine code belongs to; it is never given back, since functions of it may be in use."""
-
 
 @lru_cache(maxsize=KEPT)
 def compiled(text: str, name: str) -> Callable[[ctypes.c_void_p], None]:
@@ -37,8 +34,10 @@ def compiled(text: str, name: str) -> Callable[[ctypes.c_void_p], None]:
         _write(path, code)
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    _alive.append(engine)
-    return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(engine.get_function_address(name))
+    function: Any = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(engine.get_function_address(name))
+    function.engine = engine  # whose machine code it is: it lives as long
+    made: Callable[[ctypes.c_void_p], None] = function
+    return made
 
 
 def _machine() -> tuple[Any, str]:
@@ -48,8 +47,8 @@ def _machine() -> tuple[Any, str]:
     llvm.initialize_native_asmprinter()
     processor = llvm.get_host_cpu_name()
     features = llvm.get_host_cpu_features().flatten()
-    # Loops, registers and tiles are in the text: what LLVM could do beyond that takes as long
-    # again, and was found to change nothing.
+    # Loops and registers are in the text: what LLVM could do beyond that takes as long again, and
+    # was found to change nothing.
     machine = llvm.Target.from_default_triple().create_target_machine(
         cpu=processor, features=features, opt=1, jit=True
     )
