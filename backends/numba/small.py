@@ -20,53 +20,55 @@ _TURNED = 16  # rows that make up for a copy of the other matrix, unless that is
 _TURNED_AT_ONCE = 1024  # numbers
 
 
-def _tile(height: int, width: int) -> Any:
-    """Writes out[i:i+height, j:j+width] of x @ w, where the numbers of a row of `w` lie side by
-    side, and those of `out`: a register of sums, or some, for each row."""
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+def _tile(typingctx: Any, out: Any, x: Any, w: Any, i: Any, j: Any, rows: Any, columns: Any) -> Any:
+    """Writes out[i:i+rows, j:j+columns] of x @ w, where the numbers of a row of `w` lie side by
+    side, and those of `out`: a register of sums, or some, for each row.
 
-    @intrinsic  # type: ignore[untyped-decorator]
-    def tile(typingctx: Any, out: Any, x: Any, w: Any, i: Any, j: Any) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            to, left, right = (
-                make_array(kind)(context, builder, value)
-                for kind, value in zip(signature.args[:3], args[:3], strict=True)
-            )
-            real = context.get_value_type(out.dtype)
-            size = context.get_abi_sizeof(real)
-            several = ir.VectorType(real, width)
-            strides = [cgutils.unpack_tuple(builder, a.strides, 2) for a in (to, left, right)]
-            inner = cgutils.unpack_tuple(builder, left.shape, 2)[1]
+    One function for all sizes, rather than one made for each: those would have another identity in
+    every process, and what Numba keeps of their callers would never be found again.
+    """
+    height, width = rows.literal_value, columns.literal_value
 
-            def place(base: Any, kind: Any, *moves: tuple[Any, Any]) -> Any:
-                offset = ir.Constant(ir.IntType(64), 0)
-                for index, stride in moves:
-                    offset = builder.add(offset, builder.mul(index, stride))
-                return cgutils.pointer_add(builder, base, offset, kind.as_pointer())
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, left, right = (
+            make_array(kind)(context, builder, value)
+            for kind, value in zip(signature.args[:3], args[:3], strict=True)
+        )
+        real = context.get_value_type(out.dtype)
+        size = context.get_abi_sizeof(real)
+        several = ir.VectorType(real, width)
+        strides = [cgutils.unpack_tuple(builder, a.strides, 2) for a in (to, left, right)]
+        inner = cgutils.unpack_tuple(builder, left.shape, 2)[1]
 
-            bytes_ = ir.Constant(ir.IntType(64), size)
-            rows = [builder.add(args[3], ir.Constant(ir.IntType(64), r)) for r in range(height)]
-            zeros = ir.Constant(several, [0.0] * width)
-            sums = [cgutils.alloca_once_value(builder, zeros) for _ in rows]
-            kind = ir.FunctionType(several, [several] * 3)
-            name = f"llvm.fmuladd.v{width}f{8 * size}"
-            multiply_add = cgutils.get_or_insert_function(builder.module, kind, name)
-            with cgutils.for_range(builder, inner) as loop:
-                k = loop.index
-                source = place(right.data, several, (k, strides[2][0]), (args[4], bytes_))
-                line = builder.load(source, align=size)
-                for r, total in zip(rows, sums, strict=True):
-                    one = place(left.data, real, (r, strides[1][0]), (k, strides[1][1]))
-                    factor = _everywhere(builder, builder.load(one), several)
-                    value = builder.call(multiply_add, [factor, line, builder.load(total)])
-                    builder.store(value, total)
-            for r, total in zip(rows, sums, strict=True):
-                target = place(to.data, several, (r, strides[0][0]), (args[4], bytes_))
-                builder.store(builder.load(total), target, align=size)
-            return context.get_dummy_value()
+        def place(base: Any, kind: Any, *moves: tuple[Any, Any]) -> Any:
+            offset = ir.Constant(ir.IntType(64), 0)
+            for index, stride in moves:
+                offset = builder.add(offset, builder.mul(index, stride))
+            return cgutils.pointer_add(builder, base, offset, kind.as_pointer())
 
-        return types.none(out, x, w, i, j), codegen
+        bytes_ = ir.Constant(ir.IntType(64), size)
+        starts = [builder.add(args[3], ir.Constant(ir.IntType(64), r)) for r in range(height)]
+        zeros = ir.Constant(several, [0.0] * width)
+        sums = [cgutils.alloca_once_value(builder, zeros) for _ in starts]
+        kind = ir.FunctionType(several, [several] * 3)
+        name = f"llvm.fmuladd.v{width}f{8 * size}"
+        multiply_add = cgutils.get_or_insert_function(builder.module, kind, name)
+        with cgutils.for_range(builder, inner) as loop:
+            k = loop.index
+            source = place(right.data, several, (k, strides[2][0]), (args[4], bytes_))
+            line = builder.load(source, align=size)
+            for r, total in zip(starts, sums, strict=True):
+                one = place(left.data, real, (r, strides[1][0]), (k, strides[1][1]))
+                factor = _everywhere(builder, builder.load(one), several)
+                value = builder.call(multiply_add, [factor, line, builder.load(total)])
+                builder.store(value, total)
+        for r, total in zip(starts, sums, strict=True):
+            target = place(to.data, several, (r, strides[0][0]), (args[4], bytes_))
+            builder.store(builder.load(total), target, align=size)
+        return context.get_dummy_value()
 
-    return tile
+    return types.none(out, x, w, i, j, rows, columns), codegen
 
 
 def _everywhere(builder: Any, number: Any, several: Any) -> Any:
@@ -80,8 +82,7 @@ def _everywhere(builder: Any, number: Any, several: Any) -> Any:
 def _product_by(lanes: int) -> Compiled:
     """x @ w with so many numbers in a register; what is left over at the edges, one by one. A tile
     has eight registers of sums: with fewer, each addition would wait for the one before it."""
-    wide, half, one = _tile(4, 2 * lanes), _tile(4, lanes), _tile(4, 1)
-    wide_row, row_of_lanes, single = _tile(1, 8 * lanes), _tile(1, lanes), _tile(1, 1)
+    twice, by_eight = 2 * lanes, 8 * lanes
 
     @compiled
     def product(out: Rows, x: Matrix, w: Rows) -> None:
@@ -89,25 +90,25 @@ def _product_by(lanes: int) -> Compiled:
         by_fours = count - count % 4
         for i in range(0, by_fours, 4):
             j = 0
-            while j + 2 * lanes <= columns:
-                wide(out, x, w, i, j)
-                j += 2 * lanes
+            while j + twice <= columns:
+                _tile(out, x, w, i, j, 4, twice)
+                j += twice
             if j + lanes <= columns:
-                half(out, x, w, i, j)
+                _tile(out, x, w, i, j, 4, lanes)
                 j += lanes
             while j < columns:
-                one(out, x, w, i, j)
+                _tile(out, x, w, i, j, 4, 1)
                 j += 1
         for i in range(by_fours, count):
             j = 0
-            while j + 8 * lanes <= columns:
-                wide_row(out, x, w, i, j)
-                j += 8 * lanes
+            while j + by_eight <= columns:
+                _tile(out, x, w, i, j, 1, by_eight)
+                j += by_eight
             while j + lanes <= columns:
-                row_of_lanes(out, x, w, i, j)
+                _tile(out, x, w, i, j, 1, lanes)
                 j += lanes
             while j < columns:
-                single(out, x, w, i, j)
+                _tile(out, x, w, i, j, 1, 1)
                 j += 1
 
     return product
