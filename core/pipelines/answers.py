@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tfx.core.arguments import checked_call, one_of, whole
+from tfx.core.arguments import checked_call, whole
 from tfx.core.backend import HostArray
 from tfx.core.errors import UsageError
 from tfx.core.pipelines.pipeline import Pipeline
@@ -77,8 +77,6 @@ class QuestionAnswering(Pipeline):
         whole("max_answer_len", found["max_answer_len"])
         if found["doc_stride"] is not None:
             whole("doc_stride", found["doc_stride"], 0)
-        for name in ("handle_impossible_answer", "truncation"):
-            one_of(name, found[name], (True, False))
         return found
 
     def is_one(self, inputs: Any) -> bool:

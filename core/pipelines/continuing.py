@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tfx.core.arguments import one_of
 from tfx.core.errors import UsageError
 from tfx.core.generation import room_after
 from tfx.core.pipelines.language_model import Choice, Request
@@ -44,8 +43,6 @@ class TextGeneration(Pipeline):
     def chosen(self, options: Mapping[str, Any]) -> _Chosen:
         mine = super().chosen({k: v for k, v in options.items() if k in self.defaults})
         rest = {name: value for name, value in options.items() if name not in self.defaults}
-        for name in ("return_full_text", "truncation"):
-            one_of(name, mine[name], (True, False))
         choice = self.model.choice(rest, mine["seed"], mine["theta"], mine["head_mask"])
         self.model.writing(choice)  # which refuses a theta or a head mask that will not do
         return _Chosen(choice, mine["return_full_text"], mine["truncation"])

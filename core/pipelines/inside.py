@@ -139,7 +139,7 @@ def masked(ids: Any, attention_mask: Any) -> tuple[HostArray, HostArray | None]:
         if ids.dtype.kind == "U":
             raise ValueError
     except ValueError:  # texts, or rows of several lengths
-        raise ShapeError("with attention_mask, texts are ids of one length (B, T)") from None
+        raise ShapeError("an array, or attention_mask, is for ids of one length (B, T)") from None
     if ids.ndim and not len(ids):
         raise UsageError(NO_TEXTS)
     if mask.shape != ids.shape or not np.isin(mask, (0, 1)).all():

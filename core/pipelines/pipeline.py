@@ -9,7 +9,7 @@ from itertools import islice
 from os import PathLike
 from typing import Any, ClassVar
 
-from tfx.core.arguments import checked_call, is_text, whole
+from tfx.core.arguments import checked_call, is_text, one_of, whole
 from tfx.core.backend import Backend, HostArray
 from tfx.core.checks import check_finite
 from tfx.core.creation import tensor
@@ -88,7 +88,11 @@ class Pipeline(ABC):
             if name not in self.defaults:
                 hint = meant(name, ["batch_size", *self.defaults])
                 raise UsageError(f"{self.task} has no option {quoted(name)}.{hint}")
-        return {**self.defaults, **options}
+        found = {**self.defaults, **options}
+        for name, usual in self.defaults.items():
+            if isinstance(usual, bool):
+                one_of(name, found[name], (True, False))
+        return found
 
     def is_one(self, inputs: Any) -> bool:
         """Whether this is one input, not several."""

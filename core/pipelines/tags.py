@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from tfx.core.arguments import one_of
+from tfx.core.arguments import is_text, one_of
 from tfx.core.backend import HostArray
 from tfx.core.errors import UsageError
 from tfx.core.generation.logits import softmax
 from tfx.core.pipelines.pipeline import Pipeline
 from tfx.core.pipelines.places import WORD, characters_of
-from tfx.core.wording import kind_of
+from tfx.core.wording import in_brief, kind_of
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,9 @@ class TokenClassification(Pipeline):
         found: dict[str, Any] = super().chosen(options)
         known = ("none", "simple", "first", "last")
         one_of("aggregation_strategy", found["aggregation_strategy"], known)
-        if isinstance(found["ignore_labels"], str):
-            raise UsageError("ignore_labels is a text; expected a list of tags")
+        ignored = found["ignore_labels"]
+        if not isinstance(ignored, Collection) or is_text(ignored):
+            raise UsageError(f"ignore_labels {in_brief(ignored)}: expected a list of tags")
         return found
 
     def read(self, given: Any, options: Mapping[str, Any]) -> _Read:

@@ -60,7 +60,8 @@ def numbers(name: str, given: ArrayLike, dtype: DType) -> Numbers:
         UsageError: they are no numbers, or not finite in `dtype`.
     """
     try:
-        found = np.asarray(given, np.float64)
+        spelled = np.asarray(given).dtype.kind in "US"
+        found = np.asarray(np.nan if spelled else given, np.float64)
     except (TypeError, ValueError):
         found = np.array(np.nan)
     if not np.isfinite(found).all():

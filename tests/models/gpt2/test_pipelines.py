@@ -156,6 +156,7 @@ def test_a_stream_is_the_generated_text(folders: Any) -> None:
         ({"kv_dtype": "int8"}, "kv_dtype int8: expected one of"),
         ({"task": "text-classification"}, "task 'text-classification': .* has no head"),
         ({"theta": "warm"}, "theta 'warm': expected finite numbers"),
+        ({"theta": ["0.5", 1, 1, 1]}, "theta .'0.5', .*: expected finite numbers"),
         ({"theta": [[1, 1], [1]]}, "theta .*: expected finite numbers, as many in every row"),
         ({"theta": float("nan")}, "theta nan: expected finite numbers"),
         ({"theta": lambda token: 1}, "theta is a function, which is for one text"),
@@ -256,6 +257,9 @@ def test_words_have_the_tag_of_the_token_that_was_trained(folders: Any) -> None:
     assert "".join(words) == "".join(wanted["tokens"])
     kinds = [t.removeprefix("B-").removeprefix("I-") for t in wanted["tags"]]
     assert {group["entity_group"] for group in groups} == set(kinds)
+    for ignored in ("O", None, 5):
+        with pytest.raises(UsageError, match=f"ignore_labels {ignored!r}: expected a list of tags"):
+            tag(TEXTS[2], ignore_labels=ignored)
 
 
 QUESTION, CONTEXT = (

@@ -33,6 +33,14 @@ def load(**options: Any) -> Any:
     return tfx.load("gpt2-tiny", **{"backend": "numpy", **options})
 
 
+def write(model: LanguageModel, **options: Any) -> Any:
+    return tfx.pipeline("text-generation", model, **options)
+
+
+def shown(model: LanguageModel, **options: Any) -> Any:
+    return tfx.pipeline("feature-extraction", model, **options)
+
+
 @pytest.mark.parametrize(
     ("call", "told"),
     [
@@ -75,6 +83,9 @@ def test_arguments_that_there_are_not(model: LanguageModel, call: Call, told: st
         (lambda m: load(device=5), "device 5: expected a name"),
         (lambda m: load(model="gpt3"), "model 'gpt3': there is no such model. Did you mean 'gpt2'"),
         (lambda m: load(model="gpt2"), "model 'gpt2': gpt2-tiny is a model itself; leave it out"),
+        (lambda m: write(m, truncation="no"), "truncation 'no': expected one of True, False"),
+        (lambda m: shown(m, truncation=1), "truncation 1: expected one of True, False"),
+        (lambda m: m(np.array([["a"]])), "an array, or attention_mask, is for ids of one length"),
         (lambda m: tfx.load(""), "expected the name of a model or a path, not an empty text"),
     ],
 )
@@ -126,7 +137,7 @@ def test_heads_are_weighed_by_texts_that_the_model_can_read(model: LanguageModel
         lambda m, theta: m.generate("a", theta=theta),
         lambda m, theta: m.generate("a", theta=lambda step: theta),
         lambda m, theta: m.explain("a", theta=theta),
-        lambda m, theta: tfx.pipeline("text-generation", m, theta=theta),
+        lambda m, theta: write(m, theta=theta),
     ],
 )
 def test_theta_is_a_finite_number_from_0_up(model: LanguageModel, call: Callable[..., Any]) -> None:
