@@ -62,6 +62,7 @@ def number(wanted: str, fits: Callable[[float], bool]) -> Callable[[str], float]
 above_0 = number("above 0", lambda x: x > 0)
 at_least_0 = number("of at least 0", lambda x: x >= 0)
 share = number("above 0 and at most 1", lambda x: 0 < x <= 1)
+share_but_1 = number("above 0 and below 1", lambda x: 0 < x < 1)
 share_or_0 = number("from 0 to 1", lambda x: 0 <= x <= 1)
 exponent = number("from -10 to 10", lambda x: -10 <= x <= 10)
 

@@ -39,7 +39,7 @@ def prune(
         float | None,
         typer.Option(
             metavar="SHARE",
-            parser=options.share,
+            parser=options.share_but_1,
             help="Of the heads, how many stay; default: 0.75.",
         ),
     ] = None,

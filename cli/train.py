@@ -144,8 +144,8 @@ def train(
         typer.Option(
             "--log",
             metavar="NAME",
-            help="Keep the metrics in another form too: csv, tensorboard, or a plugin's; "
-            "repeatable.",
+            help="Keep the metrics in another form than `metrics.jsonl`, too: csv, tensorboard, or "
+            "a plugin's; repeatable.",
             autocompletion=options.complete_logger,
         ),
     ] = None,

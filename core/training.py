@@ -230,7 +230,7 @@ class Loop:
 
     def _why_given_up(self) -> str:
         if self.evaluation and self.evaluation.exhausted:
-            return f"{self.evaluation.patience} evaluations without a better one"
+            return f"evaluations without a better one: {self.evaluation.patience}"
         return "a callback asked for it"
 
     def _overdue(self) -> bool:

@@ -43,7 +43,7 @@ class Perplexity(Pipeline):
     def read(self, given: Any, options: Mapping[str, Any]) -> list[int]:
         ids = self.model.encode(given)
         if len(ids) < 2:
-            raise UsageError(f"it is {len(ids)} tokens long; expected a second one to predict")
+            raise UsageError(f"its length in tokens is {len(ids)}; expected a second to predict")
         return ids
 
     def answer(self, read: Sequence[list[int]], options: Mapping[str, Any]) -> list[Any]:

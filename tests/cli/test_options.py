@@ -343,6 +343,9 @@ def test_set_keeps_what_follows_the_first_equals_sign() -> None:
 
 def test_numbers() -> None:
     assert options.above_0("1e-3") == 1e-3
+    assert options.share_but_1("0.75") == 0.75
+    with pytest.raises(typer.BadParameter, match="above 0 and below 1, got '1'"):
+        options.share_but_1("1")
     with pytest.raises(typer.BadParameter, match="expected a number above 0, got '-3'"):
         options.above_0("-3")
 

@@ -304,7 +304,7 @@ def test_patience_still_says_that_it_was_patience(tmp_path: Path) -> None:
     run = Run(tmp_path, Recorder()).evaluated(1, 3.0, 4.0, 5.0, patience=2)
     run.run(50)
     assert run.saved == [3]
-    assert run.report.notes[-1] == "ended early: 2 evaluations without a better one"
+    assert run.report.notes[-1] == "ended early: evaluations without a better one: 2"
 
 
 @pytest.mark.usefixtures("at_once")

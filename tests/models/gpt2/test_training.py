@@ -335,7 +335,7 @@ def test_the_best_is_kept_and_the_run_ends_when_it_gets_no_better(place: Place) 
     assert find_checkpoint(run / BEST).name == f"checkpoint-{best}"
     assert [folder.name for folder in (run / BEST).iterdir()] == [f"checkpoint-{best}"]
     assert find_checkpoint(run).name == f"checkpoint-{result['steps']}"
-    assert place.listener.notes[-2] == "ended early: 4 evaluations without a better one"
+    assert place.listener.notes[-2] == "ended early: evaluations without a better one: 4"
 
     again = place.resume(NUMPY, run)
     assert again["steps"] == result["steps"]
