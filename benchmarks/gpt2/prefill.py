@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import tfx_peers
 from contest import Peer, Round, run
@@ -93,6 +94,7 @@ def llama_cpp(args: argparse.Namespace) -> Round:
 PEERS = {
     "transformers generate": Peer(transformers_generate, ("transformers", "torch")),
     "transformers forward": Peer(transformers_forward, ("transformers", "torch")),
+    "plain torch, compiled": Peer(partial(plain_torch, compiled=True), ("torch",)),
     "tfx numpy": peer(tfx, "numpy"),
     KERNELS: peer(tfx, "numpy", kernels=True),
     "tfx torch": peer(tfx, "torch"),

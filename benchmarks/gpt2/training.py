@@ -136,6 +136,9 @@ def tfx(backend: str, args: argparse.Namespace) -> Round:
 PEERS = {
     "plain torch": Peer(partial(plain_torch, None), ("torch",)),
     "plain torch, fused AdamW": Peer(partial(plain_torch, True), ("torch",)),
+    "plain torch, fused AdamW, compiled": Peer(
+        partial(plain_torch, True, compiled=True), ("torch",)
+    ),
     "tfx numpy": peer(tfx, "numpy"),
     KERNELS: peer(tfx, "numpy", kernels=True),
     "tfx torch": peer(tfx, "torch"),

@@ -126,6 +126,11 @@ def peers(args: argparse.Namespace) -> list[Peer]:
         Peer("tfx torch", tfx("torch"), "torch", environment=alone),
         Peer("torch eager", program("torch_eager.py"), "torch"),
         Peer("torch eager, 1 thread", program("torch_eager.py", "--threads", "1"), "torch"),
+        Peer(
+            "torch.compile, 1 thread",
+            program("torch_eager.py", "--threads", "1", "--compile"),
+            "torch",
+        ),
         Peer("JAX jit", program("jax_jit.py"), "jax", args.jax_python),
         *ports,
     ]
@@ -149,13 +154,13 @@ def ratio(peer: Peer, baseline: Peer) -> float:
 
 def row(peer: Peer, baseline: Peer, steps: int) -> str:
     if peer.skipped:
-        return f"{peer.name:<22}skipped: {peer.skipped}"
+        return f"{peer.name:<24}skipped: {peer.skipped}"
     low, middle, high = (
         1e6 * seconds / steps
         for seconds in (min(peer.train_s), statistics.median(peer.train_s), max(peer.train_s))
     )
     return (
-        f"{peer.name:<22}{middle:>9.0f}{f'{low:.0f}-{high:.0f}':>13}"
+        f"{peer.name:<24}{middle:>9.0f}{f'{low:.0f}-{high:.0f}':>13}"
         f"{ratio(peer, baseline):>8.2f}{statistics.median(peer.wall_s):>9.2f}"
         + ("" if math.isnan(peer.final_loss) else f"{peer.final_loss:>13.8f}")
     )
@@ -213,7 +218,7 @@ def main() -> None:
     check_same_task(contest, baseline)
     print(", ".join(f"{name} {value}" for name, value in host.items()))
     print(f"{args.steps} steps, {args.repeats} rounds, {args.data}\n")
-    print(f"{'':<22}{'us/step':>9}{'min-max':>13}{'ratio':>8}{'wall s':>9}{'final loss':>13}")
+    print(f"{'':<24}{'us/step':>9}{'min-max':>13}{'ratio':>8}{'wall s':>9}{'final loss':>13}")
     for peer in contest:
         print(row(peer, baseline, args.steps))
     if args.json:

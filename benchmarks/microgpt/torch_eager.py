@@ -1,4 +1,5 @@
-"""microGPT in plain torch: modules' functions, autograd, and torch's own fused Adam."""
+"""microGPT in plain torch: modules' functions, autograd, and torch's own fused Adam; with --compile
+by `torch.compile`, once for documents of any length, and its compiling left out of the time."""
 
 from __future__ import annotations
 
@@ -20,6 +21,9 @@ from task import (
     report,
 )
 from torch import Tensor
+
+WARM = 20
+"""Documents to compile for, of many lengths."""
 
 
 def rms_norm(x: Tensor) -> Tensor:
@@ -47,6 +51,7 @@ def loss_of(p: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--threads", type=int, help="torch's own choice where left out")
+    parser.add_argument("--compile", action="store_true", help="the loss by torch.compile")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -59,18 +64,29 @@ def main() -> None:
         parameters.values(), LEARNING_RATE, (BETA1, BETA2), ADAM_EPSILON, fused=True
     )
 
+    loss_by = torch.compile(loss_of, dynamic=True) if args.compile else loss_of
+    for step in range(WARM if args.compile else 0):
+        tokens = torch.tensor(task.tokens(step))
+        loss_by(parameters, tokens[:-1], tokens[1:]).backward()
+
     losses = []
     start = time.perf_counter()
     for step in range(task.steps):
         tokens = torch.tensor(task.tokens(step))
-        loss = loss_of(parameters, tokens[:-1], tokens[1:])
+        loss = loss_by(parameters, tokens[:-1], tokens[1:])
         optimizer.zero_grad()
         loss.backward()
         optimizer.param_groups[0]["lr"] = task.learning_rate(step)
         optimizer.step()
         losses.append(loss.item())
     train_s = time.perf_counter() - start
-    report("torch eager", train_s, losses, dtype="float64", threads=torch.get_num_threads())
+    report(
+        "torch compiled" if args.compile else "torch eager",
+        train_s,
+        losses,
+        dtype="float64",
+        threads=torch.get_num_threads(),
+    )
 
 
 if __name__ == "__main__":
