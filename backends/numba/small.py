@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 from numba.np.arrayobj import make_array
 
 from tfx.backends.numba.arithmetic import row
 from tfx.backends.numba.compiling import Array, Compiled, Matrix, Rows, compiled
+from tfx.backends.numba.vnni import everywhere
 from tfx.core.planning import Call, Workspace
 
 _SMALL = 1 << 16  # multiplications
@@ -60,7 +61,7 @@ def _tile(typingctx: Any, out: Any, x: Any, w: Any, i: Any, j: Any, rows: Any, c
             line = builder.load(source, align=size)
             for r, total in zip(starts, sums, strict=True):
                 one = place(left.data, real, (r, strides[1][0]), (k, strides[1][1]))
-                factor = _everywhere(builder, builder.load(one), several)
+                factor = everywhere(builder, builder.load(one), several)
                 value = builder.call(multiply_add, [factor, line, builder.load(total)])
                 builder.store(value, total)
         for r, total in zip(starts, sums, strict=True):
@@ -71,45 +72,45 @@ def _tile(typingctx: Any, out: Any, x: Any, w: Any, i: Any, j: Any, rows: Any, c
     return types.none(out, x, w, i, j, rows, columns), codegen
 
 
-def _everywhere(builder: Any, number: Any, several: Any) -> Any:
-    """A vector with one number in all places."""
-    none = ir.Constant(several, ir.Undefined)
-    one = builder.insert_element(none, number, ir.Constant(ir.IntType(32), 0))
-    mask = ir.Constant(ir.VectorType(ir.IntType(32), several.count), [0] * several.count)
-    return builder.shuffle_vector(one, none, mask)
+def _across(out: Any, x: Any, w: Any, i: Any, rows: Any, wide: Any, lanes: Any) -> None:
+    """Some rows of x @ w from row i on: tiles of the wide size, then of one register, then of one
+    column."""
+    raise NotImplementedError("for compiled functions")
+
+
+@overload(_across, strict=False, prefer_literal=True)  # type: ignore[untyped-decorator]
+def _tiles_across(out: Any, x: Any, w: Any, i: Any, rows: Any, wide: Any, lanes: Any) -> Any:
+    height, most, some = rows.literal_value, wide.literal_value, lanes.literal_value
+
+    def across(out: Any, x: Any, w: Any, i: Any, rows: Any, wide: Any, lanes: Any) -> None:
+        columns = out.shape[1]
+        j = 0
+        while j + most <= columns:
+            _tile(out, x, w, i, j, height, most)
+            j += most
+        while j + some <= columns:
+            _tile(out, x, w, i, j, height, some)
+            j += some
+        while j < columns:
+            _tile(out, x, w, i, j, height, 1)
+            j += 1
+
+    return across
 
 
 def _product_by(lanes: int) -> Compiled:
-    """x @ w with so many numbers in a register; what is left over at the edges, one by one. A tile
-    has eight registers of sums: with fewer, each addition would wait for the one before it."""
+    """x @ w with so many numbers in a register. A tile has eight registers of sums: with fewer,
+    each addition would wait for the one before it."""
     twice, by_eight = 2 * lanes, 8 * lanes
 
     @compiled
     def product(out: Rows, x: Matrix, w: Rows) -> None:
-        count, columns = out.shape
+        count = out.shape[0]
         by_fours = count - count % 4
         for i in range(0, by_fours, 4):
-            j = 0
-            while j + twice <= columns:
-                _tile(out, x, w, i, j, 4, twice)
-                j += twice
-            if j + lanes <= columns:
-                _tile(out, x, w, i, j, 4, lanes)
-                j += lanes
-            while j < columns:
-                _tile(out, x, w, i, j, 4, 1)
-                j += 1
+            _across(out, x, w, i, 4, twice, lanes)
         for i in range(by_fours, count):
-            j = 0
-            while j + by_eight <= columns:
-                _tile(out, x, w, i, j, 1, by_eight)
-                j += by_eight
-            while j + lanes <= columns:
-                _tile(out, x, w, i, j, 1, lanes)
-                j += lanes
-            while j < columns:
-                _tile(out, x, w, i, j, 1, 1)
-                j += 1
+            _across(out, x, w, i, 1, by_eight, lanes)
 
     return product
 

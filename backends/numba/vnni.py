@@ -52,6 +52,13 @@ class _SumsModel(models.PrimitiveModel):
         super().__init__(manager, kind, ir.ArrayType(FLOATS, kind.rows))
 
 
+def everywhere(builder: Any, number: Any, vector: Any) -> Any:
+    """A vector with one number in all places."""
+    none = ir.Constant(vector, ir.Undefined)
+    one = builder.insert_element(none, number, ir.Constant(INT, 0))
+    return builder.shuffle_vector(one, none, ir.Constant(ir.VectorType(INT, vector.count), None))
+
+
 class _Writer:
     """Writes LLVM for arguments of the types given."""
 
@@ -73,12 +80,6 @@ class _Writer:
     def shuffled(self, x: Any, y: Any, lanes: list[int]) -> Any:
         mask = ir.Constant(ir.VectorType(INT, len(lanes)), lanes)
         return self.builder.shuffle_vector(x, y, mask)
-
-    def everywhere(self, number: Any, vector: Any) -> Any:
-        """A vector with one number in all places."""
-        none = ir.Constant(vector, ir.Undefined)
-        one = self.builder.insert_element(none, number, ir.Constant(INT, 0))
-        return self.shuffled(one, none, [0] * vector.count)
 
     def half(self, array: int, args: Any, place: Any) -> Any:
         """Half a vector of bytes, and zeros."""
@@ -199,7 +200,9 @@ def add_bytes(typing: Any, sums: Any, q: Any, at: Any, numbers: Any, scales: Any
             place = w.place(args[5], row, sums.rows, WIDTH)
             found = w.products(w.constant(INTS, 0), weights, w.load(3, args, place, BYTES))
             scale = builder.load(w.address(4, args, w.place(args[5], row, sums.rows, 1), FLOAT))
-            return w.multiply_add(builder.sitofp(found, FLOATS), w.everywhere(scale, FLOATS), total)
+            return w.multiply_add(
+                builder.sitofp(found, FLOATS), everywhere(w.builder, scale, FLOATS), total
+            )
 
         return w.each_row(args[0], change)
 
@@ -292,7 +295,7 @@ def round_to_bytes(
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         w = _Writer(context, builder, signature)
-        factors = w.everywhere(args[3], FLOATS)
+        factors = everywhere(w.builder, args[3], FLOATS)
         # Added to a number, it leaves the nearest integer in the last bits of the sum.
         shift = ir.Constant(FLOATS, [1.5 * 2**23] * LANES)
         shift_bits = w.constant(INTS, 0x4B400000)

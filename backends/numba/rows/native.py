@@ -47,8 +47,8 @@ def _machine() -> tuple[Any, str]:
     llvm.initialize_native_asmprinter()
     processor = llvm.get_host_cpu_name()
     features = llvm.get_host_cpu_features().flatten()
-    # Loops and registers are in the text: what LLVM could do beyond that takes as long again, and
-    # was found to change nothing.
+    # Loops and registers are in the text; LLVM is not asked for more, since what takes time are the
+    # kernels, which are compiled already.
     machine = llvm.Target.from_default_triple().create_target_machine(
         cpu=processor, features=features, opt=1, jit=True
     )
